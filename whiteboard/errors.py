@@ -1,0 +1,121 @@
+"""The one error tree: every error of Whiteboard is a `WhiteboardError` and the fitting builtin.
+
+::
+
+    WhiteboardError
+    ├── UnknownOpError(KeyError)            no op of that name is registered
+    ├── UnknownNodeError(KeyError)          a job, impulse or lookup names a node that is not there
+    ├── UnknownSystemError(KeyError)        the store holds no system of that name
+    ├── UnknownExperimentError(KeyError)    no built-in, file or function of that name
+    ├── DuplicateNodeError(ValueError)      a node id is given twice, or exists already
+    ├── DuplicateOpError(ValueError)        an op of that name and version is registered already
+    ├── ShapeError(ValueError)              arity or shape is not what the op or node takes
+    ├── DtypeError(TypeError)               a dtype that is refused (object, string, complex, integer …)
+    ├── ParamError(TypeError)               a parameter the op does not take, or a value it cannot use
+    ├── NonFiniteError(ArithmeticError)     NaN or infinity in an impulse or in a rule's result
+    ├── StaleImpulseError(RuntimeError)     an impulse made against an older node version
+    ├── SecondBackwardError(RuntimeError)   a session was asked for more than one forward or backward
+    ├── OpCheckError(AssertionError)        `ops.check` found a wrong VJP, batch rule or shape rule
+    ├── SpecError(ValueError)               a system or experiment exists with another specification
+    ├── ConflictError(RuntimeError)         another writer moved the system on since it was read
+    ├── ClosedError(RuntimeError)           a board, store or session is used after its end
+    ├── MissingExtraError(ImportError)      an optional dependency is needed and not installed
+    └── StoreError(OSError)                 the store cannot be opened, read or written
+        ├── SchemaError                     it is of an older, newer or foreign schema
+        ├── ReadOnlyError                   a write to a store that was opened for reading
+        └── CorruptPackageError             a page failed the decode gate
+"""
+
+from __future__ import annotations
+
+
+class WhiteboardError(Exception):
+    """Base of every error that Whiteboard raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError prints the repr of its argument; a sentence reads better without quotes.
+        return " ".join(str(arg) for arg in self.args)
+
+
+class UnknownOpError(WhiteboardError, KeyError):
+    """No op of that name is registered."""
+
+
+class UnknownNodeError(WhiteboardError, KeyError):
+    """A job, an impulse or a lookup names a node that the system does not have."""
+
+
+class UnknownSystemError(WhiteboardError, KeyError):
+    """The store holds no system of that name."""
+
+
+class UnknownExperimentError(WhiteboardError, KeyError):
+    """No built-in experiment, file or function of that name."""
+
+
+class DuplicateNodeError(WhiteboardError, ValueError):
+    """A node id is given twice, or exists already."""
+
+
+class DuplicateOpError(WhiteboardError, ValueError):
+    """An op of that name and version is registered already."""
+
+
+class ShapeError(WhiteboardError, ValueError):
+    """Arity or shape is not what the op or the node takes."""
+
+
+class DtypeError(WhiteboardError, TypeError):
+    """A dtype that is refused: object, string, structured, complex or integer."""
+
+
+class ParamError(WhiteboardError, TypeError):
+    """A parameter that the op does not take, or a value that it cannot use."""
+
+
+class NonFiniteError(WhiteboardError, ArithmeticError):
+    """NaN or infinity where only finite numbers may stand."""
+
+
+class StaleImpulseError(WhiteboardError, RuntimeError):
+    """An impulse was made against an older version of its node."""
+
+
+class SecondBackwardError(WhiteboardError, RuntimeError):
+    """A whiteboard session was asked for more than one forward or one backward."""
+
+
+class OpCheckError(WhiteboardError, AssertionError):
+    """`ops.check` found a wrong VJP, batch rule or shape rule."""
+
+
+class SpecError(WhiteboardError, ValueError):
+    """A system or an experiment exists with another specification."""
+
+
+class ConflictError(WhiteboardError, RuntimeError):
+    """Another writer moved the system on since this one read it."""
+
+
+class ClosedError(WhiteboardError, RuntimeError):
+    """A board, a store or a session is used after its end."""
+
+
+class MissingExtraError(WhiteboardError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+
+class StoreError(WhiteboardError, OSError):
+    """The store cannot be opened, read or written."""
+
+
+class SchemaError(StoreError):
+    """The store is of an older, a newer or a foreign schema."""
+
+
+class ReadOnlyError(StoreError):
+    """A write was asked of a store that was opened for reading."""
+
+
+class CorruptPackageError(StoreError):
+    """A page failed the decode gate."""
