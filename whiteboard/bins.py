@@ -1,0 +1,37 @@
+"""Bins: jobs of equal signature, cut to a size in bytes and jobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from whiteboard.types import Ids, Shape
+
+MAX_JOBS = 1024
+MAX_BYTES = 512 * 2**10
+"""What one bin computes, and one page then holds: some hundred kilobytes stay in a core's cache."""
+
+
+def by_signature(arenas: Ids) -> list[Ids]:
+    """Return the positions of the jobs of each signature, in order of first appearance.
+
+    `arenas` is (n, k): the arena number of each source, which stands for its exact shape and dtype.
+    """
+    if not len(arenas) or np.all(arenas == arenas[0]):
+        return [np.arange(len(arenas), dtype=np.int64)]
+    _, first, inverse = np.unique(arenas, axis=0, return_index=True, return_inverse=True)
+    return [np.flatnonzero(inverse.reshape(-1) == group) for group in np.argsort(first)]
+
+
+def job_bytes(y: Shape, sources: tuple[Shape, ...], itemsize: int) -> int:
+    """Return the bytes of one job's package."""
+    return itemsize * sum(math.prod(shape) for shape in (y, *sources))
+
+
+def cut(positions: Ids, bytes_per_job: int, max_bytes: int = MAX_BYTES, max_jobs: int = MAX_JOBS) -> Iterator[Ids]:
+    """Yield `positions` in bins of at most `max_bytes` and `max_jobs`, at least one job each."""
+    size = max(1, min(max_jobs, max_bytes // max(1, bytes_per_job)))
+    for start in range(0, len(positions), size):
+        yield positions[start : start + size]

@@ -1,0 +1,258 @@
+"""What a caller asks for (`Job`, `JobBatch`) and what comes back (`OpResult`, `BatchResult`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from whiteboard.errors import DtypeError, ParamError, ShapeError
+from whiteboard.keys import encode
+from whiteboard.types import HIT_NAMES, Array, Ids, Params
+
+ATTRS = ("theta", "p")
+WEIGHTS = ("none", "inv_length")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One application of an op to source nodes.
+
+    Parameters
+    ----------
+    op : str
+        Name of a registered op.
+    src_ids : sequence of int
+        Source nodes, one a slot.
+    out_id : int, optional
+        The node that the result belongs to.
+    residual, target : array_like, optional
+        At most one of them: a scalar, or of y's shape. ``residual = y − target``. With neither, no impulse.
+    scale : float
+        The impulse on source i is ``−scale · Jᵢᵀ · residual``.
+    weight : {None, "none", "inv_length"}
+        ``inv_length`` divides the scale by the distance between the positions `p` of the source and of the out
+        node; None and ``none`` leave it.
+    params : mapping, optional
+        Parameters of the op.
+    attr : {"theta", "p"}
+        The attribute of the sources that the op reads and that the impulses move.
+    job_id : object, optional
+        Given back in the result and named in errors; the position in the list where it is None.
+    """
+
+    op: str
+    src_ids: Sequence[int]
+    out_id: int | None = None
+    _: KW_ONLY
+    residual: ArrayLike | None = None
+    target: ArrayLike | None = None
+    scale: float = 1.0
+    weight: str | None = None
+    params: Params | None = None
+    attr: str = "theta"
+    job_id: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobBatch:
+    """n jobs of one op as columns.
+
+    Parameters
+    ----------
+    op : str
+        Name of a registered op.
+    src_ids : array_like of int, shape (n, k)
+        Source nodes, a row a job, a column a slot.
+    out_ids : array_like of int, shape (n,), optional
+        The nodes that the results belong to.
+    residual, target : array_like, shape (), (n,) or (n, *y_shape), optional
+        At most one of them. Shape (n,) is one constant a job.
+    scale : float or array_like of shape (n,)
+    weight, params, attr
+        As in `Job`, the same for all n.
+    job_ids : sequence of n objects, optional
+        Named in errors and results; the row numbers where it is None.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ParamError
+        For columns of wrong shape or dtype, at once.
+    """
+
+    op: str
+    src_ids: ArrayLike
+    out_ids: ArrayLike | None = None
+    _: KW_ONLY
+    residual: ArrayLike | None = None
+    target: ArrayLike | None = None
+    scale: ArrayLike = 1.0
+    weight: str | None = None
+    params: Params | None = None
+    attr: str = "theta"
+    job_ids: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        where = f"op {self.op!r}"
+        src = ids_column(self.src_ids, f"{where}: src_ids")
+        if src.ndim != 2:
+            msg = f"{where}: src_ids: expected shape (n, k), got {src.shape}"
+            raise ShapeError(msg)
+        n = len(src)
+        fields: dict[str, Any] = {"src_ids": src}
+        if self.out_ids is not None:
+            fields["out_ids"] = ids_column(self.out_ids, f"{where}: out_ids")
+            _expect(fields["out_ids"].shape == (n,), f"{where}: out_ids", f"({n},)", fields["out_ids"].shape)
+        if self.residual is not None and self.target is not None:
+            msg = f"{where}: give residual or target, not both"
+            raise ParamError(msg)
+        for name in ("residual", "target"):
+            if (value := getattr(self, name)) is not None:
+                column = fields[name] = real_column(value, f"{where}: {name}")
+                _expect(column.ndim == 0 or len(column) == n, f"{where}: {name}", f"() or ({n}, …)", column.shape)
+        scale = real_column(self.scale, f"{where}: scale")
+        _expect(scale.shape in ((), (n,)), f"{where}: scale", f"() or ({n},)", scale.shape)
+        fields["scale"] = np.broadcast_to(scale.astype(np.float64), (n,))
+        if self.weight not in (None, *WEIGHTS):
+            msg = f"{where}: weight: expected one of None, {', '.join(map(repr, WEIGHTS))}, got {self.weight!r}"
+            raise ParamError(msg)
+        if self.attr not in ATTRS:
+            msg = f"{where}: attr: expected one of {', '.join(map(repr, ATTRS))}, got {self.attr!r}"
+            raise ParamError(msg)
+        if self.job_ids is not None:
+            _expect(len(self.job_ids) == n, f"{where}: job_ids", f"({n},)", (len(self.job_ids),))
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(np.asarray(self.src_ids))
+
+    def name(self, row: int) -> str:
+        """Return how errors name a row: the op and the job's id."""
+        return f"op {self.op!r}, job {row if self.job_ids is None else self.job_ids[row]!r}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpResult:
+    """The result of one job: y, one gradient ∂(Σy)/∂xᵢ a source, and where it came from."""
+
+    job_id: Any
+    out_id: int | None
+    y: Array
+    grads: tuple[Array, ...]
+    hit: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchResult:
+    """The results of n jobs as columns: y (n, …), grads a tuple of (n, …), hit (n,) of 0 miss, 1 memory, 2 disk."""
+
+    job_ids: Sequence[Any]
+    out_ids: Ids | None
+    y: Array
+    grads: tuple[Array, ...]
+    hit: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.hit)
+
+    def __iter__(self) -> Iterator[OpResult]:
+        for i, code in enumerate(self.hit.tolist()):
+            out = None if self.out_ids is None else int(self.out_ids[i])
+            yield OpResult(self.job_ids[i], out, self.y[i], tuple(g[i] for g in self.grads), HIT_NAMES[code])
+
+
+def batches(jobs: Sequence[Job]) -> list[tuple[Ids, JobBatch]]:
+    """Group jobs into batches of equal op, fan-in, parameters and kinds of columns; with the positions of each.
+
+    Order within a group is the order given. What the nodes' shapes divide further is the binning's matter.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, job in enumerate(jobs):
+        groups.setdefault(_group(position, job), []).append(position)
+    return [(np.array(at, np.int64), _batch([jobs[i] for i in at], at)) for at in groups.values()]
+
+
+def _group(position: int, job: Job) -> tuple[Any, ...]:
+    if not isinstance(job, Job):
+        msg = f"job {position}: expected a Job, got {type(job).__name__}"
+        raise ParamError(msg)
+    if job.residual is not None and job.target is not None:
+        msg = f"op {job.op!r}, job {_name(position, job)!r}: give residual or target, not both"
+        raise ParamError(msg)
+    try:
+        params = encode(dict(job.params or {}))
+    except ParamError:
+        params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
+    columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
+    return (job.op, len(tuple(job.src_ids)), job.out_id is None, *columns, job.weight, params, job.attr)
+
+
+def _name(position: int, job: Job) -> Any:
+    return position if job.job_id is None else job.job_id
+
+
+def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
+    first = jobs[0]
+
+    def column(name: str) -> ArrayLike | None:
+        if getattr(first, name) is None:
+            return None
+        return np.stack([
+            real_column(getattr(job, name), f"op {job.op!r}, job {_name(i, job)!r}: {name}")
+            for i, job in zip(positions, jobs, strict=True)
+        ])
+
+    return JobBatch(
+        first.op,
+        [tuple(job.src_ids) for job in jobs],
+        None if first.out_id is None else [job.out_id for job in jobs],
+        residual=column("residual"),
+        target=column("target"),
+        scale=[job.scale for job in jobs],
+        weight=first.weight,
+        params=first.params,
+        attr=first.attr,
+        job_ids=[_name(i, job) for i, job in zip(positions, jobs, strict=True)],
+    )
+
+
+def ids_column(value: ArrayLike, where: str) -> Ids:
+    """Return ids as an int64 array of any shape.
+
+    Raises
+    ------
+    DtypeError
+        For anything but integers that int64 holds; `where` opens the message.
+    """
+    array = np.asarray(value)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu" or (array.dtype == np.uint64 and np.any(array > np.iinfo(np.int64).max)):
+        msg = f"{where}: expected integer ids, got dtype {array.dtype}"
+        raise DtypeError(msg)
+    return np.array(array, np.int64, order="C")
+
+
+def real_column(value: ArrayLike, where: str) -> Array:
+    """Return a column of real numbers, copied; integers become float64.
+
+    Raises
+    ------
+    DtypeError
+        For complex, object, string and structured dtypes; `where` opens the message.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        msg = f"{where}: expected real numbers, got dtype {array.dtype}"
+        raise DtypeError(msg)
+    return np.array(array, array.dtype if array.dtype.kind == "f" else np.float64, order="C")
+
+
+def _expect(holds: bool, where: str, expected: str, got: object) -> None:  # noqa: FBT001
+    if not holds:
+        msg = f"{where}: expected shape {expected}, got {got}"
+        raise ShapeError(msg)

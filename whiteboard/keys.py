@@ -1,0 +1,165 @@
+"""Tokens and keys: 128-bit digests that say what a value is and which package answers a job.
+
+A token stands for one array (dtype, shape, bytes); a key stands for one package: op identity, arithmetic
+class, parameters, gradient kind, and the tokens of the sources in order. Neither holds a node id, a version,
+a run or a path, so equal work shares a package wherever it is met. Everything variable is length-prefixed,
+so no two different inputs encode to the same bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import DtypeError, ParamError
+from whiteboard.types import Array, Params
+
+SCHEME = b"whiteboard-key-1"
+"""Names the encoding below; a change of it changes every key."""
+
+DIGEST_BYTES = 16
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+"""The dtypes that sources may have."""
+
+
+def digest(data: bytes | memoryview) -> bytes:
+    """Return the 16-byte BLAKE2b digest of `data`."""
+    return blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def encode(value: object) -> bytes:
+    """Return the canonical, length-prefixed encoding of a parameter value.
+
+    Takes None, bool, int, float, str, bytes, NumPy scalars, dtypes and arrays, and tuples, lists and mappings
+    of them. A list equals the tuple of its items; a NumPy scalar equals the Python number of its value.
+
+    Raises
+    ------
+    ParamError
+        For a value of another type: it has no canonical bytes.
+    """
+    tag, body = _tagged(value)
+    return tag + struct.pack("<q", len(body)) + body
+
+
+def _tagged(value: object) -> tuple[bytes, bytes]:
+    match value:
+        case None:
+            return b"N", b""
+        case bool() | np.bool_():
+            return b"B", b"\x01" if value else b"\x00"
+        case int() | np.integer():
+            return b"I", str(int(value)).encode()
+        case float() | np.floating():
+            return b"F", struct.pack("<d", float(value))
+        case str():
+            return b"S", value.encode("utf-8", "surrogatepass")
+        case bytes():
+            return b"Y", value
+        case np.dtype():
+            return b"D", value.str.encode()
+        case np.ndarray():
+            return b"A", token(value)
+        case tuple() | list():
+            return b"T", b"".join(encode(item) for item in value)
+        case Mapping():
+            items = sorted((encode(key), encode(item)) for key, item in value.items())
+            return b"M", b"".join(key + item for key, item in items)
+        case _:
+            msg = f"a value of type {type(value).__name__} has no canonical bytes"
+            raise ParamError(msg)
+
+
+def token(array: Array) -> bytes:
+    """Return the token of one array: BLAKE2b-128 over (dtype, shape, C-order bytes).
+
+    Raises
+    ------
+    DtypeError
+        For object, string and structured dtypes.
+    """
+    return tokens(np.asarray(array)[None])[0].tobytes()
+
+
+def tokens(values: Array) -> NDArray[np.uint8]:
+    """Return the tokens of n arrays stacked on axis 0, as uint8 of shape (n, 16).
+
+    -0.0 and 0.0 have different tokens; NaNs compare by their bytes.
+    """
+    if values.dtype.kind not in "biufc":
+        msg = f"dtype {values.dtype} cannot be hashed: expected a number, got kind {values.dtype.kind!r}"
+        raise DtypeError(msg)
+    n, shape = len(values), values.shape[1:]
+    start = blake2b(encode((values.dtype.str, shape)), digest_size=DIGEST_BYTES)
+    width = values.itemsize * int(np.prod(shape, dtype=np.int64))
+    rows = memoryview(np.ascontiguousarray(values).tobytes() if width == 0 else _bytes(values))
+    digests = bytearray()
+    for at in range(0, n * width, width) if width else [0] * n:
+        row = start.copy()
+        row.update(rows[at : at + width])
+        digests += row.digest()
+    return np.frombuffer(bytes(digests), np.uint8).reshape(n, DIGEST_BYTES)
+
+
+def _bytes(values: Array) -> Any:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def key_prefix(
+    name: str,
+    version: int,
+    fingerprint: bytes,
+    exactness: str,
+    params: Params,
+    gradient: str,
+    fan_in: int,
+) -> bytes:
+    """Return the digest that all keys of one op, parameter set and gradient kind begin from.
+
+    `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
+    VJP of a cotangent, whose token is then the last one of the key.
+    """
+    return digest(
+        encode(
+            (SCHEME, name, version, fingerprint, exactness, arithmetic_class(), dict(params), gradient, fan_in)
+        )
+    )
+
+
+def keys(prefix: bytes, source_tokens: NDArray[np.uint8]) -> list[bytes]:
+    """Return the keys of n jobs from their tokens, uint8 of shape (n, k, 16), in source order."""
+    n = len(source_tokens)
+    rows = np.empty((n, DIGEST_BYTES * (1 + source_tokens.shape[1])), np.uint8)
+    rows[:, :DIGEST_BYTES] = np.frombuffer(prefix, np.uint8)
+    rows[:, DIGEST_BYTES:] = source_tokens.reshape(n, -1)
+    width, data = rows.shape[1], rows.tobytes()
+    return [blake2b(data[at : at + width], digest_size=DIGEST_BYTES).digest() for at in range(0, n * width, width)]
+
+
+@cache
+def arithmetic_class() -> bytes:
+    """Return a digest of how this machine rounds: equal on machines whose kernels give equal bits.
+
+    NumPy chooses SIMD and BLAS kernels by processor, and their last bits differ. Results of fixed inputs stand
+    for them in every key, so that packages of different arithmetic never mix in a shared cache.
+    """
+    state = blake2b(digest_size=DIGEST_BYTES)
+    with np.errstate(all="ignore"):
+        for dtype in FLOATS:
+            x = np.linspace(0.03, 7.9, 257, dtype=dtype)
+            for ufunc in (np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos, np.sqrt):
+                state.update(ufunc(x).tobytes())
+            state.update(np.power(x, x[::-1]).tobytes())
+            square = np.resize(x * x, (3, 33, 65))
+            state.update(square.sum(-1).tobytes() + square.sum(1).tobytes())
+            state.update(np.einsum("...i,...i->...", square, square[::-1]).tobytes())
+            state.update(np.vecdot(square, square[::-1]).tobytes())
+            state.update(np.matmul(square, square.swapaxes(1, 2)).tobytes())
+            state.update(np.matvec(square, x[:65]).tobytes())
+    return state.digest()

@@ -1,0 +1,74 @@
+"""Buffers that sessions borrow and give back, so that a bin allocates nothing new."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from whiteboard.types import Array, Shape
+
+
+class BufferPool:
+    """Uninitialised C-contiguous arrays, reused by size in bytes; at most `max_bytes` are kept idle.
+
+    Thread-safe. With `poison`, what comes back is filled with 0xFF bytes (NaN in every float dtype), so that a
+    result that still aliases a buffer shows at once.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 2**20, *, poison: bool = False) -> None:
+        self._max_bytes, self._poison = max_bytes, poison
+        self._idle: defaultdict[int, list[Array]] = defaultdict(list)
+        self._idle_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes of the buffers that wait to be borrowed."""
+        return self._idle_bytes
+
+    @contextmanager
+    def lend(self) -> Iterator[Lender]:
+        """Yield a lender; everything borrowed from it comes back when the block ends, with or without an error."""
+        lender = Lender(self)
+        try:
+            yield lender
+        finally:
+            self._take_back(lender.borrowed)
+            lender.borrowed = []
+
+    def borrow(self, nbytes: int) -> Array:
+        """Return a flat uint8 buffer of `nbytes`, idle or new."""
+        with self._lock:
+            if idle := self._idle[nbytes]:
+                self._idle_bytes -= nbytes
+                return idle.pop()
+        return np.empty(nbytes, np.uint8)
+
+    def _take_back(self, buffers: list[Array]) -> None:
+        for buffer in buffers:
+            if self._poison:
+                buffer.fill(0xFF)
+        with self._lock:
+            for buffer in buffers:
+                if self._idle_bytes + buffer.nbytes <= self._max_bytes:
+                    self._idle[buffer.nbytes].append(buffer)
+                    self._idle_bytes += buffer.nbytes
+
+
+class Lender:
+    """What one session has borrowed."""
+
+    def __init__(self, pool: BufferPool) -> None:
+        self._pool = pool
+        self.borrowed: list[Array] = []
+
+    def __call__(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        """Return an uninitialised array that is valid until the lending ends."""
+        buffer = self._pool.borrow(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        self.borrowed.append(buffer)
+        return buffer.view(dtype).reshape(shape)
