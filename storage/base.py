@@ -188,7 +188,7 @@ class VersionStore(ABC):
 
     @abstractmethod
     def state(self, name: str, number: int | None = None) -> State:
-        """All nodes at a commit (the last one by default). Raises `UnknownSystemError`, `KeyError`."""
+        """All nodes at a commit (the last one by default). Raises `UnknownSystemError`, `UnknownCommitError`."""
 
     @abstractmethod
     def fork(self, system: SystemRecord) -> None:

@@ -6,6 +6,7 @@
     ├── UnknownOpError(KeyError)            no op of that name is registered
     ├── UnknownNodeError(KeyError)          a job, impulse or lookup names a node that is not there
     ├── UnknownSystemError(KeyError)        the store holds no system of that name
+    ├── UnknownCommitError(KeyError)        the system has no commit of that number
     ├── UnknownExperimentError(KeyError)    no built-in, file or function of that name
     ├── DuplicateNodeError(ValueError)      a node id is given twice, or exists already
     ├── DuplicateOpError(ValueError)        an op of that name and version is registered already
@@ -19,6 +20,7 @@
     ├── SpecError(ValueError)               a system or experiment exists with another specification
     ├── ConflictError(RuntimeError)         another writer moved the system on since it was read
     ├── ClosedError(RuntimeError)           a board, store or session is used after its end
+    ├── SinkError(OSError)                  a sink's file cannot be written
     ├── MissingExtraError(ImportError)      an optional dependency is needed and not installed
     └── StoreError(OSError)                 the store cannot be opened, read or written
         ├── SchemaError                     it is of an older, newer or foreign schema
@@ -47,6 +49,10 @@ class UnknownNodeError(WhiteboardError, KeyError):
 
 class UnknownSystemError(WhiteboardError, KeyError):
     """The store holds no system of that name."""
+
+
+class UnknownCommitError(WhiteboardError, KeyError):
+    """The system has no commit of that number."""
 
 
 class UnknownExperimentError(WhiteboardError, KeyError):
@@ -99,6 +105,10 @@ class ConflictError(WhiteboardError, RuntimeError):
 
 class ClosedError(WhiteboardError, RuntimeError):
     """A board, a store or a session is used after its end."""
+
+
+class SinkError(WhiteboardError, OSError):
+    """A sink's file cannot be written."""
 
 
 class MissingExtraError(WhiteboardError, ImportError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,22 @@ class JobBatch:
 
     def __len__(self) -> int:
         return len(np.asarray(self.src_ids))
+
+    def take(self, rows: Ids) -> JobBatch:
+        """Return the batch of some of the rows, in the order of `rows`."""
+
+        def pick(column: Any) -> Any:
+            return column if column is None or np.ndim(column) == 0 else column[rows]
+
+        return replace(
+            self,
+            src_ids=pick(self.src_ids),
+            out_ids=pick(self.out_ids),
+            residual=pick(self.residual),
+            target=pick(self.target),
+            scale=pick(self.scale),
+            job_ids=rows.tolist() if self.job_ids is None else [self.job_ids[row] for row in rows.tolist()],
+        )
 
     def name(self, row: int) -> str:
         """Return how errors name a row: the op and the job's id."""

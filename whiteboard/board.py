@@ -1,0 +1,293 @@
+"""The board: one open store, the pipeline over it, and the systems in it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from whiteboard import bins, ops
+from whiteboard.errors import ClosedError, ParamError, SpecError
+from whiteboard.jobs import Job, OpResult
+from whiteboard.pipeline import Pipeline
+from whiteboard.pool import BufferPool
+from whiteboard.queue import JobQueue, Ticket
+from whiteboard.sources import ArraySources
+from whiteboard.storage import open_store
+from whiteboard.storage.base import SystemRecord
+from whiteboard.system import System
+from whiteboard.types import HIT_NAMES, Array, Params
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallResult:
+    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk"."""
+
+    y: Array
+    grads: tuple[Array, ...]
+    hit: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ManyResult:
+    """Result of `Board.call_many`: y (n, …), gradients (n, …), hit (n,) uint8 of 0 miss, 1 memory, 2 disk."""
+
+    y: Array
+    grads: tuple[Array, ...]
+    hit: NDArray[np.uint8]
+
+
+class Board:
+    """One open store and everything that runs over it; made by `open`. A context manager.
+
+    Every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        memory_bytes: int,
+        max_bytes: int | None,
+        persist: str,
+        durability: str,
+        readonly: bool,
+        bin_bytes: int,
+        bin_jobs: int,
+    ) -> None:
+        for name, value in (("bin_bytes", bin_bytes), ("bin_jobs", bin_jobs)):
+            if value < 1:
+                msg = f"{name}: expected a positive number, got {value!r}"
+                raise ParamError(msg)
+        self._stores = open_store(
+            url,
+            memory_bytes=memory_bytes,
+            max_bytes=max_bytes,
+            persist=persist,
+            durability=durability,
+            readonly=readonly,
+        )
+        self._pipeline = Pipeline(
+            self._stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs
+        )
+        self._systems: dict[str, System] = {}
+        self._queue: JobQueue[tuple[System, Job], OpResult] = JobQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def call(self, op: str, *sources: ArrayLike, params: Params | None = None) -> CallResult:
+        """Apply an op to arrays, from the cache or by computing.
+
+        Parameters
+        ----------
+        op : str
+            Name of a registered op.
+        *sources : array_like of float32 or float64
+            Its sources.
+        params : mapping, optional
+            Its parameters.
+
+        Raises
+        ------
+        UnknownOpError, ShapeError, DtypeError, ParamError
+        """
+        many = self.call_many(op, *(np.asarray(source)[None] for source in sources), params=params)
+        return CallResult(many.y[0], tuple(grad[0] for grad in many.grads), HIT_NAMES[many.hit[0]])
+
+    def call_many(self, op: str, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
+        """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`."""
+        self._open()
+        done = self._pipeline.evaluate(ops.get(op), params, ArraySources(op, sources))
+        return ManyResult(done.y, done.grads, done.hit)
+
+    def system(self, name: str, spec: Mapping[str, Any] | None = None) -> System:
+        """Open a system at its last commit, or create it.
+
+        Parameters
+        ----------
+        name : str
+            Unique in the store. A new system is written with its first commit.
+        spec : mapping, optional
+            JSON-able description of what the system is; kept with it. Where the system exists it must be equal.
+
+        Raises
+        ------
+        SpecError
+            The system exists with another specification; the message says what differs.
+        """
+        self._open()
+        with self._lock:
+            if name not in self._systems:
+                self._systems[name] = self._load(name, spec)
+            system = self._systems[name]
+        if spec is not None and (differs := _differences(system.spec or {}, spec)):
+            msg = f"system {name!r} exists with another specification: {differs}"
+            raise SpecError(msg)
+        return system
+
+    def _load(self, name: str, spec: Mapping[str, Any] | None) -> System:
+        if not name or not name.isprintable():
+            msg = f"system name: expected printable characters, got {name!r}"
+            raise ParamError(msg)
+        record = self._stores.versions.system(name)
+        kept = None if record is None else self._stores.versions.state(name)
+        if record is None:
+            record = SystemRecord(name, os.urandom(16).hex(), spec)
+        return System(record, kept, self._stores.versions, self._pipeline, ops.get)
+
+    def systems(self) -> list[str]:
+        """Return the names of the systems in the store."""
+        self._open()
+        return [record.name for record in self._stores.versions.systems()]
+
+    def submit(self, job: Job, system: System | None = None) -> Future[OpResult]:
+        """Queue a job; the future is done after the next `drain`.
+
+        `system` may be left out where the board has opened exactly one.
+        """
+        self._open()
+        if system is None:
+            if len(self._systems) != 1:
+                msg = f"submit: say which system: the board has {len(self._systems)} open"
+                raise ParamError(msg)
+            (system,) = self._systems.values()
+        return self._queue.submit((system, job))
+
+    def drain(self) -> int:
+        """Run what is queued, in the order it came; return how many jobs were taken.
+
+        A job that fails puts its error into its own future, not into the others'.
+        """
+        self._open()
+        tickets = self._queue.take()
+        by_system: dict[int, list[Ticket[tuple[System, Job], OpResult]]] = {}
+        for ticket in tickets:
+            by_system.setdefault(id(ticket.item[0]), []).append(ticket)
+        for group in by_system.values():
+            _run(group)
+        return len(tickets)
+
+    def flush(self) -> None:
+        """Return when everything put so far is on disk."""
+        self._open()
+        self._stores.packages.flush()
+
+    def stats(self) -> dict[str, float]:
+        """Return counters since opening and sizes now.
+
+        hits_memory, hits_disk, misses (jobs answered so); puts, collisions, corrupt (since opening); packages, pages,
+        bytes_memory, bytes_disk (now); seconds_saved (measured cost of the packages that hits spared).
+        """
+        self._open()
+        counts = self._pipeline.counts
+        return {
+            "hits_memory": counts.hits_memory,
+            "hits_disk": counts.hits_disk,
+            "misses": counts.misses,
+            "seconds_saved": counts.seconds_saved,
+            **self._stores.packages.stats(),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Return what the store is: where it lies, its schema, sizes and settings."""
+        self._open()
+        return self._stores.info()
+
+    def close(self) -> None:
+        """Cancel what is queued, flush, and release the store. Closing twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            self._queue.cancel()
+            self._stores.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            msg = "the board is closed"
+            raise ClosedError(msg)
+
+
+def open(  # noqa: A001 - the contract's name
+    url: str | os.PathLike[str],
+    memory_bytes: int = 256 * 2**20,
+    max_bytes: int | None = None,
+    persist: str = "always",
+    durability: str = "normal",
+    readonly: bool = False,  # noqa: FBT001, FBT002 - the contract's
+    *,
+    bin_bytes: int = bins.MAX_BYTES,
+    bin_jobs: int = bins.MAX_JOBS,
+) -> Board:
+    """Open a store, or create it, and return its board.
+
+    Parameters
+    ----------
+    url : str or path
+        A path, ``":memory:"``, or an SQLAlchemy URL (``sqlite:///…``).
+    memory_bytes : int
+        Bound of the memory tier in bytes; 0 keeps nothing in memory but what waits to be written.
+    max_bytes : int, optional
+        Bound of the packages on disk in bytes.
+    persist : {"always", "auto", "never"}
+        Which packages go to disk; ``auto``: those that cost more to compute than to load. Commits always do.
+    durability : {"normal", "full"}
+        ``full``: a commit that returned survives power loss too, not only a killed process.
+    readonly : bool
+        Take no write lock and write nothing.
+    bin_bytes, bin_jobs : int
+        Bound of one session's bin. No result depends on them.
+
+    Raises
+    ------
+    StoreError, SchemaError
+        The message names the path and what to do.
+    """
+    return Board(
+        url,
+        memory_bytes=memory_bytes,
+        max_bytes=max_bytes,
+        persist=persist,
+        durability=durability,
+        readonly=readonly,
+        bin_bytes=bin_bytes,
+        bin_jobs=bin_jobs,
+    )
+
+
+def _run(tickets: Sequence[Ticket[tuple[System, Job], OpResult]]) -> None:
+    """Run the tickets of one system together; after an error one by one, to give it to the job that made it."""
+    system = tickets[0].item[0]
+    try:
+        results = system.process([ticket.item[1] for ticket in tickets])
+    except Exception as error:  # noqa: BLE001 - it goes to the future
+        if len(tickets) == 1:
+            tickets[0].future.set_exception(error)
+            return
+        for ticket in tickets:
+            _run([ticket])
+        return
+    for ticket, result in zip(tickets, results, strict=True):
+        ticket.future.set_result(result)
+
+
+def _differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
+    """Say what differs between two specifications, or return an empty string."""
+    missing = object()
+    names = sorted(have.keys() | want.keys())
+    return ", ".join(
+        f"{name} is {have.get(name, 'absent')!r}, asked for {want.get(name, 'absent')!r}"
+        for name in names
+        if have.get(name, missing) != want.get(name, missing)
+    )

@@ -1,0 +1,171 @@
+"""The way through for one batch: keys, triage, bins, sessions, store, separate."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard import bins, keys, separate
+from whiteboard.errors import ParamError, ShapeError
+from whiteboard.ops.spec import OpSpec
+from whiteboard.pool import BufferPool
+from whiteboard.session import Session
+from whiteboard.sources import Sources
+from whiteboard.storage.base import Page
+from whiteboard.triage import Triage, compute_all, triage
+from whiteboard.types import DISK, MEMORY, MISS, Array, Found, Ids, Params
+
+
+class PackageStore(Protocol):
+    """The part of a store that the pipeline needs."""
+
+    def find(self, keys: Sequence[bytes], /) -> Found: ...
+    def put(self, page: Page, /) -> None: ...
+
+
+class UncachedWarning(UserWarning):
+    """An op or its parameters cannot be fingerprinted: its jobs are computed and not cached."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """Columns of n evaluated jobs: y (n, …), one gradient a source (n, …), hit codes (n,), keys (n, 16)."""
+
+    y: Array
+    grads: tuple[Array, ...]
+    hit: NDArray[np.uint8]
+    keys: NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a pipeline has answered so far."""
+
+    hits_memory: int = 0
+    hits_disk: int = 0
+    misses: int = 0
+    seconds_saved: float = 0.0
+
+
+class Pipeline:
+    """Evaluates batches against one store.
+
+    One batch is evaluated at a time: a second thread waits, and then finds in the store what the first one
+    computed, so that equal keys in flight are computed once.
+    """
+
+    def __init__(
+        self,
+        store: PackageStore,
+        pool: BufferPool,
+        *,
+        max_bin_bytes: int = bins.MAX_BYTES,
+        max_bin_jobs: int = bins.MAX_JOBS,
+    ) -> None:
+        self._store, self._pool = store, pool
+        self._max_bytes, self._max_jobs = max_bin_bytes, max_bin_jobs
+        self._lock = threading.RLock()
+        self._warned: set[str] = set()
+        self.counts = Counts()
+
+    def evaluate(
+        self, spec: OpSpec, params: Params | None, sources: Sources, cotangent: Array | None = None
+    ) -> Evaluated:
+        """Answer n jobs of one signature.
+
+        Parameters
+        ----------
+        cotangent : ndarray, shape (n, *y_shape), optional
+            Where given, the gradients are the VJPs of its rows, under keys of their own; else those of ones.
+        """
+        bound = spec.bind(params)
+        if spec.arity not in (None, len(sources.shapes)):
+            msg = f"op {spec.name!r}: expected {spec.arity} sources, got {len(sources.shapes)}"
+            raise ShapeError(msg)
+        shape = spec.shape(spec.name, sources.shapes, bound)
+        with self._lock:
+            names, cacheable = self._keys(spec, bound, sources, cotangent)
+            plan = triage(self._store, names) if cacheable else compute_all(sources.n)
+            raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
+            known = len(plan.pages)
+            size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
+            for rows in bins.cut(plan.todo, size, self._max_bytes, self._max_jobs):
+                page = self._compute(spec, bound, sources, rows, raw[rows], cotangent)
+                plan.place(rows, page)
+                if cacheable:
+                    self._store.put(page)
+            plan.settle()
+            self._count(plan, known)
+        fields = {"y": shape, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
+        columns = [
+            separate.column(name, plan.pages, plan.page, plan.slot, field, sources.dtype)
+            for name, field in fields.items()
+        ]
+        return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
+
+    def _keys(
+        self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
+    ) -> tuple[list[bytes], bool]:
+        """Return the jobs' keys, and whether packages may be stored under them."""
+        gradient = "ones" if cotangent is None else "cotangent"
+        opaque = spec.opaque if spec.fingerprint is None else ""
+        known: Params = params
+        try:
+            keys.encode(params)
+        except ParamError as error:
+            opaque, known = str(error), {}
+        if opaque:
+            self._warn(spec.name, opaque)
+        prefix = keys.key_prefix(
+            spec.name, spec.version, spec.fingerprint or b"", spec.exactness, known, gradient, len(sources.shapes)
+        )
+        columns = sources.tokens()
+        if cotangent is not None:
+            columns = np.concatenate([columns, keys.tokens(cotangent)[:, None]], axis=1)
+        return keys.keys(prefix, columns), not opaque
+
+    def _warn(self, name: str, reason: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(f"op {name!r} is computed and not cached: {reason}", UncachedWarning, stacklevel=5)
+
+    def _compute(
+        self,
+        spec: OpSpec,
+        params: dict[str, Any],
+        sources: Sources,
+        rows: Ids,
+        names: NDArray[np.uint8],
+        cotangent: Array | None,
+    ) -> Page:
+        """Run one session over one bin and stack what it gives into a page."""
+        start = time.perf_counter_ns()
+        with (
+            self._pool.lend() as lend,
+            Session(spec, params, sources.gather(rows, lend)) as session,
+            np.errstate(all="ignore"),  # non-finite results are allowed: they are results
+        ):
+            y = session.forward()
+            grads = session.backward(None if cotangent is None else cotangent[rows])
+        cost = time.perf_counter_ns() - start
+        arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
+        src_ids, versions = sources.provenance(rows) or (None, None)
+        return Page(spec.name, names, arrays, cost, src_ids, versions)
+
+    def _count(self, plan: Triage, known: int) -> None:
+        """Count the tiers, and the time that hits of pages with a known cost have saved."""
+        tiers = np.bincount(plan.hit, minlength=3)
+        self.counts.misses += int(tiers[MISS])
+        self.counts.hits_memory += int(tiers[MEMORY])
+        self.counts.hits_disk += int(tiers[DISK])
+        hits = np.bincount(plan.page[plan.hit != MISS], minlength=len(plan.pages))
+        for number in np.flatnonzero(hits[:known]):
+            page = plan.pages[number]
+            self.counts.seconds_saved += hits[number] * page.cost_ns / page.n / 1e9

@@ -1,0 +1,145 @@
+"""Propagate: from a batch of jobs over nodes to its results and to the impulses they send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
+from whiteboard.impulses import Impulses, Measure
+from whiteboard.jobs import BatchResult, JobBatch
+from whiteboard.nodes import Nodes, positions
+from whiteboard.ops.spec import OpSpec
+from whiteboard.pipeline import Evaluated, Pipeline
+from whiteboard.residuals import Residual, residual
+from whiteboard.sources import NodeSources, check_dtype, locate
+from whiteboard.types import Array, Ids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Propagated:
+    """What a batch gives: results, the impulses on its sources, and what was measured."""
+
+    result: BatchResult
+    impulses: list[Impulses]
+    measures: list[Measure]
+
+
+def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -> Propagated:
+    """Answer a batch whose sources have, slot by slot, one shape and dtype.
+
+    Raises
+    ------
+    UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError, NonFiniteError
+        The message names the op, the job, the slot, and expected against got.
+    """
+    index, arena, rows = locate(nodes, batch)
+    out_index = _out_index(nodes, batch)
+    sources = _sources(nodes, batch, index, arena, rows)
+    try:
+        evaluated = pipeline.evaluate(spec, batch.params, sources)
+    except (ShapeError, DtypeError, ParamError) as error:
+        msg = f"{batch.name(0)}: {error}"
+        raise type(error)(msg) from error
+    job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
+    out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
+    result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit)
+    if (driven := residual(batch, evaluated.y)) is None:
+        return Propagated(result, [], [])
+    drive, measure = driven
+    pulled = _pull(spec, batch, pipeline, sources, evaluated, drive)
+    weights = _weights(nodes, batch, index, out_index)
+    impulses = [
+        _impulses(nodes, batch, slot, grads, weights[:, slot], evaluated.keys, index, int(arena[0, slot]), rows)
+        for slot, grads in enumerate(pulled)
+    ]
+    return Propagated(result, impulses, [measure])
+
+
+def _out_index(nodes: Nodes, batch: JobBatch) -> Ids | None:
+    if batch.out_ids is None:
+        return None
+    out_ids = np.asarray(batch.out_ids)
+    index = nodes.index(out_ids)
+    if (missing := np.flatnonzero(index < 0)).size:
+        msg = f"{batch.name(missing[0])}, out_id: no node {out_ids[missing[0]]}"
+        raise UnknownNodeError(msg)
+    return index
+
+
+def _sources(nodes: Nodes, batch: JobBatch, index: Ids, arena: Ids, rows: Ids) -> NodeSources:
+    arenas = [nodes.arenas[number] for number in arena[0].tolist()]
+    for slot, source in enumerate(arenas):
+        check_dtype(source.dtype, f"{batch.name(0)}, slot {slot}")
+        if source.dtype != arenas[0].dtype:
+            msg = f"{batch.name(0)}, slot {slot}: expected dtype {arenas[0].dtype} as in slot 0, got {source.dtype}"
+            raise DtypeError(msg)
+    if (odd := np.argwhere(arena != arena[0])).size:
+        row, slot = odd[0]
+        got = nodes.arenas[arena[row, slot]]
+        expected = f"{arenas[slot].shape} {arenas[slot].dtype} as in the batch's first job"
+        msg = f"{batch.name(row)}, slot {slot}: expected {expected}, got {got.shape} {got.dtype}"
+        raise ShapeError(msg)
+    return NodeSources(nodes, index, arenas, rows)
+
+
+def _pull(
+    spec: OpSpec, batch: JobBatch, pipeline: Pipeline, sources: NodeSources, evaluated: Evaluated, drive: Residual
+) -> list[Array]:
+    """Return Jᵢᵀ · residual for each source, (n, *shape).
+
+    A constant residual c is c · VJP(1), and an elementwise Jacobian is diagonal: both come from the packages that
+    are there. What is left needs packages of its own, keyed by the cotangent.
+    """
+    y = evaluated.y
+    lead = (len(y),) + (1,) * (y.ndim - 1)
+    alike = spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
+    if alike:
+        return [drive.values * grad for grad in evaluated.grads]
+    first = drive.first
+    pulled = [first.reshape(len(y), *(1,) * (grad.ndim - 1)) * grad for grad in evaluated.grads]
+    if (rest := np.flatnonzero(~drive.constant)).size:
+        cotangent = np.ascontiguousarray(drive.values[rest])
+        others = pipeline.evaluate(spec, batch.params, sources.take(rest), cotangent)
+        for whole, part in zip(pulled, others.grads, strict=True):
+            whole[rest] = part
+    return pulled
+
+
+def _weights(nodes: Nodes, batch: JobBatch, index: Ids, out_index: Ids | None) -> NDArray[np.float64]:
+    """Return w for each job and slot, (n, k): the scale, divided by the edge's length where asked."""
+    weights = np.repeat(np.asarray(batch.scale, np.float64)[:, None], index.shape[1], axis=1)
+    if batch.weight != "inv_length":
+        return weights
+    if out_index is None:
+        msg = f"{batch.name(0)}: weight 'inv_length' needs out_ids"
+        raise ParamError(msg)
+    apart = positions(nodes, index) - positions(nodes, out_index)[:, None]
+    return weights / np.sqrt(np.square(apart, dtype=np.float64).sum(-1))
+
+
+def _impulses(
+    nodes: Nodes,
+    batch: JobBatch,
+    slot: int,
+    pulled: Array,
+    weights: NDArray[np.float64],
+    keys: NDArray[np.uint8],
+    index: Ids,
+    arena: int,
+    rows: Ids,
+) -> Impulses:
+    """Return the impulses −w · Jᵀ · residual of one slot onto the nodes that take them."""
+    free = np.flatnonzero(~nodes.fixed[index[:, slot]])
+    w = weights[free]
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the job's name
+        vectors = pulled[free] * -w.astype(pulled.dtype).reshape(len(free), *(1,) * (pulled.ndim - 1))
+    finite = np.isfinite(vectors).reshape(len(free), -1).all(axis=1) & np.isfinite(w)
+    if not finite.all():
+        row = int(free[np.flatnonzero(~finite)[0]])
+        msg = f"{batch.name(row)}, slot {slot}: the impulse on node {nodes.ids[index[row, slot]]} is not finite"
+        raise NonFiniteError(msg)
+    slots = np.full(len(free), slot, np.int64)
+    return Impulses(arena, rows[free, slot], keys[free], slots, w, vectors)

@@ -1,0 +1,92 @@
+"""Sinks: where results go. Nothing is ever printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from whiteboard.errors import SinkError
+from whiteboard.jobs import BatchResult, OpResult
+
+
+class NullSink:
+    """Takes results and keeps none."""
+
+    def publish(self, result: Any) -> None:
+        """Drop `result`."""
+
+
+class ListSink:
+    """Keeps results in the list `results`, in submission order."""
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+
+    def publish(self, result: Any) -> None:
+        """Append `result`."""
+        self.results.append(result)
+
+
+class CallbackSink:
+    """Calls a function with each result."""
+
+    def __init__(self, callback: Callable[[Any], object]) -> None:
+        self._callback = callback
+
+    def publish(self, result: Any) -> None:
+        """Call the callback with `result`."""
+        self._callback(result)
+
+
+class JsonlSink:
+    """Appends each result to a file as one line of JSON; a `BatchResult` is one line a job.
+
+    Keys: job_id, out_id, hit, y, grads. NaN and infinities are written as the strings ``"NaN"``, ``"Infinity"``
+    and ``"-Infinity"``, so that every line is strict JSON. Each `publish` reaches the operating system before
+    it returns.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            msg = f"cannot write results to {os.fspath(path)}: {error.strerror}"
+            raise SinkError(msg) from error
+
+    def publish(self, result: Any) -> None:
+        """Write `result`."""
+        rows: Iterable[OpResult] = result if isinstance(result, BatchResult) else (result,)
+        self._file.write("".join(_line(row) for row in rows))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _line(row: OpResult) -> str:
+    fields = {"job_id": row.job_id, "out_id": row.out_id, "hit": row.hit, "y": row.y, "grads": row.grads}
+    return json.dumps({name: _plain(value) for name, value in fields.items()}, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if isinstance(value, int | float | str | None) else str(value)

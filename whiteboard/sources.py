@@ -1,0 +1,162 @@
+"""Where a batch's sources come from: rows of arenas, or stacked arrays. The pipeline sees no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from whiteboard.errors import DtypeError, ShapeError, UnknownNodeError
+from whiteboard.jobs import JobBatch
+from whiteboard.keys import DIGEST_BYTES, FLOATS, tokens
+from whiteboard.nodes import Arena, Nodes
+from whiteboard.pool import Lender
+from whiteboard.types import Array, Ids, Shape
+
+
+class Sources(Protocol):
+    """The k sources of n jobs of one signature."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def shapes(self) -> tuple[Shape, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[np.floating]: ...
+
+    def tokens(self) -> NDArray[np.uint8]:
+        """Return the tokens, (n, k, 16)."""
+        ...
+
+    def gather(self, rows: Ids, lend: Lender) -> list[Array]:
+        """Return the k sources of some jobs, each (m, *shape) and C-contiguous."""
+        ...
+
+    def provenance(self, rows: Ids) -> tuple[Ids, Ids] | None:
+        """Return (source ids, versions) of some jobs, each (m, k), or None where the sources are no nodes."""
+        ...
+
+
+class ArraySources:
+    """Sources given as arrays with the jobs on axis 0.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        Where an array has no axis 0, another number of jobs than the first, or a dtype that is refused; the
+        message names the op and the slot.
+    """
+
+    def __init__(self, op: str, arrays: Sequence[ArrayLike]) -> None:
+        if not arrays:
+            msg = f"op {op!r}: expected at least one source, got none"
+            raise ShapeError(msg)
+        self._arrays = [np.asarray(array) for array in arrays]
+        for slot, array in enumerate(self._arrays):
+            check_dtype(array.dtype, f"op {op!r}, slot {slot}")
+            if array.dtype != self._arrays[0].dtype:
+                msg = f"op {op!r}, slot {slot}: expected dtype {self._arrays[0].dtype} as in slot 0, got {array.dtype}"
+                raise DtypeError(msg)
+            if array.ndim == 0 or len(array) != len(self._arrays[0]):
+                got = array.shape if array.ndim == 0 else f"{len(array)} jobs"
+                msg = f"op {op!r}, slot {slot}: expected {self._count()} on axis 0, got {got}"
+                raise ShapeError(msg)
+
+    def _count(self) -> str:
+        return f"{len(self._arrays[0])} jobs" if self._arrays[0].ndim else "jobs"
+
+    @property
+    def n(self) -> int:
+        return len(self._arrays[0])
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return tuple(array.shape[1:] for array in self._arrays)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return self._arrays[0].dtype
+
+    def tokens(self) -> NDArray[np.uint8]:
+        return np.stack([tokens(array) for array in self._arrays], axis=1)
+
+    def gather(self, rows: Ids, lend: Lender) -> list[Array]:
+        return [_take(array, rows, lend) for array in self._arrays]
+
+    def provenance(self, rows: Ids) -> None:  # noqa: ARG002 - the Protocol's
+        return None
+
+
+class NodeSources:
+    """Sources that are nodes: each slot is a set of rows of one arena."""
+
+    def __init__(self, nodes: Nodes, index: Ids, arenas: Sequence[Arena], rows: Ids) -> None:
+        self._nodes, self._index, self.arenas, self.rows = nodes, index, arenas, rows
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return tuple(arena.shape for arena in self.arenas)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return self.arenas[0].dtype
+
+    def tokens(self) -> NDArray[np.uint8]:
+        out = np.empty((*self.rows.shape, DIGEST_BYTES), np.uint8)
+        for slot, arena in enumerate(self.arenas):
+            out[:, slot] = arena.tokens(self.rows[:, slot])
+        return out
+
+    def gather(self, rows: Ids, lend: Lender) -> list[Array]:
+        return [_take(arena.values, self.rows[rows, slot], lend) for slot, arena in enumerate(self.arenas)]
+
+    def take(self, jobs: Ids) -> NodeSources:
+        """Return the sources of some of the jobs."""
+        return NodeSources(self._nodes, self._index[jobs], self.arenas, self.rows[jobs])
+
+    def provenance(self, rows: Ids) -> tuple[Ids, Ids]:
+        index = self._index[rows]
+        return self._nodes.ids[index], self._nodes.versions[index]
+
+
+def locate(nodes: Nodes, batch: JobBatch) -> tuple[Ids, Ids, Ids]:
+    """Return (node index, arena number, row) of each source of a batch, each (n, k).
+
+    Raises
+    ------
+    UnknownNodeError
+        For an id that the system does not have, or a node without the batch's attribute; the message names op, job and slot.
+    """
+    ids = np.asarray(batch.src_ids)
+    index = nodes.index(ids)
+    if (missing := np.argwhere(index < 0)).size:
+        row, slot = missing[0]
+        msg = f"{batch.name(row)}, slot {slot}: no node {ids[row, slot]}"
+        raise UnknownNodeError(msg)
+    arena, rows = nodes.locate(batch.attr, index)
+    if (missing := np.argwhere(arena < 0)).size:
+        row, slot = missing[0]
+        msg = f"{batch.name(row)}, slot {slot}: node {ids[row, slot]} has no {batch.attr!r}"
+        raise UnknownNodeError(msg)
+    return index, arena, rows
+
+
+def check_dtype(dtype: np.dtype, where: str) -> None:
+    """Raise `DtypeError`, opened by `where`, unless `dtype` is one that sources may have."""
+    if dtype not in FLOATS or not dtype.isnative:
+        kinds = {"c": "complex", "i": "integer", "u": "integer", "b": "boolean", "O": "object", "f": "floating"}
+        expected = " or ".join(map(str, FLOATS))
+        msg = f"{where}: {kinds.get(dtype.kind, 'non-numeric')} dtype {dtype} is refused, expected {expected}"
+        raise DtypeError(msg)
+
+
+def _take(values: Array, rows: Ids, lend: Lender) -> Array:
+    out = lend((len(rows), *values.shape[1:]), values.dtype)
+    # Rows are known to be in range; "clip" spares the copy through a buffer that "raise" makes of `out`.
+    return np.take(values, rows, axis=0, out=out, mode="clip")

@@ -1,0 +1,70 @@
+"""The state of a system as columns: into node arenas, out to the store, and down to one digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+
+import numpy as np
+
+from whiteboard.jobs import ATTRS
+from whiteboard.keys import DIGEST_BYTES
+from whiteboard.nodes import Nodes
+from whiteboard.storage.base import NodeColumns
+from whiteboard.types import Array, Ids
+
+
+def load(columns: Sequence[NodeColumns]) -> Nodes:
+    """Return nodes with the rows of `columns`, one `NodeColumns` an arena."""
+    nodes = Nodes()
+    if not columns:
+        return nodes
+    ids, first = np.unique(np.concatenate([part.ids for part in columns]), return_index=True)
+    fixed = np.concatenate([part.fixed for part in columns])[first]
+    versions = np.zeros(len(ids), np.int64)
+    for part in columns:
+        # A node's version is that of its attribute that changed last.
+        np.maximum.at(versions, np.searchsorted(ids, part.ids), part.versions)
+    nodes.add(ids, versions, fixed, {})
+    for part in columns:
+        nodes.attach(part.attr, np.searchsorted(ids, part.ids), np.array(part.values))
+    return nodes
+
+
+def dump(nodes: Nodes, rows: Mapping[int, Ids] | None = None) -> list[NodeColumns]:
+    """Return all rows of every arena, or those of `rows` (by arena number), as columns by ascending id."""
+    parts = []
+    for number, arena in enumerate(nodes.arenas):
+        some = np.arange(len(arena), dtype=np.int64) if rows is None else rows.get(number, np.empty(0, np.int64))
+        if len(some):
+            owner = arena.owner[some]
+            order = np.argsort(nodes.ids[owner], kind="stable")
+            some, owner = some[order], owner[order]
+            parts.append(
+                NodeColumns(arena.attr, nodes.ids[owner], nodes.versions[owner], nodes.fixed[owner], arena.values[some])
+            )
+    return parts
+
+
+def digest(nodes: Nodes) -> str:
+    """Return the hex BLAKE2b-128 digest of a state: ids, versions, and the bytes of every attribute by its token.
+
+    Nodes count by ascending id; no clock, path or order of arrival enters. Only what changed since the last call
+    is hashed again.
+    """
+    order = nodes.ordered()
+    state = blake2b(b"whiteboard-state-1", digest_size=DIGEST_BYTES)
+    for column in (nodes.ids, nodes.versions):
+        state.update(np.ascontiguousarray(column[order], "<i8").data)
+    for attr in ATTRS:
+        state.update(_tokens(nodes, attr)[order].data)
+    return state.hexdigest()
+
+
+def _tokens(nodes: Nodes, attr: str) -> Array:
+    """Return each node's token of an attribute, (nodes, 16); zeros where it has none."""
+    tokens = np.zeros((len(nodes), DIGEST_BYTES), np.uint8)
+    for arena in nodes.arenas:
+        if arena.attr == attr:
+            tokens[arena.owner] = arena.tokens(np.arange(len(arena), dtype=np.int64))
+    return tokens
