@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "nodes sources queue triage bins session pool separate",
         "sinks impulses residuals rules",
         "pipeline",
-        "propagate",
+        "propagate state",
         "system",
         "board",
         "integration experiments",

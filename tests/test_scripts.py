@@ -84,6 +84,7 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     """Return a project whose path has a space in it."""
+    tmp_path = tmp_path.resolve()
     root, tools, caller = tmp_path / "the project", tmp_path / "bin", tmp_path / "caller"
     for folder in (root / "scripts", root / "whiteboard", root / "storage", root / "migrations", tools, caller):
         folder.mkdir(parents=True)
