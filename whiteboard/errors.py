@@ -21,6 +21,7 @@
     ├── ConflictError(RuntimeError)         another writer moved the system on since it was read
     ├── ClosedError(RuntimeError)           a board, store or session is used after its end
     ├── SinkError(OSError)                  a sink's file cannot be written
+    ├── PlotError(OSError)                  a drawing cannot be written
     ├── MissingExtraError(ImportError)      an optional dependency is needed and not installed
     └── StoreError(OSError)                 the store cannot be opened, read or written
         ├── SchemaError                     it is of an older, newer or foreign schema
@@ -109,6 +110,10 @@ class ClosedError(WhiteboardError, RuntimeError):
 
 class SinkError(WhiteboardError, OSError):
     """A sink's file cannot be written."""
+
+
+class PlotError(WhiteboardError, OSError):
+    """A drawing cannot be written."""
 
 
 class MissingExtraError(WhiteboardError, ImportError):

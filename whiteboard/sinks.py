@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from whiteboard.errors import SinkError
-from whiteboard.jobs import BatchResult, OpResult
+from whiteboard.jobs import BatchResult
 
 
 class NullSink:
@@ -48,7 +49,7 @@ class CallbackSink:
 class JsonlSink:
     """Appends each result to a file as one line of JSON; a `BatchResult` is one line a job.
 
-    Keys: job_id, out_id, hit, y, grads. NaN and infinities are written as the strings ``"NaN"``, ``"Infinity"``
+    Keys: job_id, out_id, hit, y, grads for a result; the fields of any other dataclass, such as a `Commit`. NaN and infinities are written as the strings ``"NaN"``, ``"Infinity"``
     and ``"-Infinity"``, so that every line is strict JSON. Each `publish` reaches the operating system before
     it returns.
     """
@@ -62,7 +63,7 @@ class JsonlSink:
 
     def publish(self, result: Any) -> None:
         """Write `result`."""
-        rows: Iterable[OpResult] = result if isinstance(result, BatchResult) else (result,)
+        rows: Iterable[Any] = result if isinstance(result, BatchResult) else (result,)
         self._file.write("".join(_line(row) for row in rows))
         self._file.flush()
 
@@ -77,9 +78,9 @@ class JsonlSink:
         self.close()
 
 
-def _line(row: OpResult) -> str:
-    fields = {"job_id": row.job_id, "out_id": row.out_id, "hit": row.hit, "y": row.y, "grads": row.grads}
-    return json.dumps({name: _plain(value) for name, value in fields.items()}, allow_nan=False) + "\n"
+def _line(row: Any) -> str:
+    named = {field.name: getattr(row, field.name) for field in fields(row)}
+    return json.dumps({name: _plain(value) for name, value in named.items()}, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,54 @@
+"""The command line: ``whiteboard COMMAND``. Errors are one line on stderr, with status 2 (usage) or 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from whiteboard.cli.db import db
+from whiteboard.cli.look import info, ls, show
+from whiteboard.cli.run import run
+from whiteboard.errors import UnknownExperimentError, WhiteboardError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="whiteboard")
+def whiteboard() -> None:
+    """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
+
+
+for command in (run, show, info, ls, db):
+    whiteboard.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        click.echo(help_wanted.ctx.get_help() if help_wanted.ctx else "")
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except click.Abort:
+        return _fail("interrupted", 130)
+    except UnknownExperimentError as error:
+        return _fail(str(error), 2)
+    except WhiteboardError as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"whiteboard: {' '.join(message.split())}", err=True)
+    return code

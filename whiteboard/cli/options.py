@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def store_option(command: Command) -> Command:
+    """Add ``--store``, which falls back to ``$WHITEBOARD_STORE``, then ``./whiteboard.db``."""
+    return click.option(
+        "--store",
+        envvar="WHITEBOARD_STORE",
+        default="whiteboard.db",
+        show_default=True,
+        metavar="PATH|URL",
+        help="The store; $WHITEBOARD_STORE where it is not given.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print fields as one JSON object, or as aligned lines."""
+    if as_json:
+        click.echo(json.dumps(fields, allow_nan=False))
+        return
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        click.echo(f"{name:<{width}}  {_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

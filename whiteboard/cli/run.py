@@ -1,0 +1,180 @@
+"""``whiteboard run``: start or resume an experiment, with a progress bar, safe to interrupt."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from whiteboard import board as boards
+from whiteboard.board import Board
+from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.experiments import load
+from whiteboard.experiments.definition import Experiment
+from whiteboard.experiments.draw import check_plot
+from whiteboard.experiments.drive import Outcome, drive
+from whiteboard.sinks import JsonlSink, NullSink
+from whiteboard.system import Commit
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("experiment")
+@store_option
+@click.option("--name", help="Name of the system; the experiment's where it is not given.")
+@click.option("--rounds", type=click.IntRange(min=0), help="Stop at this many rounds in all.")
+@click.option("--seed", type=click.IntRange(min=0), help="Start at random from this seed.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the result into this file (.png, .svg, .pdf).")
+@click.option("--log", type=click.Path(path_type=Path), help="Append one JSON line for each commit to this file.")
+@click.option("--quiet", is_flag=True, help="No progress, no summary.")
+@json_option
+def run(
+    experiment: str,
+    store: str,
+    name: str | None,
+    rounds: int | None,
+    seed: int | None,
+    plot: Path | None,
+    log: Path | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Run EXPERIMENT, or resume it where it was stopped."""
+    wanted = load(experiment, seed)
+    if plot is not None:
+        check_plot(plot)
+    began = time.monotonic()
+    with boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
+        system = board.system(name or wanted.name, wanted.spec)
+        with _log(log) as logged, _progress(board, rounds, quiet=quiet or as_json) as show:
+
+            def committed(commit: Commit, measure: float | None) -> None:
+                logged.publish(commit)
+                show(commit, measure)
+
+            outcome = drive(
+                wanted,
+                system,
+                rounds=rounds,
+                started=lambda resumed: None if quiet or as_json else _started(system.name, resumed),
+                committed=committed,
+                stop=interrupted,
+            )
+        board.flush()
+        if plot is not None and wanted.plot is not None:
+            wanted.plot(system, plot)
+        fields = _fields(board, wanted, system.name, outcome, time.monotonic() - began)
+        if as_json:
+            echo(fields, as_json=True)
+        elif not quiet:
+            _summary(fields, outcome, plot)
+        if interrupted() and not outcome.done:
+            if not quiet:
+                click.echo(f"stopped at commit {outcome.commit.id}; the same command goes on from there", err=True)
+            return INTERRUPTED
+    return 0
+
+
+def _log(path: Path | None) -> AbstractContextManager[JsonlSink | NullSink]:
+    return nullcontext(NullSink()) if path is None else JsonlSink(path)
+
+
+def _started(name: str, resumed: int | None) -> None:
+    click.echo(f"{name}: started" if resumed is None else f"{name}: resumed at commit {resumed}", err=True)
+
+
+def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    stats = board.stats()
+    return {
+        "name": name,
+        "commit": outcome.commit.id,
+        "rounds": outcome.rounds,
+        "resumed_from": outcome.resumed_from,
+        "digest": outcome.commit.digest,
+        experiment.spec["measure"]: outcome.measure,
+        **{key: int(stats[key]) for key in ("misses", "hits_memory", "hits_disk")},
+        "seconds": round(seconds, 3),
+    }
+
+
+def _summary(fields: Mapping[str, Any], outcome: Outcome, plot: Path | None) -> None:
+    answered = fields["misses"] + fields["hits_memory"] + fields["hits_disk"]
+    state = "done" if outcome.done else "not done"
+    measure = list(fields)[5]
+    value = "-" if outcome.measure is None else f"{outcome.measure:.10f}"
+    click.echo(f"{fields['name']}: {state} at commit {fields['commit']}, {measure} {value}")
+    click.echo(f"digest {fields['digest']}")
+    click.echo(
+        f"{outcome.rounds} rounds in {fields['seconds']:.2f} s; of {answered:,} packages {fields['misses']:,} computed, "
+        f"{fields['hits_memory']:,} from memory, {fields['hits_disk']:,} from disk"
+    )
+    if plot is not None:
+        click.echo(f"drawn to {plot}")
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a wish to stop after the commit; a second SIGINT ends at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(board: Board, rounds: int | None, *, quiet: bool) -> Iterator[Callable[[Commit, float | None], None]]:
+    """Yield what is called after each commit: a bar on a terminal, a line every ten seconds elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    last = time.monotonic()
+
+    def text(measure: float | None) -> str:
+        stats = board.stats()
+        hits = stats["hits_memory"] + stats["hits_disk"]
+        rate = 100 * hits / max(1, hits + stats["misses"])
+        value = "-" if measure is None else f"{measure:.8g}"
+        return f"measure {value}  hits {rate:.0f} %  saved {stats['seconds_saved']:.1f} s"
+
+    if quiet:
+        yield lambda commit, measure: None  # noqa: ARG005
+    elif not console.is_terminal:
+
+        def line(commit: Commit, measure: float | None) -> None:
+            nonlocal last
+            if time.monotonic() - last >= 10:
+                last = time.monotonic()
+                click.echo(f"commit {commit.id}  {text(measure)}", err=True)
+
+        yield line
+    else:
+        columns = (TextColumn("round {task.completed:.0f}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("", total=rounds)
+
+            def advance(commit: Commit, measure: float | None) -> None:
+                nonlocal last
+                if commit.id and time.monotonic() - last >= 0.1:
+                    last = time.monotonic()
+                    bar.update(task, completed=commit.id, description=text(measure))
+
+            yield advance

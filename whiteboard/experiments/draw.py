@@ -1,0 +1,120 @@
+"""Drawings; the one place that needs matplotlib (extra ``plot``)."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import MissingExtraError, PlotError
+from whiteboard.types import Array
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_plot(path: Path) -> None:
+    """Raise before a long run what would keep its drawing from being written.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    PlotError
+        The file's format or folder will not do.
+    """
+    if find_spec("matplotlib") is None:
+        msg = "drawing needs matplotlib: pip install 'whiteboard[plot]'"
+        raise MissingExtraError(msg)
+    if path.suffix.lower() not in FORMATS:
+        msg = f"cannot draw {path}: expected a file name that ends in {', '.join(FORMATS)}"
+        raise PlotError(msg)
+    if not path.absolute().parent.is_dir():
+        msg = f"cannot draw {path}: there is no folder {path.absolute().parent}"
+        raise PlotError(msg)
+    if path.is_dir():
+        msg = f"cannot draw {path}: it is a folder"
+        raise PlotError(msg)
+
+
+def draw_map(
+    points: Array, names: list[str], edges: NDArray[np.int64], strain: Array, title: str, subtitle: str, path: Path
+) -> None:
+    """Draw named points (n, 2) in km and edges (m, 2) coloured by their strain (L − L*)/L*, (m,)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 8.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    order = np.argsort(np.abs(strain))  # the worst on top
+    limit = float(np.abs(strain).max())
+    lines = LineCollection(
+        list(points[edges[order]]), cmap="RdBu_r", linewidths=0.6 + 1.4 * np.abs(strain[order]) / max(limit, 1e-300)
+    )
+    lines.set_array(100 * strain[order])
+    lines.set_clim(-100 * limit, 100 * limit)
+    lines.set_alpha(0.55)
+    axes.add_collection(lines)
+    axes.scatter(points[:, 0], points[:, 1], s=26, color="black", zorder=3)
+    axes.set_aspect("equal")
+    axes.margins(0.09)
+    axes.autoscale_view()
+    axes.set_xlabel("km, east →")
+    axes.set_ylabel("km, north →")
+    axes.set_title(f"{title}\n{subtitle}", fontsize=11)
+    bar = figure.colorbar(lines, ax=axes, shrink=0.75, pad=0.01)
+    bar.set_label("edge strain (L − L*) / L*, %: red is drawn too long, blue too short")
+    _label(figure, axes, points, names)
+    figure.savefig(path)
+
+
+def _label(figure: Any, axes: Any, points: Array, names: list[str]) -> None:
+    """Write each name beside its point, on the side where it overlaps least with names and points."""
+    figure.canvas.draw()  # settles the layout, so that extents in pixels are final
+    renderer = figure.canvas.get_renderer()
+    dots = axes.transData.transform(points)
+    box = axes.get_window_extent(renderer)
+    taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
+    crowd = np.linalg.norm(dots[:, None] - dots[None], axis=-1)
+    for i in np.argsort(np.sort(crowd, axis=1)[:, 1]):  # the most crowded choose first
+        text = axes.annotate(
+            names[i], points[i], xytext=(0, 0), textcoords="offset points", fontsize=9, zorder=4,
+            bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.75},
+        )
+        size = text.get_window_extent(renderer)
+        scale = figure.dpi / 72
+        best = min(_offsets(size.width / scale, size.height / scale), key=lambda o: _cost(o, dots[i], size, scale, taken, box, i))
+        text.set_position(best)
+        x, y = dots[i] + np.array(best) * scale
+        taken.append((x, y, x + size.width, y + size.height))
+
+
+def _offsets(width: float, height: float) -> list[tuple[float, float]]:
+    """Return the lower left corners, in points from the dot, of the places for a label, the best ones first."""
+    gap = 5.0
+    near = [
+        (gap, -height / 2), (-gap - width, -height / 2), (-width / 2, gap), (-width / 2, -gap - height),
+        (gap, gap / 2), (gap, -height - gap / 2), (-gap - width, gap / 2), (-gap - width, -height - gap / 2),
+    ]
+    far = [(x * 1.0 + np.sign(x) * 9, y + np.sign(y + height / 2) * 9) for x, y in near]
+    return near + far
+
+
+def _cost(
+    offset: tuple[float, float], dot: Array, size: Any, scale: float,
+    taken: list[tuple[float, float, float, float]], box: Any, own: int,
+) -> float:
+    """Return the pixels of overlap of a label's place with what is drawn already, or outside of the axes."""
+    x, y = dot + np.array(offset) * scale
+    right, top = x + size.width, y + size.height
+    outside = max(0, box.x0 - x) + max(0, right - box.x1) + max(0, box.y0 - y) + max(0, top - box.y1)
+    overlap = sum(
+        max(0.0, min(right, r) - max(x, l)) * max(0.0, min(top, t) - max(y, b))
+        for number, (l, b, r, t) in enumerate(taken)
+        if number != own
+    )
+    return float(1000 * outside + overlap)
