@@ -159,5 +159,8 @@ print(json.dumps([files, result.y.tolist(), [grad.tolist() for grad in result.gr
 
 
 def test_the_installed_command_works_beside_modules_of_its_names(python: Path, hostile: Path) -> None:
-    """The console script of the wheel starts in the same folder, by its name and as a module on the path."""
-    assert "europe" in run(python.parent / "whiteboard", "run", "--help", cwd=hostile, PYTHONPATH=str(hostile))
+    """The console script of the wheel runs a built-in experiment with its data, even with that folder on the path."""
+    command = ("run", "europe", "--rounds", "3", "--json")
+    said = json.loads(run(python.parent / "whiteboard", *command, cwd=hostile, PYTHONPATH=str(hostile)))
+    assert (said["name"], said["rounds"]) == ("europe", 3)
+    assert (hostile / "whiteboard.db").is_file()
