@@ -87,6 +87,9 @@ class PackageStore(ABC):
     def put(self, page: Page) -> None:
         """Take a page of packages. Keys that the store holds already are left as they are."""
 
+    def touch(self, keys: Sequence[bytes], counts: Sequence[int]) -> None:  # noqa: B027
+        """Hear that packages were used so often in a tier above: eviction goes by it. Optional."""
+
     @abstractmethod
     def flush(self) -> None:
         """Return when everything put so far is on disk (where there is one)."""
@@ -97,7 +100,10 @@ class PackageStore(ABC):
 
     @abstractmethod
     def stats(self) -> dict[str, float]:
-        """Counters since opening, and sizes now: puts, packages, pages, bytes_memory, bytes_disk, collisions, corrupt."""
+        """Counters since opening, and sizes now.
+
+        puts, packages, pages, bytes_memory, bytes_disk, collisions, corrupt, and whatever else the store counts.
+        """
 
 
 @dataclass(frozen=True, slots=True)

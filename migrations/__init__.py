@@ -1,0 +1,1 @@
+"""The Alembic environment: every schema that a store ever had, one revision a file."""

@@ -1,0 +1,178 @@
+"""The store: packages and node versions in one file, a memory tier in front of it."""
+
+from __future__ import annotations
+
+import atexit
+import sqlite3
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from whiteboard.errors import ParamError, StoreError
+from whiteboard.storage import schema
+from whiteboard.storage.base import PackageStore, VersionStore
+from whiteboard.storage.engine import Database
+from whiteboard.storage.location import Location, StoreUrl, locate
+from whiteboard.storage.memory import MemoryTier
+from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.versions import SqliteVersions
+
+__all__ = ["BACKENDS", "Options", "Stores", "open_store"]
+
+_CHOICES: Final = {"persist": ("always", "never", "auto"), "durability": ("normal", "full")}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a store is opened; see `open_store`."""
+
+    memory_bytes: int = 256 * 2**20
+    max_bytes: int | None = None
+    persist: str = "always"
+    durability: str = "normal"
+    readonly: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                message = f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                raise ParamError(message)
+        for name in ("memory_bytes", "max_bytes"):
+            value = getattr(self, name)
+            unbounded = name == "max_bytes" and value is None
+            if not unbounded and (type(value) is not int or value < 0):
+                message = f"{name} must be an int of at least 0, got {value!r}"
+                raise ParamError(message)
+
+
+class Stores:
+    """The two halves of one open store. Close it, or use it as a context manager.
+
+    Attributes
+    ----------
+    packages : PackageStore
+    versions : VersionStore
+    database : Database
+        For `whiteboard.storage.maintenance`.
+    """
+
+    def __init__(self, packages: PackageStore, versions: VersionStore, database: Database, options: Options) -> None:
+        self.packages = packages
+        self.versions = versions
+        self.database = database
+        self.options = options
+        _OPEN.add(self)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None for ``:memory:``."""
+        return self.database.location.path
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL."""
+        return self.database.location.url
+
+    def info(self) -> dict[str, Any]:
+        """What the store is, and what is in it."""
+        return {
+            "path": str(self.database.location),
+            "schema": schema.HEAD,
+            "sqlite": sqlite3.sqlite_version,
+            "lock_file": self.database.uses_lock_file,
+            "readonly": self.options.readonly,
+            "persist": self.options.persist,
+            "durability": self.options.durability,
+            "memory_bytes": self.options.memory_bytes,
+            "max_bytes": self.options.max_bytes,
+            "systems": len(self.versions.systems()),
+            **self.packages.stats(),
+        }
+
+    def close(self) -> None:
+        """Flush and close both halves. Closing twice is allowed."""
+        _OPEN.discard(self)
+        self.packages.close()
+
+    def __enter__(self) -> Stores:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_OPEN: weakref.WeakSet[Stores] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Packages that a script put and never flushed are still worth keeping.
+    for stores in list(_OPEN):
+        stores.close()
+
+
+def open_store(
+    url: StoreUrl,
+    *,
+    memory_bytes: int = 256 * 2**20,
+    max_bytes: int | None = None,
+    persist: str = "always",
+    durability: str = "normal",
+    readonly: bool = False,
+) -> Stores:
+    """Open a store, and create it where there is none.
+
+    Parameters
+    ----------
+    url : str or os.PathLike
+        A path, ``":memory:"``, or an SQLAlchemy URL (``sqlite:///PATH``).
+    memory_bytes : int
+        Bound on the memory tier.
+    max_bytes : int, optional
+        Bound on the file; packages that were used longest ago go first, node versions never.
+    persist : {"always", "never", "auto"}
+        Which packages are kept on disk; ``"auto"``: those that cost more to compute than to load. Commits always are.
+    durability : {"normal", "full"}
+        Commits survive ``kill -9``; with ``"full"`` also a power loss.
+    readonly : bool
+        Write nothing and take no write lock. Packages that are put stay in memory; a commit raises `ReadOnlyError`.
+
+    Raises
+    ------
+    StoreError, SchemaError, ReadOnlyError
+        What lies there cannot be opened; it is left as it was.
+    ParamError
+        An option has a value that it cannot have.
+    """
+    options = Options(memory_bytes, max_bytes, persist, durability, readonly)
+    location = locate(url)
+    try:
+        backend = BACKENDS[location.backend]
+    except KeyError:
+        message = f"no storage backend for {location.backend!r} URLs: there are {', '.join(sorted(BACKENDS))}"
+        raise StoreError(message) from None
+    return backend(location, options)
+
+
+def _open_sqlite(location: Location, options: Options) -> Stores:
+    if options.readonly and location.path is None:
+        message = "readonly=True opens a file that exists; ':memory:' is always new"
+        raise StoreError(message)
+    database = Database(location, readonly=options.readonly, durability=options.durability)
+    try:
+        schema.ensure(database)
+    except BaseException:
+        database.close()
+        raise
+    packages = SqlitePackages(database)
+    tier = MemoryTier(packages, options.memory_bytes, keep=options.persist != "never" and not options.readonly)
+    return Stores(tier, SqliteVersions(database, packages), database, options)
+
+
+BACKENDS: Final[Mapping[str, Callable[[Location, Options], Stores]]] = {"sqlite": _open_sqlite}
+"""Dialect name to opener: a new backend is one file and one line here."""

@@ -1,0 +1,304 @@
+"""Connections to one SQLite file: how they are made, who may write when, and what happens at fork and close."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import filelock
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.storage.fork import watch
+from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
+from whiteboard.storage.tables import APPLICATION_ID, VERSION_TABLE
+
+WAIT_SECONDS = 60.0
+"""How long a write waits for another process before it is an error."""
+
+# Short enough for 16 writers to hand the lock over in milliseconds, long enough not to spin.
+_POLL_SECONDS = 0.001
+
+_CHECKPOINT_PAGES = 2000
+_JOURNAL_BYTES = 64 * 2**20
+
+
+def has_wal_bug(version: tuple[int, int, int]) -> bool:
+    """Whether a commit that meets another process's checkpoint can corrupt a WAL file (https://sqlite.org/wal.html)."""
+    return (3, 7, 0) <= version <= (3, 51, 2) and version not in ((3, 50, 7), (3, 44, 6))
+
+
+class Database:
+    """One SQLite file (or memory): a held writer connection under a lock, and a pool of readers.
+
+    Making one reads the file and writes nothing; `prepare` sets it up for use once its schema is known to be right.
+
+    Parameters
+    ----------
+    location : Location
+    readonly : bool
+        Take no write lock and write nothing; works on a file in a folder that cannot be written.
+    durability : {"normal", "full"}
+        Whether a durable write also survives a power loss.
+    """
+
+    fork_rank = 9
+
+    def __init__(self, location: Location, *, readonly: bool = False, durability: str = "normal") -> None:
+        path = location.path
+        self.location = location
+        self.readonly = readonly
+        self.durability = durability
+        self.uses_lock_file = path is not None and not readonly and has_wal_bug(sqlite3.sqlite_version_info[:3])
+        self._mutex = threading.RLock()
+        self._gate = threading.Condition()
+        self._reading = 0
+        self._closed = False
+        self._prepared = False
+        self._raw: sqlite3.Connection | None = None
+        self._lock_file = None if path is None or readonly else _lock_file(path)
+        if path is not None and probe(path, readonly=readonly):
+            create_empty(path)
+        self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
+        self._writer = _engine(self._held, "BEGIN IMMEDIATE", StaticPool)
+        self._readers = self._writer
+        if path is not None:
+            self._readers = _engine(self._reader, "BEGIN DEFERRED", QueuePool, pool_size=4, max_overflow=60)
+        watch(self)
+
+    def _held(self) -> sqlite3.Connection:
+        if self._raw is None:
+            self._raw = self._connect()
+            self._synchronous = ""
+            if self._prepared:
+                self.prepare()
+        return self._raw
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self.location.path
+        if path is None:
+            name = ":memory:"
+        else:
+            mode = "immutable=1" if self._immutable else "mode=ro" if self.readonly else "mode=rw"
+            name = f"file:{quote(str(path))}?{mode}"
+        raw = sqlite3.connect(
+            name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS
+        )
+        raw.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
+        raw.execute("PRAGMA trusted_schema=OFF")
+        raw.execute("PRAGMA cell_size_check=ON")
+        return raw
+
+    def _reader(self) -> sqlite3.Connection:
+        raw = self._connect()
+        raw.execute("PRAGMA query_only=ON")
+        return raw
+
+    def revision(self) -> str | None:
+        """The schema revision that the file names, None where it holds no table at all."""
+        with self._mutex, translated(self.location):
+            names = {row[0] for row in self._held().execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not names:
+                return None
+            if VERSION_TABLE not in names:
+                return ""
+            row = self._held().execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
+            return "" if row is None else str(row[0])
+
+    def format(self) -> int:
+        """The file's ``user_version``."""
+        return int(self.pragma("user_version"))
+
+    def pragma(self, name: str) -> Any:
+        """The value of a pragma on the held connection."""
+        with self._mutex, translated(self.location):
+            return self._held().execute(f"PRAGMA {name}").fetchone()[0]
+
+    def prepare(self) -> None:
+        """Set the connection's pragmas; on an empty file also those that are fixed at its creation."""
+        if self.readonly:
+            return
+        self._prepared = True
+        with self._mutex, translated(self.location):
+            run = self._held().execute
+            empty = not run("PRAGMA page_count").fetchone()[0]
+            run("PRAGMA page_size=8192")
+            run("PRAGMA auto_vacuum=INCREMENTAL")
+            if empty:
+                # Before WAL, so that the main file says whose it is even when its log is lost.
+                run(f"PRAGMA application_id={APPLICATION_ID}")
+            run("PRAGMA journal_mode=WAL")
+            run("PRAGMA synchronous=NORMAL")
+            run(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
+            run("PRAGMA secure_delete=OFF")
+            run("PRAGMA foreign_keys=ON")
+
+    @contextmanager
+    def exclusive(self, *, always: bool = False) -> Iterator[None]:
+        """Hold the writer, and the lock file where this SQLite needs it (or `always`, as at the first open)."""
+        with self._mutex, translated(self.location):
+            self.check_open()
+            if self._lock_file is not None and (always or self.uses_lock_file):
+                with self._lock_file:
+                    yield
+            else:
+                yield
+
+    @contextmanager
+    def write(self, *, durable: bool = False) -> Iterator[Connection]:
+        """One write transaction; `durable` ones survive a power loss when the store's durability says so."""
+        if self.readonly:
+            message = f"the store {self.location} was opened with readonly=True: nothing can be written"
+            raise ReadOnlyError(message)
+        with self.exclusive():
+            self._set_synchronous("FULL" if durable and self.durability == "full" else "NORMAL")
+            with self._writer.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One read transaction: everything read in it is of one moment. Keep it short."""
+        if self.location.path is None:
+            # The one connection of ":memory:" is shared, so a reader there waits for the writer.
+            with self.exclusive(), self._writer.begin() as connection:
+                yield connection
+            return
+        with self._gate:
+            self.check_open()
+            self._reading += 1
+        if self._raw is None:
+            # A held connection keeps the log open, so that a reader's close is never the last one.
+            with self._mutex:
+                self._held()
+        try:
+            with translated(self.location), self._readers.begin() as connection:
+                yield connection
+        finally:
+            with self._gate:
+                self._reading -= 1
+                self._gate.notify_all()
+
+    def checkpoint(self) -> None:
+        """Move the log into the file and cut it to nothing, if no reader needs it."""
+        with self.exclusive():
+            self._held().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def vacuum(self, pages: int) -> None:
+        """Give up to `pages` free pages back to the file system."""
+        with self.exclusive():
+            # The pragma frees one page each time it is stepped.
+            self._held().execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
+
+    def bytes_on_disk(self) -> int:
+        """Bytes of the file and its log (of the pages, in memory)."""
+        path = self.location.path
+        if path is None:
+            return int(self.pragma("page_count")) * int(self.pragma("page_size"))
+        with suppress(OSError):
+            return path.stat().st_size + wal_bytes(path)
+        return 0
+
+    def close(self) -> None:
+        """Close every connection. Closing twice is allowed."""
+        with self._mutex, self._gate:
+            if not self._closed:
+                self._release_handles()
+                self._closed = True
+
+    def _release_handles(self) -> None:
+        self._gate.wait_for(lambda: not self._reading, timeout=WAIT_SECONDS)
+        # The last close of a WAL file is a checkpoint, so it queues like any other write.
+        with self.exclusive():
+            self._readers.dispose()
+            self._writer.dispose()
+            if self._raw is not None:
+                self._raw.close()
+                self._raw = None
+
+    def before_fork(self) -> None:
+        """Close every connection of a file.
+
+        SQLite's record of the locks that a process holds is inherited by the child, which does not hold them: even a
+        connection that the child opens for itself would then take no lock on the file. So none may be open across a
+        fork; both sides open new ones when they next need them.
+        """
+        self._mutex.acquire()
+        self._gate.acquire()
+        if self.location.path is not None and not self._closed:
+            self._release_handles()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Let both sides go on."""
+        if child:
+            self._reading = 0
+        self._gate.release()
+        self._mutex.release()
+
+    def _set_synchronous(self, level: str) -> None:
+        held = self._held()
+        if level != self._synchronous:
+            held.execute(f"PRAGMA synchronous={level}")
+            self._synchronous = level
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` after `close`."""
+        if self._closed:
+            message = f"the store {self.location} is closed"
+            raise ClosedError(message)
+
+
+def _lock_file(path: Path) -> filelock.BaseFileLock:
+    return filelock.FileLock(
+        f"{path}.lock", timeout=WAIT_SECONDS, mode=0o600, thread_local=False, poll_interval=_POLL_SECONDS
+    )
+
+
+def _engine(creator: Any, begin: str, pool: Any, **options: Any) -> Engine:
+    engine = create_engine("sqlite://", creator=creator, poolclass=pool, **options)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@contextmanager
+def translated(location: Location) -> Iterator[None]:
+    """Raise what SQLite and the lock file raise as one-line errors of the store."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translate(location, error.orig) from error
+    except sqlite3.Error as error:
+        raise _translate(location, error) from error
+    except filelock.Timeout as error:
+        message = f"the store {location}: another process has held {error.lock_file} for {WAIT_SECONDS:.0f} s"
+        raise StoreError(message) from error
+
+
+def _translate(location: Location, error: BaseException | None) -> StoreError:
+    # The low byte is the primary result code, whatever the extended one says.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:
+        return ReadOnlyError(f"the store {location} cannot be written; open it with readonly=True ({error})")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return CorruptPackageError(
+            f"the store {location} is damaged; restore it from a copy, or move it away ({error})"
+        )
+    why = {
+        sqlite3.SQLITE_FULL: "there is no room left on its disk; make room and try again",
+        sqlite3.SQLITE_IOERR: "its disk refused to read or write; look at its space, quota and health",
+        sqlite3.SQLITE_BUSY: f"another process has kept it locked for {WAIT_SECONDS:.0f} s",
+        sqlite3.SQLITE_NOTADB: "it is not a SQLite file, or is damaged; restore it from a copy",
+        sqlite3.SQLITE_CANTOPEN: "it cannot be opened; look at the permissions of the file and its folder",
+    }.get(code, "SQLite refused")
+    return StoreError(f"the store {location}: {why} ({error})")

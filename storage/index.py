@@ -1,0 +1,91 @@
+"""Pages held in memory, and where each of their keys lies: what the memory tier and the write-behind buffer share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.storage.base import Page
+
+# A place is one int, page number and row together: a dict of tuples would be slower and larger.
+_ROW_BITS: Final = 28
+
+KEY_BYTES: Final = 192
+"""Bytes that one key costs beside its page: the bytes object, the int, and its part of the dict."""
+
+PAGE_OVERHEAD: Final = 2048
+"""Bytes that one page costs beside its arrays: the objects that hold them."""
+
+
+def key_list(keys: NDArray[np.uint8]) -> list[bytes]:
+    """The rows of an (n, 16) array as bytes."""
+    rows: list[bytes] = np.ascontiguousarray(keys).view("V16").reshape(-1).tolist()
+    return rows
+
+
+def footprint(page: Page) -> int:
+    """Bytes of memory that holding a page takes, its keys' index included."""
+    return page.nbytes + PAGE_OVERHEAD + page.n * KEY_BYTES
+
+
+class PageIndex:
+    """Pages in order of use with a dict from key to place. Not locked: its owner is."""
+
+    def __init__(self) -> None:
+        self.pages: OrderedDict[int, Page] = OrderedDict()
+        self.nbytes = 0
+        self._places: dict[bytes, int] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def places(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """The place of each key, -1 where it is not held."""
+        return np.fromiter(map(self._places.get, keys, repeat(-1)), np.int64, len(keys))
+
+    @staticmethod
+    def split(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Page numbers and rows of places."""
+        return places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+
+    def add(self, page: Page) -> int | None:
+        """Hold a page; keys that are held already stay where they are. None if that leaves nothing to hold."""
+        keys = key_list(page.keys)
+        if self._places.keys().isdisjoint(keys):
+            fresh: Iterable[tuple[int, bytes]] = enumerate(keys)
+        else:
+            fresh = [(row, key) for row, key in enumerate(keys) if key not in self._places]
+            if not fresh:
+                return None
+        number = self._next
+        self._next += 1
+        base = number << _ROW_BITS
+        self._places.update((key, base + row) for row, key in fresh)
+        self.pages[number] = page
+        self.nbytes += footprint(page)
+        return number
+
+    def remove(self, number: int) -> Page:
+        """Let a page go."""
+        page = self.pages.pop(number)
+        low, high = number << _ROW_BITS, (number + 1) << _ROW_BITS
+        for key in key_list(page.keys):
+            if low <= self._places.get(key, -1) < high:
+                del self._places[key]
+        self.nbytes -= footprint(page)
+        return page
+
+    def clear(self) -> None:
+        """Let everything go."""
+        self.pages.clear()
+        self._places.clear()
+        self.nbytes = 0

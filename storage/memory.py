@@ -1,0 +1,154 @@
+"""The memory tier: pages of another store, held in memory up to a number of bytes, least recently used out first."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
+from whiteboard.storage.fork import watch
+from whiteboard.storage.index import PageIndex, footprint
+from whiteboard.storage.packages import check_page
+from whiteboard.storage.pages import PAGE_BYTES, owned, take
+
+
+class MemoryTier(PackageStore):
+    """A `PackageStore` in front of another.
+
+    Parameters
+    ----------
+    inner : PackageStore
+        Where misses are looked up, and where packages are kept.
+    memory_bytes : int
+        Bound on the bytes held, with what the index and the objects cost; 0 holds nothing.
+    keep : bool
+        Whether `put` passes pages on to `inner`.
+    """
+
+    fork_rank = 0
+
+    def __init__(self, inner: PackageStore, memory_bytes: int, *, keep: bool = True) -> None:
+        self.inner = inner
+        self.memory_bytes = memory_bytes
+        self.keep = keep
+        self._lock = threading.Lock()
+        self._index = PageIndex()
+        self._touched: Counter[bytes] = Counter()
+        self._tiers = np.zeros(3, np.int64)
+        self._saved_ns = 0.0
+        self._evicted = 0
+        watch(self)
+
+    def find(self, keys: Sequence[bytes]) -> Found:
+        with self._lock:
+            places = self._index.places(keys)
+            held = np.flatnonzero(places >= 0)
+            found = self._held(keys, places, held)
+        if len(held) < len(keys):
+            missing = np.flatnonzero(places < 0)
+            below = self.inner.find([keys[i] for i in missing.tolist()])
+            found = _joined(found, below, missing)
+            with self._lock:
+                self._tiers += np.bincount(below.tier, minlength=3)
+                hits = np.bincount(below.page[below.page >= 0], minlength=len(below.pages))
+                for page, count in zip(below.pages, hits.tolist(), strict=True):
+                    self._saved_ns += page.cost_ns * count / page.n
+                    self._hold(page)
+        return found
+
+    def put(self, page: Page) -> None:
+        check_page(page)
+        if self.keep:
+            self.inner.put(page)
+        with self._lock:
+            self._hold(page)
+
+    def touch(self, keys: Sequence[bytes], counts: Sequence[int]) -> None:
+        self.inner.touch(keys, counts)
+
+    def flush(self) -> None:
+        self._pass_on_uses()
+        self.inner.flush()
+
+    def close(self) -> None:
+        self._pass_on_uses()
+        with self._lock:
+            self._index.clear()
+        self.inner.close()
+
+    def stats(self) -> dict[str, float]:
+        with self._lock:
+            mine = {
+                "hits_memory": int(self._tiers[MEMORY]),
+                "hits_disk": int(self._tiers[DISK]),
+                "misses": int(self._tiers[MISS]),
+                "seconds_saved": self._saved_ns / 1e9,
+                "bytes_memory": self._index.nbytes,
+                "packages_memory": len(self._index),
+                "evicted_memory": self._evicted,
+            }
+        return {**self.inner.stats(), **mine}
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork(self, *, child: bool) -> None:
+        if child:
+            self._touched.clear()
+        self._lock.release()
+
+    def _held(self, keys: Sequence[bytes], places: NDArray[np.int64], held: NDArray[np.intp]) -> Found:
+        page = np.full(len(keys), -1, np.int64)
+        slot = np.zeros(len(keys), np.int64)
+        tier = np.full(len(keys), MISS, np.uint8)
+        if not len(held):
+            return Found([], page, slot, tier)
+        numbers, rows = self._index.split(places[held])
+        unique, first, inverse, counts = np.unique(numbers, return_index=True, return_inverse=True, return_counts=True)
+        page[held], slot[held], tier[held] = inverse, rows, MEMORY
+        pages = []
+        for number, at, count in zip(unique.tolist(), held[first].tolist(), counts.tolist(), strict=True):
+            self._index.pages.move_to_end(number)
+            each = self._index.pages[number]
+            pages.append(each)
+            self._saved_ns += each.cost_ns * count / each.n
+            self._touched[keys[at]] += count
+        self._tiers[MEMORY] += len(held)
+        return Found(pages, page, slot, tier)
+
+    def _hold(self, page: Page) -> None:
+        # Provenance is for audits, which read the file; a hit never needs it.
+        bare = Page(page.op, page.keys, page.arrays, page.cost_ns)
+        # A page that filled the tier alone would push everything else out, so large ones are held in parts.
+        most = max(self.memory_bytes // 16, min(PAGE_BYTES, self.memory_bytes))
+        total = footprint(bare)
+        if total <= most:
+            parts = [bare]
+        else:
+            rows = max(1, page.n * most // total)
+            parts = [take(bare, slice(start, start + rows)) for start in range(0, page.n, rows)]
+        for part in parts:
+            if footprint(part) <= self.memory_bytes:
+                self._index.add(owned(part))
+            while self._index.nbytes > self.memory_bytes:
+                self._index.remove(next(iter(self._index.pages)))
+                self._evicted += 1
+
+    def _pass_on_uses(self) -> None:
+        with self._lock:
+            touched, self._touched = self._touched, Counter()
+        if touched:
+            self.inner.touch(list(touched), list(touched.values()))
+
+
+def _joined(held: Found, below: Found, missing: NDArray[np.intp]) -> Found:
+    """Fill the gaps of `held` with what was found below."""
+    page = held.page.copy()
+    page[missing] = np.where(below.page >= 0, below.page + len(held.pages), -1)
+    slot, tier = held.slot.copy(), held.tier.copy()
+    slot[missing], tier[missing] = below.slot, below.tier
+    return Found([*held.pages, *below.pages], page, slot, tier)

@@ -1,0 +1,215 @@
+"""One page and its row: a JSON header, one blob of all arrays, and a digest over both.
+
+The same form holds package pages and node pages; `pack` and `unpack` know nothing of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.storage.base import Page
+from whiteboard.storage.codec import MAX_BYTES, decode, encode
+
+PAGE_BYTES: Final = 512 * 1024
+"""Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
+
+PAGE_ROWS: Final = 1024
+
+_HEADER_BYTES = 16 * 2**20
+_PROVENANCE = ("src_ids", "versions")
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A page as it lies in its row."""
+
+    header: bytes
+    digest: bytes
+    data: bytes
+
+
+def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Blob:
+    """Encode arrays, with what has to be said of them, into one blob."""
+    parts: list[bytes | memoryview] = []
+    entries = []
+    offset = 0
+    for name, array in arrays.items():
+        codec, payload = encode(np.ascontiguousarray(array))
+        entries.append([name, array.dtype.str, array.shape, codec, offset, len(payload)])
+        parts.append(payload)
+        offset += len(payload)
+    header = json.dumps({**meta, "arrays": entries}, separators=(",", ":")).encode()
+    data = b"".join(parts)
+    return Blob(header, digest_of(header, data), data)
+
+
+def unpack(blob: Blob, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Header and arrays of a blob, once it has passed the gate; arrays named in `skip` are left out.
+
+    Raises
+    ------
+    CorruptPackageError
+        Digest, header, dtype, shape, size or chunk is wrong. Nothing is decoded before its turn in that order.
+    """
+    try:
+        intact = digest_of(blob.header, blob.data) == blob.digest
+    except TypeError as error:
+        message = "the row does not hold bytes"
+        raise CorruptPackageError(message) from error
+    if not intact:
+        message = "the digest does not fit the bytes"
+        raise CorruptPackageError(message)
+    if len(blob.header) > _HEADER_BYTES:
+        message = f"a header of {len(blob.header)} bytes"
+        raise CorruptPackageError(message)
+    try:
+        meta = json.loads(blob.header)
+        arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), skip)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        message = f"the header cannot be read: {error!r}"
+        raise CorruptPackageError(message) from error
+    return meta, arrays
+
+
+def digest_of(header: bytes, data: bytes) -> bytes:
+    """blake2b-128 over the header's length, the header and the data."""
+    digest = hashlib.blake2b(len(header).to_bytes(8, "little"), digest_size=16)
+    digest.update(header)
+    digest.update(data)
+    return digest.digest()
+
+
+def encode_page(page: Page) -> Blob:
+    """The row of a page of packages."""
+    arrays = {"keys": page.keys, **{f"a:{name}": array for name, array in page.arrays.items()}}
+    arrays |= {name: array for name in _PROVENANCE if (array := getattr(page, name)) is not None}
+    return pack({"op": page.op, "n": page.n, "cost_ns": page.cost_ns}, arrays)
+
+
+def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
+    """The page of a row. Source ids and versions are decoded on demand only: no hit needs them."""
+    meta, arrays = unpack(blob, skip=() if provenance else _PROVENANCE)
+    keys = arrays.pop("keys", None)
+    extra = {name: arrays.pop(name, None) for name in _PROVENANCE}
+    op, n, cost_ns = meta.get("op"), meta.get("n"), meta.get("cost_ns")
+    if not isinstance(op, str) or type(n) is not int or type(cost_ns) is not int:
+        message = "op, n or cost_ns is missing from the header"
+        raise CorruptPackageError(message)
+    if keys is None or keys.dtype != np.uint8 or keys.shape != (n, 16):
+        message = f"the keys of {n} packages are not there"
+        raise CorruptPackageError(message)
+    columns = [*arrays.values(), *(array for array in extra.values() if array is not None)]
+    if not all(array.ndim and len(array) == n for array in columns):
+        message = f"not every array has {n} rows"
+        raise CorruptPackageError(message)
+    named = {name.removeprefix("a:"): array for name, array in arrays.items()}
+    return Page(op, keys, named, cost_ns, extra["src_ids"], extra["versions"])
+
+
+def owned(page: Page) -> Page:
+    """The page with arrays that are read-only and keep no larger buffer alive; copied only where they are not."""
+    arrays = {name: _own(array) for name, array in page.arrays.items()}
+    extra = [None if array is None else _own(array) for array in (page.src_ids, page.versions)]
+    return Page(page.op, _own(page.keys), arrays, page.cost_ns, *extra)
+
+
+def merged(pages: Iterable[Page]) -> Iterator[Page]:
+    """Pages of equal op and array signature joined, and cut where they are too large."""
+    groups: dict[Any, list[Page]] = defaultdict(list)
+    for page in pages:
+        groups[_signature(page)].append(page)
+    for group in groups.values():
+        yield from _regrouped(group)
+
+
+def take(page: Page, rows: NDArray[np.intp] | slice) -> Page:
+    """Some rows of a page, with their share of its cost."""
+    keys = page.keys[rows]
+    cost = page.cost_ns * len(keys) // max(page.n, 1)
+    arrays = {name: array[rows] for name, array in page.arrays.items()}
+    extra = [None if array is None else array[rows] for array in (page.src_ids, page.versions)]
+    return Page(page.op, keys, arrays, cost, *extra)
+
+
+def row_bytes(page: Page) -> int:
+    """Bytes of one package of the page, rounded up."""
+    return -(-page.nbytes // max(page.n, 1))
+
+
+def fits(page: Page) -> bool:
+    """Whether one row of the page can be stored at all."""
+    return row_bytes(page) <= MAX_BYTES - _HEADER_BYTES
+
+
+def _signature(page: Page) -> tuple[Any, ...]:
+    arrays = tuple((name, array.dtype.str, array.shape[1:]) for name, array in page.arrays.items())
+    extra = tuple(None if array is None else array.shape[1:] for array in (page.src_ids, page.versions))
+    return page.op, arrays, extra
+
+
+def _regrouped(group: Sequence[Page]) -> Iterator[Page]:
+    limit = max(1, min(PAGE_ROWS, PAGE_BYTES // max(row_bytes(group[0]), 1)))
+    waiting: list[Page] = []
+    rows = 0
+    for page in group:
+        start = 0
+        while start < page.n:
+            stop = min(page.n, start + limit - rows)
+            waiting.append(page if (start, stop) == (0, page.n) else take(page, slice(start, stop)))
+            rows += stop - start
+            start = stop
+            if rows == limit:
+                yield _joined(waiting)
+                waiting, rows = [], 0
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(pages: Sequence[Page]) -> Page:
+    first = pages[0]
+    if len(pages) == 1:
+        return first
+    arrays = {name: np.concatenate([page.arrays[name] for page in pages]) for name in first.arrays}
+    src_ids = None if first.src_ids is None else np.concatenate([p.src_ids for p in pages if p.src_ids is not None])
+    versions = None if first.versions is None else np.concatenate([p.versions for p in pages if p.versions is not None])
+    keys = np.concatenate([page.keys for page in pages])
+    return Page(first.op, keys, arrays, sum(page.cost_ns for page in pages), src_ids, versions)
+
+
+def _own(array: NDArray[Any]) -> NDArray[Any]:
+    root: Any = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if root.base is not None or root.nbytes != array.nbytes or not array.flags.c_contiguous:
+        array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def _decode_all(entries: Any, data: memoryview, skip: Collection[str]) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    total = 0
+    for name, dtype, shape, codec, offset, length in entries:
+        if type(name) is not str or name in arrays:
+            message = f"array name {name!r} is no name, or there twice"
+            raise CorruptPackageError(message)
+        if name in skip:
+            continue
+        if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
+            message = f"array {name!r} lies outside of the data"
+            raise CorruptPackageError(message)
+        arrays[name] = decode(codec, data[offset : offset + length], dtype, shape)
+        total += arrays[name].nbytes
+        if total > MAX_BYTES:
+            message = f"the arrays are more than {MAX_BYTES} bytes"
+            raise CorruptPackageError(message)
+    return arrays

@@ -1,0 +1,95 @@
+"""The schema as SQLAlchemy tables: the one place that says what a migration has to arrive at.
+
+Package pages and node pages are two tables, so that nothing which evicts packages can reach a node version.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+
+APPLICATION_ID = 0x57424F44
+"""SQLite's ``application_id`` of every store: the bytes ``WBOD``."""
+
+FORMAT = 1
+"""SQLite's ``user_version``: the format of the page blobs, which no migration changes."""
+
+VERSION_TABLE = "whiteboard_alembic_version"
+
+metadata = MetaData()
+
+# AUTOINCREMENT: the id of an evicted page is never given again, so an index row or an access
+# count that outlives its page can point nowhere, but never at another page.
+page = Table(
+    "page",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("op", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("nbytes", Integer, nullable=False),
+    Column("cost_ns", Integer, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# No foreign key: it would need an index on page_id as large as the table, and a row that points
+# nowhere is a counted miss anyway.
+package = Table(
+    "package",
+    metadata,
+    Column("hash", Integer, primary_key=True, autoincrement=False),
+    Column("page_id", Integer, nullable=False),
+    Column("slot", Integer, nullable=False),
+)
+
+page_access = Table(
+    "page_access",
+    metadata,
+    Column("page_id", Integer, primary_key=True, autoincrement=False),
+    Column("last_use", Integer, nullable=False),
+    Column("hits", Integer, nullable=False),
+)
+
+system = Table(
+    "system",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("uuid", Text, nullable=False),
+    Column("spec", Text, nullable=True),
+    Column("origin_id", Integer, ForeignKey("system.id"), nullable=True),
+    Column("origin_number", Integer, nullable=True),
+)
+
+# rows: node rows written with the commit; keyframe: 1 where they are all rows of the system;
+# seal: digest over the commit's fields and its node pages, so that a lost or exchanged page shows.
+commit_log = Table(
+    "commit_log",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("system_id", Integer, ForeignKey("system.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("parent", Integer, nullable=True),
+    Column("changed", Integer, nullable=False),
+    Column("stress", Float, nullable=True),
+    Column("residual_norm", Float, nullable=True),
+    Column("digest", Text, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("keyframe", Integer, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
+    UniqueConstraint("system_id", "number", name="uq_commit_log_system_number"),
+)
+
+node_page = Table(
+    "node_page",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("system_id", Integer, ForeignKey("system.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("part", Integer, nullable=False),
+    Column("header", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+Index("ix_node_page_system_number", node_page.c.system_id, node_page.c.number, node_page.c.part, unique=True)
