@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias
 
 from whiteboard.errors import ParamError
 from whiteboard.types import Array, Params, Shape
@@ -14,18 +15,41 @@ Batch: TypeAlias = Literal["lead_axis", "loop"]
 Exactness: TypeAlias = Literal["exact", "tolerance"]
 
 
-class Forward(Protocol):
-    """``forward(xs, out, **params) → (y, saved)``: y into `out` where it fits; `saved` is what the VJP needs."""
+class _Required(Enum):
+    REQUIRED = "required"
 
-    def __call__(self, xs: tuple[Array, ...], out: Array | None, /, **params: Any) -> tuple[Array, Any]: ...
+    def __repr__(self) -> str:
+        return "REQUIRED"
 
 
-class Vjp(Protocol):
-    """``vjp(saved, cotangent, need, **params) → grads``: one per source, None where ``need[i]`` is false."""
+REQUIRED: Final = _Required.REQUIRED
+"""The default of a parameter that has none: every job must give it."""
 
-    def __call__(
-        self, saved: Any, cotangent: Array, need: tuple[bool, ...], /, **params: Any
-    ) -> Sequence[Array | None]: ...
+
+Forward: TypeAlias = Callable[..., tuple[Array, Any]]
+"""``forward(xs, out, **params) → (y, saved)``: y into `out` where it fits; `saved` is what the VJP needs."""
+
+Vjp: TypeAlias = Callable[..., Sequence[Array | None]]
+"""``vjp(saved, cotangent, need, **params) → grads``: one per source, None where ``need[i]`` is false."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One kind of job from which an op is tested: the shapes of its sources, its parameters, where its values lie.
+
+    Parameters
+    ----------
+    shapes : tuple of shapes
+        One per source, without the job axis.
+    params : mapping
+        What the job gives; the op's defaults fill the rest.
+    domain : (float, float)
+        Values are drawn uniformly from it: it keeps clear of the points where the op has no derivative.
+    """
+
+    shapes: tuple[Shape, ...]
+    params: Params = field(default_factory=dict)
+    domain: tuple[float, float] = (-2.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +79,15 @@ class OpSpec:
     subgradients : str
         What the VJP returns where the derivative does not exist; empty where it exists everywhere.
     params : mapping
-        Names and defaults of the parameters it takes.
+        Names and defaults of the parameters it takes; `REQUIRED` stands for one without a default.
     fingerprint : bytes or None
         16-byte digest of the code; None for an op that cannot be seen through: computed and never cached.
     opaque : str
         Why there is no fingerprint.
+    doc : str
+        One sentence: what y is.
+    examples : tuple of Example
+        Jobs from which `ops.check` and the tests try the op.
     """
 
     name: str
@@ -76,6 +104,7 @@ class OpSpec:
     fingerprint: bytes | None = None
     opaque: str = ""
     doc: str = ""
+    examples: tuple[Example, ...] = ()
 
     def bind(self, params: Params | None) -> dict[str, Any]:
         """Return the full parameters of a job: the defaults, overlaid by `params`.
@@ -83,11 +112,15 @@ class OpSpec:
         Raises
         ------
         ParamError
-            For a name the op does not take.
+            For a name the op does not take, and for a required one that is not given.
         """
         given = dict(params or {})
         if unknown := sorted(given.keys() - self.params.keys()):
             takes = ", ".join(sorted(self.params)) or "no parameters"
             msg = f"op {self.name!r}: unknown parameter {unknown[0]!r} (it takes {takes})"
             raise ParamError(msg)
-        return {**self.params, **given}
+        full = {**self.params, **given}
+        if missing := sorted(name for name, value in full.items() if value is REQUIRED):
+            msg = f"op {self.name!r}: parameter {missing[0]!r} has no default and was not given"
+            raise ParamError(msg)
+        return full

@@ -1,0 +1,17 @@
+"""Operations: what an op is, which there are, how a user adds one, and how one is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whiteboard.ops.registry import describe, get, names
+from whiteboard.ops.spec import REQUIRED, Example, OpSpec
+
+__all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "names"]
+
+
+def check(name: str, examples: Sequence[Example] | None = None) -> None:
+    """Check one op; see `whiteboard.ops.conformance.check`."""
+    from whiteboard.ops import conformance
+
+    conformance.check(name, examples)

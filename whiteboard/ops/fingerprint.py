@@ -1,0 +1,394 @@
+"""The fingerprint of an op's code: a digest of everything of the user's own that decides what it computes.
+
+It covers a function's source (`source.canonical`), its defaults and closure constants, and, recursively, the user's
+own functions, classes and constants that it names, also across modules. Functions and modules of libraries count
+by name alone. What cannot be seen through makes it opaque: no digest, and a reason that names it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import enum
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from types import BuiltinFunctionType, CellType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
+from typing import Any, NoReturn
+
+from whiteboard.ops.libraries import is_library, is_outside_world, library_name
+from whiteboard.ops.source import FunctionNode, NoSourceError, canonical, function_node
+
+SCHEME = "whiteboard-op-1"
+"""Names the encoding below; a change of it changes every fingerprint."""
+
+_MISSING = object()
+_UNSEEABLE = frozenset(
+    {"open", "eval", "exec", "compile", "globals", "locals", "vars", "input", "__import__", "hash", "id"}
+)
+"""Builtins whose result is not decided by the source alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A digest, or the reason for none, and the bindings that it was taken from.
+
+    Parameters
+    ----------
+    digest : bytes or None
+        16 bytes; None for what cannot be seen through.
+    opaque : str
+        Why there is no digest.
+    bindings : tuple of (namespace, name, value)
+        What each name stood for.
+    """
+
+    digest: bytes | None
+    opaque: str
+    bindings: tuple[tuple[Any, str, object], ...]
+
+    def holds(self) -> bool:
+        """Whether every name still stands for what it did."""
+        return all(_lookup(namespace, name) is value for namespace, name, value in self.bindings)
+
+
+class _OpaqueError(Exception):
+    """Something that cannot be seen through; the message is the reason."""
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise _OpaqueError(reason)
+
+
+def fingerprint(code: Iterable[Any], *, own: str) -> Fingerprint:
+    """Return the fingerprint of functions and constants.
+
+    Parameters
+    ----------
+    code : iterable
+        Functions, and constants that belong to them.
+    own : str
+        Package whose code is the user's own even where it is installed among the libraries.
+    """
+    walk = _Walk(own)
+    try:
+        for number, item in enumerate(code):
+            walk.value(item, getattr(item, "__qualname__", f"part {number}"))
+    except _OpaqueError as reason:
+        return Fingerprint(None, str(reason), tuple(walk.bindings))
+    return Fingerprint(walk.hash.digest(), "", tuple(walk.bindings))
+
+
+def _lookup(namespace: Any, name: str) -> object:
+    if isinstance(namespace, CellType):
+        try:
+            return namespace.cell_contents
+        except ValueError:
+            return _MISSING
+    return namespace.get(name, _MISSING)
+
+
+class _Walk:
+    """One walk over everything that a function's result depends on, into a hash."""
+
+    def __init__(self, own: str) -> None:
+        self.own = own
+        self.hash = blake2b(digest_size=16)
+        self.bindings: list[tuple[Any, str, object]] = []
+        self._seen: dict[int, int] = {}
+        self._alive: list[object] = []  # an id is only good while its object lives
+        self._put(SCHEME)
+
+    def _put(self, *parts: str | bytes) -> None:
+        for part in parts:
+            data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+            self.hash.update(b"%d:" % len(data))
+            self.hash.update(data)
+
+    def _again(self, item: object) -> bool:
+        """Whether `item` was walked before (a recursive function, say): then its number stands for it."""
+        if id(item) in self._seen:
+            self._put("again", str(self._seen[id(item)]))
+            return True
+        self._seen[id(item)] = len(self._seen)
+        self._alive.append(item)
+        return False
+
+    def value(self, value: object, where: str) -> None:
+        """Write one value; `where` says what it is, for the reason of an opaque one."""
+        if value is _MISSING:
+            self._put("unbound")
+        elif (name := library_name(value, self.own)) is not None:
+            if is_outside_world(name):
+                _refuse(f"{where} is {name}, whose result is not decided by its arguments")
+            self._put("library", name)
+        elif not (self._constant(value, where) or self._array(value, where) or self._code(value, where)):
+            kind = type(value).__qualname__
+            hint = "; use a tuple" if isinstance(value, list) else ""
+            _refuse(f"{where} is a mutable or unknown object of type {kind!r}{hint}")
+
+    def _constant(self, value: object, where: str) -> bool:
+        if value is None or value is Ellipsis or type(value) in (bool, int, complex, range, slice):
+            self._put(type(value).__name__, repr(value))
+        elif type(value) is float:
+            self._put("float", value.hex())
+        elif type(value) is str or type(value) is bytes:
+            self._put(type(value).__name__, value)
+        elif isinstance(value, enum.Enum):
+            self._put("enum", type(value).__qualname__, value.name)
+            self.value(value.value, where)
+        elif isinstance(value, tuple):
+            self._put("tuple", type(value).__qualname__, str(len(value)))
+            for number, item in enumerate(value):
+                self.value(item, f"{where}[{number}]")
+            if type(value) is not tuple:
+                self.value(type(value), f"the class of {where}")
+        elif type(value) is frozenset:
+            self._frozenset(value, where)
+        elif type(value).__module__ == "typing" or isinstance(value, GenericAlias | UnionType):
+            self._put("typing", repr(value))
+        else:
+            return False
+        return True
+
+    def _frozenset(self, value: frozenset[object], where: str) -> None:
+        digests = []
+        for item in value:
+            walk = _Walk(self.own)
+            walk.value(item, where)
+            self.bindings += walk.bindings
+            digests.append(walk.hash.digest())
+        self._put("frozenset", str(len(digests)), *sorted(digests))
+
+    def _array(self, value: Any, where: str) -> bool:
+        """Write a NumPy value. By its type's name: a function without arrays needs no NumPy here."""
+        np = sys.modules.get("numpy")
+        if np is None:
+            return False
+        if isinstance(value, np.dtype):
+            self._put("dtype", value.str, repr(value))
+        elif isinstance(value, np.generic):
+            self._put("scalar", value.dtype.str, value.tobytes())
+        elif type(value) is np.ndarray and value.dtype.kind in "biufc":
+            if any(array.flags.writeable for array in _owners(value)):
+                _refuse(f"{where} is an array that can be written to; make it read-only, or pass it as a source")
+            self._put("array", value.dtype.str, repr(value.shape), value.tobytes())
+        else:
+            return False
+        return True
+
+    def _code(self, value: Any, where: str) -> bool:
+        if isinstance(value, FunctionType):
+            if not self._again(value):
+                self._function(value)
+        elif isinstance(value, MethodType):
+            self._put("method")
+            self.value(value.__func__, where)
+            self.value(value.__self__, f"the object of {where}")
+        elif isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
+            self._put("bound", value.__name__)  # np.add.reduce, say
+            self.value(value.__self__, f"the object of {where}")
+        elif isinstance(value, functools.partial):
+            self._put("partial")
+            self.value((value.func, value.args, *sorted(value.keywords.items())), where)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._put("lru_cache")
+            self.value(value.__wrapped__, where)
+        elif isinstance(value, type):
+            if not self._again(value):
+                self._class(value)
+        elif dataclasses.is_dataclass(value) and _is_frozen(value):
+            self._put("dataclass")
+            self.value(type(value), f"the class of {where}")
+            for field in dataclasses.fields(value):
+                self.value(getattr(value, field.name), f"{where}.{field.name}")
+        else:
+            return False
+        return True
+
+    def _function(self, function: FunctionType) -> None:
+        module, name = function.__globals__.get("__name__", ""), function.__qualname__
+        if is_library(module, function.__code__.co_filename, self.own):
+            # Made inside a library, around something else: the library's part by name, the rest in full.
+            self._put("library function", module, name)
+        else:
+            try:
+                node = function_node(function)
+            except NoSourceError as reason:
+                _refuse(f"function {name!r} {reason}") from None
+            self._put("function", canonical(node))
+            self._names(function, node)
+        self._put("defaults")
+        self.value(function.__defaults__, f"a default of {name!r}")
+        for key, value in sorted((function.__kwdefaults__ or {}).items()):
+            self._put(key)
+            self.value(value, f"the default of {key!r} of {name!r}")
+        self._put("closure")
+        for key, cell in sorted(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)):
+            self._binding(cell, key, f"{key!r} in the closure of {name!r}")
+        self._put("attributes")
+        for key in sorted(vars(function)):
+            self._binding(vars(function), key, f"attribute {key!r} of {name!r}")
+
+    def _names(self, function: FunctionType, node: FunctionNode) -> None:
+        """Write what each global name of the function stands for."""
+        name = function.__qualname__
+        _refuse_state(function, node)
+        for module in _imports(node, name):
+            if is_outside_world(module):
+                _refuse(f"{name!r} imports {module}, whose results are not decided by its arguments")
+            if not is_library(module, None, self.own):
+                _refuse(f"{name!r} imports {module} inside itself; import it at the top of the file")
+        chains = _chains(node)
+        for key in sorted(chains.keys() & _global_names(function)):
+            value = _lookup(function.__globals__, key)
+            where = f"{key!r}, which {name!r} names,"
+            if key == function.__name__ and (value is _MISSING or _same_code(value, function)):
+                # Itself, or on registering again (a notebook) the one that it replaces.
+                self.bindings.append((function.__globals__, key, value))
+                self._put("itself")
+            elif isinstance(value, ModuleType):
+                self.bindings.append((function.__globals__, key, value))
+                self._module(value, sorted(chains[key]), where)
+            elif value is not _MISSING or not hasattr(builtins, key):
+                self._binding(function.__globals__, key, where)
+            else:
+                self.bindings.append((function.__globals__, key, value))
+                if key in _UNSEEABLE:
+                    _refuse(f"{name!r} calls {key}(), whose result is not decided by its source")
+
+    def _binding(self, namespace: Any, key: str, where: str) -> None:
+        value = _lookup(namespace, key)
+        self.bindings.append((namespace, key, value))
+        self._put("name", key)
+        self.value(value, where)
+
+    def _module(self, module: ModuleType, chains: list[tuple[str, ...]], where: str) -> None:
+        """Write what is used of a module: its name for a library's, the attributes' values for the user's own."""
+        if self._is_library(module):
+            self._put("module", module.__name__)
+            for chain in ((), *chains):
+                dotted = ".".join((module.__name__, *chain))
+                if is_outside_world(dotted):
+                    _refuse(f"{where} is {dotted}, whose results are not decided by their arguments")
+            return
+        for chain in chains:
+            self._attribute(module, chain, where)
+
+    def _attribute(self, module: ModuleType, chain: tuple[str, ...], where: str) -> None:
+        """Write what ``module.a.b`` stands for, where `module` is the user's own."""
+        if not chain:
+            _refuse(f"{where} is the module {module.__name__}, used as a value")
+        value = _lookup(vars(module), chain[0])
+        self.bindings.append((vars(module), chain[0], value))
+        self._put("of module", chain[0])
+        if not isinstance(value, ModuleType):
+            self.value(value, f"{'.'.join(chain)}, {where}")
+        elif self._is_library(value):
+            self._module(value, [chain[1:]], where)
+        else:
+            self._attribute(value, chain[1:], where)
+
+    def _is_library(self, module: ModuleType) -> bool:
+        return is_library(module.__name__, getattr(module, "__file__", None), self.own)
+
+    def _class(self, cls: type) -> None:
+        made = dataclasses.is_dataclass(cls) or hasattr(cls, "_fields")
+        self._put("class", cls.__name__)
+        for base in cls.__bases__:
+            self.value(base, f"a base of {cls.__qualname__!r}")
+        for key, value in sorted(vars(cls).items()):
+            plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+            generated = made and isinstance(plain, FunctionType) and plain.__code__.co_filename.startswith("<")
+            if key in _CLASS_MACHINERY or generated or key.startswith("__dataclass") or (made and key.startswith("_")):
+                continue
+            self._put(key, type(value).__name__)
+            if isinstance(value, property):
+                plain = (value.fget, value.fset, value.fdel)
+            self.value(plain, f"{key!r} of class {cls.__qualname__!r}")
+
+
+_CLASS_MACHINERY = frozenset(
+    (
+        "__module__",
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__qualname__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__match_args__",
+        "__slots__",
+        "__orig_bases__",
+        "__parameters__",
+    )
+)
+
+
+def _is_frozen(value: object) -> bool:
+    return bool(getattr(type(value), "__dataclass_params__").frozen)  # noqa: B009
+
+
+def _same_code(value: object, function: FunctionType) -> bool:
+    return isinstance(value, FunctionType) and value.__code__.co_code == function.__code__.co_code
+
+
+def _owners(array: Any) -> Iterator[Any]:
+    while array is not None and hasattr(array, "flags"):
+        yield array
+        array = array.base
+
+
+def _refuse_state(function: FunctionType, node: FunctionNode) -> None:
+    """Refuse a function that writes a global, or a variable of the function that made it: it has a memory."""
+    outer = set(function.__code__.co_freevars)
+    for item in ast.walk(node):
+        written = item.names if isinstance(item, ast.Global) else []
+        if isinstance(item, ast.Nonlocal):
+            written = [name for name in item.names if name in outer]
+        if written:
+            _refuse(f"{function.__qualname__!r} writes {written[0]!r} from outside itself")
+
+
+def _imports(node: FunctionNode, name: str) -> Iterator[str]:
+    for item in ast.walk(node):
+        if isinstance(item, ast.Import):
+            yield from (alias.name for alias in item.names)
+        elif isinstance(item, ast.ImportFrom):
+            if item.level or not item.module:
+                _refuse(f"{name!r} imports relatively inside itself; import at the top of the file")
+            yield from (f"{item.module}.{alias.name}" for alias in item.names)
+
+
+def _global_names(function: FunctionType) -> set[str]:
+    """Return the names that the function or one inside it looks up, but for its own variables."""
+    names: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [constant for constant in code.co_consts if hasattr(constant, "co_names")]
+    return names
+
+
+def _chains(node: FunctionNode) -> dict[str, set[tuple[str, ...]]]:
+    """Return each name of the tree with the attributes that follow it: ``a.b.c`` gives ``{"a": {("b", "c")}}``."""
+    chains: dict[str, set[tuple[str, ...]]] = {}
+    inner: set[int] = set()
+    for item in ast.walk(node):  # outer nodes come before those inside them
+        path: list[str] = []
+        root: ast.AST = item
+        while isinstance(root, ast.Attribute):
+            path.append(root.attr)
+            inner.add(id(root.value))
+            root = root.value
+        if isinstance(root, ast.Name) and id(item) not in inner:
+            chains.setdefault(root.id, set()).add(tuple(reversed(path)))
+    return chains

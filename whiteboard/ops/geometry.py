@@ -1,0 +1,60 @@
+"""Distances between two points: the ops of an embedding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from whiteboard.ops.contract import contract
+from whiteboard.ops.registry import builtin
+from whiteboard.ops.shapes import same_vectors
+from whiteboard.ops.spec import Example
+from whiteboard.types import Array
+
+_EXAMPLES = tuple(Example(((d,), (d,))) for d in (2, 1, 3, 64, 0))
+
+
+def _distance_vjp(
+    saved: tuple[Array, Array], cotangent: Array, need: tuple[bool, ...], /
+) -> tuple[Array | None, Array | None]:
+    difference, length = saved
+    # At coincidence the difference is 0, and 0 / 1 is the subgradient 0.
+    unit = difference / np.where(length == 0, 1, length)[:, None]
+    unit *= cotangent[:, None]
+    return (unit if need[0] else None), (-unit if need[1] else None)
+
+
+@builtin(
+    "distance",
+    arity=2,
+    kind="scalar",
+    vjp=_distance_vjp,
+    shape=same_vectors,
+    examples=_EXAMPLES,
+    subgradients="0 where the points coincide",
+    doc="the Euclidean distance of two points (d,)",
+)
+def _distance(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, tuple[Array, Array]]:
+    a, b = xs
+    difference = a - b
+    length = np.sqrt(contract("d,d->", difference, difference), out=out)
+    return length, (difference, length)
+
+
+def _squared_vjp(saved: Array, cotangent: Array, need: tuple[bool, ...], /) -> tuple[Array | None, Array | None]:
+    grad = saved * (2 * cotangent)[:, None]
+    return (grad if need[0] else None), (-grad if need[1] else None)
+
+
+@builtin(
+    "squared_distance",
+    arity=2,
+    kind="scalar",
+    vjp=_squared_vjp,
+    shape=same_vectors,
+    examples=_EXAMPLES,
+    doc="the squared Euclidean distance of two points (d,)",
+)
+def _squared_distance(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, Array]:
+    a, b = xs
+    difference = a - b
+    return contract("d,d->", difference, difference, out=out), difference

@@ -1,0 +1,201 @@
+"""The registry: which op a name stands for. A built-in family is imported when one of its ops is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from threading import RLock
+from typing import Any, TypeAlias, TypeVar
+
+from whiteboard.errors import DuplicateOpError, UnknownOpError
+from whiteboard.ops.catalogue import ALIASES, FAMILY
+from whiteboard.ops.fingerprint import Fingerprint, fingerprint
+from whiteboard.ops.shapes import ShapeRule, counted
+from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
+
+Code: TypeAlias = tuple[Any, ...]
+F = TypeVar("F", bound=Forward)
+
+OWN = "whiteboard.ops"
+"""The package that the fingerprints of built-in ops walk into."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """An op as registered: its record, and the functions whose code its fingerprint covers.
+
+    Parameters
+    ----------
+    spec : OpSpec
+    code : tuple
+        Functions and constants.
+    own : str
+        Package that the fingerprint walks into, wherever it is installed.
+    """
+
+    spec: OpSpec
+    code: Code
+    own: str
+    seen: Fingerprint | None = None
+
+    def current(self) -> OpSpec:
+        """Return the record, with the fingerprint of the code as it is now.
+
+        A user may rebind a global that the op names (a notebook does it all the time). What the op computes
+        changes with it, so its fingerprint has to.
+        """
+        if self.seen is None or not (self.own == OWN or self.seen.holds()):
+            spec = self.spec
+            rules = (spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity)
+            self.seen = fingerprint((*self.code, rules), own=self.own)
+            self.spec = replace(spec, fingerprint=self.seen.digest, opaque=self.seen.opaque)
+        return self.spec
+
+
+_entries: dict[str, Entry] = {}
+_lock = RLock()
+
+
+def names() -> list[str]:
+    """Return the names of all ops, built in and registered, in alphabetical order."""
+    with _lock:
+        return sorted(FAMILY.keys() | _entries.keys())
+
+
+def get(name: str) -> OpSpec:
+    """Return the op of that name (or alias), with the fingerprint of its code as it is now.
+
+    Raises
+    ------
+    UnknownOpError
+        With the nearest names.
+    """
+    with _lock:
+        entry = _entries.get(name) or _find(name)
+        return entry.current()
+
+
+def _find(name: str) -> Entry:
+    real = ALIASES.get(name, name)
+    if real in FAMILY and real not in _entries:
+        import_module(f"whiteboard.ops.{FAMILY[real]}")
+    if real not in _entries:
+        raise UnknownOpError(_unknown(name))
+    return _entries[real]
+
+
+def _unknown(name: object) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(str(name), [*names(), *ALIASES], n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "ops.names() lists them"
+    return f"unknown op {name!r}: {hint}"
+
+
+def builtin(
+    name: str,
+    *,
+    arity: int | None,
+    kind: Kind,
+    vjp: Vjp,
+    shape: ShapeRule,
+    examples: tuple[Example, ...],
+    params: Mapping[str, Any] | None = None,
+    version: int = 1,
+    exactness: Exactness = "exact",
+    subgradients: str = "",
+    doc: str = "",
+    code: Code | None = None,
+) -> Callable[[F], F]:
+    """Return a decorator that enters a built-in op by its forward; the fields are those of `OpSpec`.
+
+    Parameters
+    ----------
+    code : tuple, optional
+        What the fingerprint covers, where it is not the forward and the VJP themselves.
+    """
+
+    def enter(forward: F) -> F:
+        if name not in FAMILY or name in _entries:
+            msg = f"op {name!r}: expected one built-in op of each name in the catalogue"
+            raise DuplicateOpError(msg)
+        spec = OpSpec(
+            name=name,
+            arity=arity,
+            kind=kind,
+            forward=forward,
+            vjp=vjp,
+            shape=counted(arity, shape),
+            version=version,
+            exactness=exactness,
+            subgradients=subgradients,
+            params=dict(params or {}),
+            doc=doc or (forward.__doc__ or "").strip(),
+            examples=examples,
+        )
+        _entries[name] = Entry(spec, code or (forward, vjp), OWN)
+        return forward
+
+    return enter
+
+
+def register(spec: OpSpec, code: Code, *, own: str, replace: bool = False) -> None:
+    """Enter a user's op.
+
+    Parameters
+    ----------
+    spec : OpSpec
+    code : tuple
+        The user's functions, and constants that belong to them: what the fingerprint covers.
+    own : str
+        The user's package.
+    replace : bool
+        Put it in the place of another op of the name.
+
+    Raises
+    ------
+    DuplicateOpError
+        If the name is taken by a built-in op, or by an op of other code or another version. The same code again
+        is no error: a module that is imported again, a notebook cell that is run again.
+    """
+    entry = Entry(spec, code, own)
+    with _lock:
+        if spec.name in FAMILY or spec.name in ALIASES:
+            msg = f"op {spec.name!r} is built in: give yours another name"
+            raise DuplicateOpError(msg)
+        old = _entries.get(spec.name)
+        if old is not None and not replace and not _same(old.current(), entry.current()):
+            msg = f"op {spec.name!r} is registered already, with other code: pass replace=True to put this in its place"
+            raise DuplicateOpError(msg)
+        _entries[spec.name] = entry
+
+
+def _same(old: OpSpec, new: OpSpec) -> bool:
+    return new.fingerprint is not None and (old.version, old.fingerprint) == (new.version, new.fingerprint)
+
+
+def describe() -> list[dict[str, Any]]:
+    """Return one row an op, in alphabetical order: name, family, arity, kind, batch, exactness, subgradients and more.
+
+    ``arity`` is None for any number from 1; ``family`` is "user" for a registered op.
+    """
+    rows = []
+    for name in names():
+        spec = get(name)
+        rows.append(
+            {
+                "name": name,
+                "family": FAMILY.get(name, "user"),
+                "arity": spec.arity,
+                "kind": spec.kind,
+                "batch": spec.batch,
+                "exactness": spec.exactness,
+                "params": dict(spec.params),
+                "subgradients": spec.subgradients,
+                "fingerprint": spec.fingerprint.hex() if spec.fingerprint else None,
+                "opaque": spec.opaque,
+                "doc": spec.doc,
+            }
+        )
+    return rows
