@@ -215,10 +215,7 @@ class _Walk:
             # Made inside a library, around something else: the library's part by name, the rest in full.
             self._put("library function", module, name)
         else:
-            try:
-                node = function_node(function)
-            except NoSourceError as reason:
-                _refuse(f"function {name!r} {reason}") from None
+            node = _node(function)
             self._put("function", canonical(node))
             self._names(function, node)
         self._put("defaults")
@@ -330,6 +327,13 @@ _CLASS_MACHINERY = frozenset(
         "__parameters__",
     )
 )
+
+
+def _node(function: FunctionType) -> FunctionNode:
+    try:
+        return function_node(function)
+    except NoSourceError as reason:
+        _refuse(f"function {function.__qualname__!r} {reason}")
 
 
 def _is_frozen(value: object) -> bool:
