@@ -239,6 +239,8 @@ class Database:
         """Let both sides go on."""
         if child:
             self._reading = 0
+            if self.location.path is not None and not self.readonly:
+                self._lock_file = _lock_file(self.location.path)
         self._gate.release()
         self._mutex.release()
 

@@ -341,14 +341,14 @@ def _columns(blob: Blob) -> NodeColumns:
 
 
 def _latest(columns: Sequence[NodeColumns]) -> list[NodeColumns]:
-    """The last row of each (attribute, node), one `NodeColumns` an arena, rows by ascending id."""
+    """The last row of each (attribute, node): arenas by attribute, shape and dtype, their rows by ascending id."""
     arenas: dict[tuple[Any, ...], list[tuple[int, NodeColumns]]] = {}
     for order, column in enumerate(columns):
         key = (column.attr, column.values.shape[1:], column.values.dtype.str)
         arenas.setdefault(key, []).append((order, column))
     last = _last_places(columns)
     made = []
-    for (attr, *_), members in arenas.items():
+    for (attr, *_), members in sorted(arenas.items(), key=lambda item: item[0]):
         ids = np.concatenate([column.ids for _, column in members])
         place = np.concatenate([_places(order, len(column.ids)) for order, column in members])
         wanted_ids, wanted = last[attr]

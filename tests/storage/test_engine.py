@@ -1,0 +1,314 @@
+"""Connections: their pragmas, the lock file, a full disk, forks, and what is written when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python
+from whiteboard.errors import ClosedError, StoreError
+from whiteboard.storage import Stores, engine, open_store
+from whiteboard.storage.engine import Database, has_wal_bug
+from whiteboard.storage.memory import MemoryTier
+from whiteboard.storage.packages import SqlitePackages
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    with open_store(tmp_path / "a.db") as stores:
+        yield stores
+
+
+@pytest.mark.parametrize(
+    ("version", "bug"),
+    [
+        ((3, 6, 99), False),
+        ((3, 7, 0), True),
+        ((3, 40, 1), True),
+        ((3, 44, 6), False),
+        ((3, 44, 7), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+    ],
+)
+def test_which_versions_need_the_lock_file(version: tuple[int, int, int], bug: bool) -> None:
+    """Exactly the SQLite versions with the WAL reset bug queue on the lock file."""
+    assert has_wal_bug(version) is bug
+
+
+def test_pragmas(stores: Stores) -> None:
+    """The connection is set up as the design says."""
+    expected = {
+        "application_id": 0x57424F44,
+        "user_version": 1,
+        "busy_timeout": 60_000,
+        "page_size": 8192,
+        "auto_vacuum": 2,
+        "journal_mode": "wal",
+        "synchronous": 1,
+        "wal_autocheckpoint": 2000,
+        "journal_size_limit": 64 * 2**20,
+        "secure_delete": 0,
+        "trusted_schema": 0,
+        "cell_size_check": 1,
+        "foreign_keys": 1,
+    }
+    assert {name: stores.database.pragma(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
+def test_durability(tmp_path: Path, durability: str, level: int) -> None:
+    """Only commits are synced to the disk, and only when asked; packages never are."""
+    model = Model("a", 3)
+    with open_store(tmp_path / "a.db", durability=durability) as stores:
+        stores.versions.append(model.record, *model.step(), model.columns)
+        assert stores.database.pragma("synchronous") == level
+        stores.packages.put(page_of([1]))
+        stores.packages.flush()
+        assert stores.database.pragma("synchronous") == 1
+
+
+def test_a_writer_waits_for_the_lock_file(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where SQLite needs the lock file, a write that cannot get it is one clear error and writes nothing."""
+    monkeypatch.setattr(engine, "WAIT_SECONDS", 0.05)
+    path = stores.path
+    assert path is not None
+    with Database(stores.database.location).exclusive(always=True), open_store(path) as other:
+        other.database.uses_lock_file = True
+        other.packages.put(page_of([1]))
+        with pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock"):
+            other.packages.flush()
+        other.database.uses_lock_file = False
+
+
+def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:
+    """A write transaction that is open keeps nobody from reading what was there before it."""
+    stores.packages.put(page_of([1]))
+    stores.packages.flush()
+    with stores.database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM package")
+        with stores.database.read() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM package").scalar() == 1
+        connection.rollback()
+
+
+def test_no_read_transaction_stays_open(stores: Stores) -> None:
+    """After reads have returned, the log can be cut to nothing: nobody holds it."""
+    stores.packages.put(page_of(range(50)))
+    stores.packages.flush()
+    assert_found(stores.packages.find([key_of(i) for i in range(50)]), range(50), lambda _: True)
+    stores.versions.systems()
+    stores.database.checkpoint()
+    assert Path(f"{stores.path}-wal").stat().st_size == 0
+
+
+def test_threads_share_a_store(stores: Stores) -> None:
+    """Threads that put, find and commit at once get right answers and no errors."""
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            model = Model(f"s{number}", 5, seed=number)
+            mine = range(number * 100, number * 100 + 60)
+            for start in mine[::10]:
+                stores.packages.put(page_of(range(start, start + 10)))
+                stores.versions.append(model.record, *model.step(), model.columns)
+                assert_found(stores.packages.find([key_of(i) for i in mine]), mine, lambda i: i < start + 10)  # noqa: B023
+            assert_state(stores.versions.state(f"s{number}"), *model.kept[-1])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_closed_store(tmp_path: Path) -> None:
+    """A store that was closed refuses everything with a `ClosedError`, and leaves no log behind."""
+    stores = open_store(tmp_path / "a.db")
+    stores.packages.put(page_of([1]))
+    stores.close()
+    stores.close()
+    model = Model("a", 1)
+    calls: list[Callable[[], object]] = [
+        lambda: stores.packages.find([key_of(1)]),
+        lambda: stores.versions.systems(),
+        lambda: stores.versions.append(model.record, *model.step(), model.columns),
+    ]
+    for call in calls:
+        with pytest.raises(ClosedError, match="is closed"):
+            call()
+    assert not Path(f"{tmp_path / 'a.db'}-wal").exists()
+
+
+def test_damage_in_the_file_is_a_miss(tmp_path: Path) -> None:
+    """Bytes that SQLite itself cannot read are misses for a lookup, and counted."""
+    path = tmp_path / "a.db"
+    with open_store(path) as stores:
+        stores.packages.put(page_of(range(3000)))
+    with sqlite3.connect(path) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'package'").fetchone()
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 8192)
+        file.write(b"\xff" * 8192)
+    with open_store(path) as stores:
+        found = stores.packages.find([key_of(i) for i in range(10)])
+        assert (found.page == -1).all()
+        assert isinstance(stores.packages, MemoryTier)
+        assert isinstance(stores.packages.inner, SqlitePackages)
+        assert stores.packages.inner.counters.corrupt == 1
+
+
+_DISK_FULL = """
+import resource, signal, sys
+import numpy as np
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
+from whiteboard.errors import StoreError
+from whiteboard.storage import open_store
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = Model("a", 20)
+with open_store(sys.argv[1]) as stores:
+    stores.versions.append(model.record, *model.step(), model.columns)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    stores.packages.put(page_of(range(500), size=100))
+    for attempt in range(2):
+        try:
+            stores.packages.flush()
+        except StoreError as error:
+            assert sys.argv[1] in str(error) and "\\n" not in str(error), error
+        else:
+            raise SystemExit("there was room")
+    before = model.kept[-1]
+    commit, changed = model.step()
+    try:
+        stores.versions.append(model.record, commit, changed, model.columns)
+    except StoreError:
+        pass
+    else:
+        raise SystemExit("there was room")
+    assert_state(stores.versions.state("a"), *before)
+    assert_found(stores.packages.find([key_of(i) for i in range(500)]), range(500), lambda _: True, size=100)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    stores.versions.append(model.record, commit, changed, model.columns)
+with open_store(sys.argv[1]) as stores:
+    assert_state(stores.versions.state("a"), *model.kept[-1])
+    assert_found(stores.packages.find([key_of(i) for i in range(500)]), range(500), lambda _: True, size=100)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on file size")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """No room: one clear error, nothing committed is lost, and the same store works when there is room again."""
+    done = run_python(_DISK_FULL, str(tmp_path / "a.db"))
+    assert done.returncode == 0, done.stderr
+
+
+_FORK = """
+import os, sys, threading, time
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
+from whiteboard.storage import open_store
+
+path, how = sys.argv[1:]
+model, other = Model("parent", 20), Model("child", 20)
+stores = open_store(path)
+stores.versions.append(model.record, *model.step(), model.columns)
+stores.packages.put(page_of(range(10)))
+stores.packages.flush()
+stores.packages.put(page_of(range(10, 20)))
+stop = threading.Event()
+
+def busy():
+    number = 1000
+    while not stop.is_set():
+        stores.packages.put(page_of([number, number + 1]))
+        stores.packages.find([key_of(i) for i in range(990, number)])
+        stores.packages.flush()
+        number += 2
+
+threads = [threading.Thread(target=busy) for _ in range(2)]
+for thread in threads:
+    thread.start()
+children = []
+for round in range(5):
+    time.sleep(0.02)
+    pid = os.fork()
+    if not pid:
+        stop.set()
+        assert_found(stores.packages.find([key_of(i) for i in range(20)]), range(20), lambda i: i < 10)
+        if not round:
+            stores.versions.append(other.record, *other.step(), other.columns)
+        stores.packages.put(page_of([100 + round]))
+        stores.close()
+        os._exit(0) if how == "exit" else sys.exit(0)
+    children.append(pid)
+stop.set()
+for thread in threads:
+    thread.join()
+stores.close() if how == "exit" else None
+codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+assert codes == [0] * 5, codes
+other.step()
+stores.close()
+with open_store(path) as stores:
+    assert_state(stores.versions.state("parent"), *model.kept[-1])
+    assert_state(stores.versions.state("child"), *other.kept[0])
+    numbers = [*range(20), *range(100, 105)]
+    assert_found(stores.packages.find([key_of(i) for i in numbers]), numbers, lambda _: True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("how", ["exit", "finalize"])
+def test_a_fork_in_the_middle(tmp_path: Path, how: str) -> None:
+    """A process that forks while its threads write leaves parent and child with a store that works, and all data."""
+    done = run_python(_FORK, str(tmp_path / "a.db"), how)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fork_keeps_memory(tmp_path: Path) -> None:
+    """A store in memory is copied by a fork, and each side goes on with its own."""
+    code = """
+import os
+from tests.storage.samples import assert_found, key_of, page_of
+from whiteboard.storage import open_store
+
+stores = open_store(":memory:")
+stores.packages.put(page_of([1]))
+stores.packages.flush()
+pid = os.fork()
+stores.packages.put(page_of([2 if pid else 3]))
+stores.packages.flush()
+assert_found(stores.packages.find([key_of(i) for i in (1, 2, 3)]), (1, 2, 3), lambda i: i in (1, 2 if pid else 3))
+if not pid:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_script_leaves_open_is_flushed(tmp_path: Path) -> None:
+    """Packages of a store that nobody closed are on disk when its process has ended."""
+    path = tmp_path / "a.db"
+    code = (
+        "import sys; from tests.storage.samples import page_of; from whiteboard.storage import open_store\n"
+        "stores = open_store(sys.argv[1]); stores.packages.put(page_of([1]))"
+    )
+    done = run_python(code, str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_store(path, readonly=True) as stores:
+        assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)

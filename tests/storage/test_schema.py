@@ -1,0 +1,130 @@
+"""The schema: made by Alembic alone, equal to the tables, and not asked for when it is at head."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from tests.storage.samples import environment, run_python
+from whiteboard.errors import SchemaError
+from whiteboard.storage import open_store, schema, tables
+
+
+def _statements(path: Path) -> dict[str, str]:
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {name: " ".join(sql.split()) for name, sql in rows if name != tables.VERSION_TABLE}
+
+
+def test_head_is_the_newest_migration() -> None:
+    """The constant that spares an import of Alembic is the script directory's head."""
+    assert ScriptDirectory.from_config(schema.alembic_config()).get_heads() == [schema.HEAD]
+
+
+def test_migrations_make_the_tables(tmp_path: Path) -> None:
+    """A new store differs in nothing from the tables, to Alembic and statement by statement."""
+    path = tmp_path / "a.db"
+    open_store(path).close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        options = {"version_table": tables.VERSION_TABLE, "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata) == []
+    engine.dispose()
+    # What Alembic does not compare, AUTOINCREMENT say, stands in the statements.
+    oracle = tmp_path / "b.db"
+    engine = create_engine(f"sqlite:///{oracle}")
+    tables.metadata.create_all(engine)
+    engine.dispose()
+    assert _statements(path) == _statements(oracle)
+
+
+def test_a_store_at_head_opens_without_alembic(tmp_path: Path) -> None:
+    """Opening and using a store whose schema is at head imports neither Alembic nor, before a page, Blosc2."""
+    path = tmp_path / "a.db"
+    open_store(path).close()
+    code = (
+        "import sys; from whiteboard.storage import open_store\n"
+        "with open_store(sys.argv[1]) as stores: stores.packages.find([bytes(16)])\n"
+        "assert not {'alembic', 'blosc2', 'mako'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = run_python(code, str(path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_first_opens_that_race(tmp_path: Path) -> None:
+    """Processes that open a store that is not there yet all get the same one."""
+    path = tmp_path / "a.db"
+    code = (
+        "import sys; from tests.storage.samples import page_of; from whiteboard.storage import open_store\n"
+        "sys.stdin.read()\n"
+        "with open_store(sys.argv[1]) as stores: stores.packages.put(page_of([int(sys.argv[2])]))"
+    )
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path), str(number)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tempfile.gettempdir(),
+            env=environment(),
+        )
+        for number in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.close()
+        racer.stdin = None
+    for racer in racers:
+        _, errors = racer.communicate()
+        assert racer.returncode == 0, errors
+    with open_store(path, readonly=True) as stores:
+        assert stores.packages.stats()["packages"] == 4
+
+
+def _set_revision(path: Path, revision: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = ?", (revision,))
+    connection.close()
+
+
+def test_an_older_store_says_how_to_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of an older revision is refused with the command that upgrades it."""
+    path = tmp_path / "a.db"
+    open_store(path).close()
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    with pytest.raises(SchemaError, match=f"older than 0002; run `whiteboard db upgrade --store {path}`"):
+        open_store(path)
+
+
+def test_upgrade(tmp_path: Path) -> None:
+    """Upgrading makes a new store, does nothing to one at head, and refuses a newer one."""
+    path = tmp_path / "a.db"
+    assert schema.upgrade(path) == (None, schema.HEAD)
+    assert schema.upgrade(path) == (schema.HEAD, schema.HEAD)
+    assert schema.current(path) == schema.HEAD
+    _set_revision(path, "9999")
+    assert schema.current(path) == "9999"
+    before = path.read_bytes()
+    with pytest.raises(SchemaError, match="newer"):
+        schema.upgrade(path)
+    assert path.read_bytes() == before
+
+
+def test_an_interrupted_creation_is_finished(tmp_path: Path) -> None:
+    """A file that says it is a store, but has no tables yet, becomes one."""
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA application_id={tables.APPLICATION_ID}")
+    connection.close()
+    with open_store(path) as stores:
+        assert stores.packages.stats()["packages"] == 0
