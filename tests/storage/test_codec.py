@@ -1,0 +1,169 @@
+"""Arrays as bytes, and the gate: whatever is not what `encode` writes is refused before it is decoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import blosc2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.storage import codec
+from whiteboard.storage.codec import BLOSC2, RAW, decode, encode
+
+ARRAYS = hnp.arrays(
+    st.one_of(
+        hnp.boolean_dtypes(),
+        hnp.integer_dtypes(endianness="?"),
+        hnp.unsigned_integer_dtypes(endianness="?"),
+        hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64)),
+        hnp.complex_number_dtypes(endianness="?", sizes=(64, 128)),
+    ),
+    hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=12),
+)
+
+
+def _decode(encoded: tuple[str, bytes | memoryview], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return decode(encoded[0], memoryview(encoded[1]), array.dtype.str, array.shape)
+
+
+@given(ARRAYS)
+def test_round_trip(array: np.ndarray[Any, Any]) -> None:
+    """Any numeric array comes back with its dtype, shape and bits, read-only, in a buffer of its own."""
+    back = _decode(encode(array), array)
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    assert not back.flags.writeable
+    assert back.base is None
+
+
+@pytest.mark.parametrize(
+    ("array", "name"),
+    [
+        (np.zeros(10_000), BLOSC2),
+        (np.arange(10_000), BLOSC2),
+        (np.random.default_rng(0).normal(size=10_000), BLOSC2),
+        (np.random.default_rng(0).integers(0, 256, 10_000, np.uint8), RAW),
+        (np.zeros(8), RAW),
+        (np.zeros((0, 5)), RAW),
+    ],
+    ids=["zeros", "range", "normal", "noise", "small", "empty"],
+)
+def test_compressed_only_where_it_pays(array: np.ndarray[Any, Any], name: str) -> None:
+    """Arrays that compression does not make smaller are stored as they are."""
+    encoded = encode(array)
+    assert encoded[0] == name
+    assert len(encoded[1]) <= array.nbytes
+    np.testing.assert_array_equal(_decode(encoded, array), array)
+
+
+def _chunk(**options: Any) -> bytes:
+    plain = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.SHUFFLE], "filters_meta": [0]}
+    return bytes(blosc2.compress2(np.arange(1000.0), typesize=8, nthreads=1, **{**plain, **options}))
+
+
+def _patched(offset: int, new: bytes) -> Callable[[bytes], bytes]:
+    return lambda chunk: chunk[:offset] + new + chunk[offset + len(new) :]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        _patched(0, b"\x07"),
+        _patched(2, b"\x02"),
+        _patched(3, b"\x00"),
+        _patched(4, struct.pack("<i", 8008)),
+        _patched(4, struct.pack("<i", -1)),
+        _patched(8, struct.pack("<i", 0)),
+        _patched(8, struct.pack("<i", 8001)),
+        _patched(8, struct.pack("<i", -8)),
+        _patched(12, struct.pack("<i", 7)),
+        _patched(16, b"\x20"),
+        _patched(16, b"\x00\x01"),
+        _patched(24, b"\x05"),
+        _patched(31, b"\x40"),
+        _patched(31, b"\x08"),
+        _patched(31, b"\x20"),
+        _patched(31, b"\x01"),
+        lambda chunk: chunk[:31],
+        lambda chunk: b"",
+        lambda chunk: chunk[:-1],
+        lambda chunk: chunk + b"\x00",
+    ],
+    ids=[
+        "version",
+        "old header",
+        "typesize 0",
+        "nbytes",
+        "nbytes < 0",
+        "blocksize 0",
+        "blocksize > nbytes",
+        "blocksize < 0",
+        "cbytes",
+        "plugin filter",
+        "other filter",
+        "filter meta",
+        "uninit",
+        "lazy",
+        "nans",
+        "dictionary",
+        "31 bytes",
+        "empty",
+        "cut",
+        "longer",
+    ],
+)
+def test_chunk_headers_that_are_refused(patch: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk whose header is not what `encode` writes never reaches the decoder."""
+    monkeypatch.setattr(codec, "_decompress", lambda chunk, out: pytest.fail("it was decoded"))
+    chunk = patch(_chunk())
+    with pytest.raises(CorruptPackageError):
+        decode(BLOSC2, memoryview(chunk), "<f8", (1000,))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "dtype", "shape"),
+    [
+        (RAW, 16, "|O", (2,)),
+        (RAW, 16, "<U2", (2,)),
+        (RAW, 16, "f8,f8", (1,)),
+        (RAW, 16, "<M8[s]", (2,)),
+        (RAW, 16, "float64", (2,)),
+        (RAW, 16, "|f8,", (2,)),
+        (RAW, 16, "<f1", (2,)),
+        (RAW, 16, None, (2,)),
+        (RAW, 16, "<f8", (3,)),
+        (RAW, 16, "<f8", (-2,)),
+        (RAW, 16, "<f8", (2.0,)),
+        (RAW, 16, "<f8", (True, 2)),
+        (RAW, 0, "<f8", (0, 2**62, 2**62)),
+        (RAW, 16, "<f8", (1,) * 33 + (2,)),
+        (RAW, 16, "<f8", (2**40,)),
+        ("pickle", 16, "<f8", (2,)),
+        (None, 16, "<f8", (2,)),
+        (BLOSC2, 16, "<f8", (2,)),
+        (BLOSC2, 0, "<f8", (0,)),
+    ],
+)
+def test_descriptions_that_are_refused(name: Any, size: int, dtype: Any, shape: Any) -> None:
+    """A dtype, shape, codec or length that does not fit is refused, and no such array is made."""
+    with pytest.raises(CorruptPackageError):
+        decode(name, memoryview(bytes(size)), dtype, shape)
+
+
+@given(st.data())
+def test_a_damaged_chunk_is_refused_or_harmless(data: st.DataObject) -> None:
+    """With any bytes changed, a chunk is refused or fills an array of the size that was asked for: no crash."""
+    chunk = bytearray(_chunk())
+    for _ in range(data.draw(st.integers(1, 4))):
+        chunk[data.draw(st.integers(0, len(chunk) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        array = decode(BLOSC2, memoryview(bytes(chunk)), "<f8", (1000,))
+    except CorruptPackageError:
+        return
+    assert array.nbytes == 8000
