@@ -8,7 +8,11 @@ CATALOGUE = {
         "sin cos abs maximum minimum where clip"
     ),
     "reductions": "sum mean var max logsumexp softmax norm cumsum prod",
-    "linear": "vecdot matvec vecmat outer",
+    "linear": "vecdot matvec vecmat matmul outer linear matmul_gemm linear_gemm",
+    "contraction": "einsum",
+    "structure": "reshape transpose broadcast_to concat stack",
+    "indexing": "take gather scatter",
+    "fan_in": "sum_k mean_k prod_k",
     "geometry": "distance squared_distance",
 }
 """Family (a module of this package) to the names it defines. Adding an op is a function there and a word here."""

@@ -4,8 +4,6 @@ Derivatives are functions of the sources and y, and the VJP is the cotangent tim
 exist, the table's `subgradients` say what stands in its place.
 """
 
-# ruff: noqa: ARG001, ARG005 - a forward, a VJP, a partial takes all that its call gives, used or not
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 ``axis`` (None for all, an integer or a sequence) counts the axes of one job; ``keepdims`` leaves ones in their place.
 """
 
-# ruff: noqa: ARG001, ARG005 - a forward, a VJP, a partial takes all that its call gives, used or not
-
 from __future__ import annotations
 
 from collections.abc import Callable
