@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, insert, select
 
-from whiteboard.errors import ConflictError, CorruptPackageError, SpecError, UnknownSystemError
+from whiteboard.errors import ConflictError, CorruptPackageError, SpecError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import tables as t
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.engine import Database
@@ -111,7 +111,7 @@ class SqliteVersions(VersionStore):
             rows = _since_keyframe(connection, self._spans(connection, name, number))
             if not rows or (number is not None and rows[-1][1].number != number):
                 message = f"system {name!r} has no commit {number}"
-                raise KeyError(message)
+                raise UnknownCommitError(message)
             _check_whole(name, [row for _, row in rows])
             pages = _node_pages(connection, rows)
         columns = [each for span, row in rows for each in _opened(name, span, row, pages[span.system_id, row.number])]
@@ -127,7 +127,7 @@ class SqliteVersions(VersionStore):
             holder = next((span for span in reversed(spans) if span.after < number), None)
             if holder is None or not any(row.number == number for row in _log(connection, holder)):
                 message = f"system {origin!r} has no commit {number}"
-                raise KeyError(message)
+                raise UnknownCommitError(message)
             _create(connection, system, spans[-1].system_id, number)
 
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:

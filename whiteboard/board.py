@@ -74,9 +74,7 @@ class Board:
             durability=durability,
             readonly=readonly,
         )
-        self._pipeline = Pipeline(
-            self._stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs
-        )
+        self._pipeline = Pipeline(self._stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[tuple[System, Job], OpResult] = JobQueue()
         self._lock = threading.Lock()
@@ -210,7 +208,9 @@ class Board:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _open(self) -> None:
@@ -219,13 +219,13 @@ class Board:
             raise ClosedError(msg)
 
 
-def open(  # noqa: A001 - the contract's name
+def open(
     url: str | os.PathLike[str],
     memory_bytes: int = 256 * 2**20,
     max_bytes: int | None = None,
     persist: str = "always",
     durability: str = "normal",
-    readonly: bool = False,  # noqa: FBT001, FBT002 - the contract's
+    readonly: bool = False,
     *,
     bin_bytes: int = bins.MAX_BYTES,
     bin_jobs: int = bins.MAX_JOBS,
@@ -271,7 +271,7 @@ def _run(tickets: Sequence[Ticket[tuple[System, Job], OpResult]]) -> None:
     system = tickets[0].item[0]
     try:
         results = system.process([ticket.item[1] for ticket in tickets])
-    except Exception as error:  # noqa: BLE001 - it goes to the future
+    except Exception as error:
         if len(tickets) == 1:
             tickets[0].future.set_exception(error)
             return

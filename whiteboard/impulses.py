@@ -139,9 +139,7 @@ def ordered_sum(batches: Sequence[Impulses]) -> tuple[Ids, Sums]:
     return columns[0][starts], Sums(vector, weight, count)
 
 
-def _break_ties(
-    order: Ids, same: NDArray[np.bool_], weights: NDArray[np.float64], vectors: Array
-) -> Ids:
+def _break_ties(order: Ids, same: NDArray[np.bool_], weights: NDArray[np.float64], vectors: Array) -> Ids:
     """Order the impulses of one (node, key, slot) by their bytes: vector first, then weight."""
     order = order.copy()
     edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))

@@ -192,13 +192,14 @@ def batches(jobs: Sequence[Job]) -> list[tuple[Ids, JobBatch]]:
     return [(np.array(at, np.int64), _batch([jobs[i] for i in at], at)) for at in groups.values()]
 
 
-def _group(position: int, job: Job) -> tuple[Any, ...]:
+def _group(position: int, job: Any) -> tuple[Any, ...]:
     if not isinstance(job, Job):
         msg = f"job {position}: expected a Job, got {type(job).__name__}"
         raise ParamError(msg)
     if job.residual is not None and job.target is not None:
         msg = f"op {job.op!r}, job {_name(position, job)!r}: give residual or target, not both"
         raise ParamError(msg)
+    params: bytes | int
     try:
         params = encode(dict(job.params or {}))
     except ParamError:
@@ -217,15 +218,17 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
     def column(name: str) -> ArrayLike | None:
         if getattr(first, name) is None:
             return None
-        return np.stack([
-            real_column(getattr(job, name), f"op {job.op!r}, job {_name(i, job)!r}: {name}")
-            for i, job in zip(positions, jobs, strict=True)
-        ])
+        return np.stack(
+            [
+                real_column(getattr(job, name), f"op {job.op!r}, job {_name(i, job)!r}: {name}")
+                for i, job in zip(positions, jobs, strict=True)
+            ]
+        )
 
     return JobBatch(
         first.op,
         [tuple(job.src_ids) for job in jobs],
-        None if first.out_id is None else [job.out_id for job in jobs],
+        [job.out_id for job in jobs if job.out_id is not None] or None,
         residual=column("residual"),
         target=column("target"),
         scale=[job.scale for job in jobs],
@@ -268,7 +271,7 @@ def real_column(value: ArrayLike, where: str) -> Array:
     return np.array(array, array.dtype if array.dtype.kind == "f" else np.float64, order="C")
 
 
-def _expect(holds: bool, where: str, expected: str, got: object) -> None:  # noqa: FBT001
+def _expect(holds: bool, where: str, expected: str, got: object) -> None:
     if not holds:
         msg = f"{where}: expected shape {expected}, got {got}"
         raise ShapeError(msg)

@@ -84,7 +84,7 @@ def token(array: Array) -> bytes:
     DtypeError
         For object, string and structured dtypes.
     """
-    return tokens(np.asarray(array)[None])[0].tobytes()
+    return bytes(tokens(np.asarray(array)[None])[0])
 
 
 def tokens(values: Array) -> NDArray[np.uint8]:
@@ -126,19 +126,17 @@ def key_prefix(
     VJP of a cotangent, whose token is then the last one of the key.
     """
     return digest(
-        encode(
-            (SCHEME, name, version, fingerprint, exactness, arithmetic_class(), dict(params), gradient, fan_in)
-        )
+        encode((SCHEME, name, version, fingerprint, exactness, arithmetic_class(), dict(params), gradient, fan_in))
     )
 
 
 def keys(prefix: bytes, source_tokens: NDArray[np.uint8]) -> list[bytes]:
     """Return the keys of n jobs from their tokens, uint8 of shape (n, k, 16), in source order."""
-    n = len(source_tokens)
-    rows = np.empty((n, DIGEST_BYTES * (1 + source_tokens.shape[1])), np.uint8)
-    rows[:, :DIGEST_BYTES] = np.frombuffer(prefix, np.uint8)
-    rows[:, DIGEST_BYTES:] = source_tokens.reshape(n, -1)
-    width, data = rows.shape[1], rows.tobytes()
+    n, fan_in = source_tokens.shape[:2]
+    rows = np.empty((n, 1 + fan_in, DIGEST_BYTES), np.uint8)
+    rows[:, 0] = np.frombuffer(prefix, np.uint8)
+    rows[:, 1:] = source_tokens
+    width, data = (1 + fan_in) * DIGEST_BYTES, rows.tobytes()
     return [blake2b(data[at : at + width], digest_size=DIGEST_BYTES).digest() for at in range(0, n * width, width)]
 
 
@@ -152,11 +150,11 @@ def arithmetic_class() -> bytes:
     state = blake2b(digest_size=DIGEST_BYTES)
     with np.errstate(all="ignore"):
         for dtype in FLOATS:
-            x = np.linspace(0.03, 7.9, 257, dtype=dtype)
+            x: Array = np.linspace(0.03, 7.9, 257, dtype=dtype)
             for ufunc in (np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos, np.sqrt):
                 state.update(ufunc(x).tobytes())
             state.update(np.power(x, x[::-1]).tobytes())
-            square = np.resize(x * x, (3, 33, 65))
+            square: Array = np.resize(x, 3 * 33 * 65).reshape(3, 33, 65)
             state.update(square.sum(-1).tobytes() + square.sum(1).tobytes())
             state.update(np.einsum("...i,...i->...", square, square[::-1]).tobytes())
             state.update(np.vecdot(square, square[::-1]).tobytes())

@@ -138,9 +138,7 @@ class Nodes:
         """Return the node indices by ascending id."""
         return self._order
 
-    def add(
-        self, ids: Ids, versions: Ids, fixed: NDArray[np.bool_], attrs: dict[str, Array]
-    ) -> None:
+    def add(self, ids: Ids, versions: Ids, fixed: NDArray[np.bool_], attrs: dict[str, Array]) -> None:
         """Append n nodes; each of `attrs` is (n, …).
 
         Raises

@@ -94,7 +94,6 @@ def _pull(
     are there. What is left needs packages of its own, keyed by the cotangent.
     """
     y = evaluated.y
-    lead = (len(y),) + (1,) * (y.ndim - 1)
     alike = spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
     if alike:
         return [drive.values * grad for grad in evaluated.grads]
@@ -117,7 +116,8 @@ def _weights(nodes: Nodes, batch: JobBatch, index: Ids, out_index: Ids | None) -
         msg = f"{batch.name(0)}: weight 'inv_length' needs out_ids"
         raise ParamError(msg)
     apart = positions(nodes, index) - positions(nodes, out_index)[:, None]
-    return weights / np.sqrt(np.square(apart, dtype=np.float64).sum(-1))
+    lengths: NDArray[np.float64] = np.sqrt(np.square(apart, dtype=np.float64).sum(-1))
+    return weights / lengths
 
 
 def _impulses(
@@ -136,7 +136,7 @@ def _impulses(
     w = weights[free]
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the job's name
         vectors = pulled[free] * -w.astype(pulled.dtype).reshape(len(free), *(1,) * (pulled.ndim - 1))
-    finite = np.isfinite(vectors).reshape(len(free), -1).all(axis=1) & np.isfinite(w)
+    finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim))) & np.isfinite(w)
     if not finite.all():
         row = int(free[np.flatnonzero(~finite)[0]])
         msg = f"{batch.name(row)}, slot {slot}: the impulse on node {nodes.ids[index[row, slot]]} is not finite"

@@ -16,7 +16,7 @@ from whiteboard.types import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residual:
-    """The residuals of n jobs: `values` (n, *y_shape) in y's dtype; `constant` (n,) where all elements of one job are equal."""
+    """The residuals of n jobs: `values` (n, *y_shape) in y's dtype, `constant` (n,): all of a job's are equal."""
 
     values: Array
     constant: NDArray[np.bool_]
@@ -37,12 +37,12 @@ def residual(batch: JobBatch, y: Array) -> tuple[Residual, Measure] | None:
         Where residual or target does not fit y; the message names op, job, expected and got.
     """
     if batch.target is not None:
-        target = _column(batch, "target", batch.target, y)
+        target = _column(batch, "target", np.asarray(batch.target), y)
         values = y - target
         with np.errstate(divide="ignore", invalid="ignore"):
             stress = np.square(values / target, dtype=np.float64) if np.all(target) else None
     elif batch.residual is not None:
-        values, stress = _column(batch, "residual", batch.residual, y), None
+        values, stress = _column(batch, "residual", np.asarray(batch.residual), y), None
     else:
         return None
     return Residual(values, _constant(values)), Measure(stress, np.square(values, dtype=np.float64))

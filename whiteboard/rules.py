@@ -49,7 +49,8 @@ class StressDescent:
     def __call__(self, rows: Array, sums: Sums, /) -> Array:
         weight = np.where(sums.weight == 0, 1, sums.weight).astype(rows.dtype)
         step = sums.vector / _per_row(weight, rows)
-        return rows + rows.dtype.type(self.omega) * step
+        moved: Array = rows + rows.dtype.type(self.omega) * step
+        return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class Relax:
         scaled = step / (kind(self.atol) + kind(self.rtol) * np.abs(rows))
         square = np.ascontiguousarray(scaled * scaled).reshape(len(rows), -1)
         error = np.sqrt(square.mean(-1)) if square.shape[1] else np.zeros(len(rows), rows.dtype)
-        return rows + step / _per_row(np.maximum(kind(1), error), rows)
+        moved: Array = rows + step / _per_row(np.maximum(kind(1), error), rows)
+        return moved
 
 
 def _per_row(column: Array, rows: Array) -> Array:

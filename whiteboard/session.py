@@ -45,7 +45,9 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._xs = self._saved = None
 
     def forward(self) -> Array:
@@ -96,10 +98,11 @@ class Session:
             msg = f"op {self._spec.name!r}: vjp: expected {len(into)} gradients, got {len(given)}"
             raise ShapeError(msg)
         for slot, (grad, target) in enumerate(zip(given, into, strict=True)):
+            own: Any = grad
             if self._spec.kind == "elementwise" and grad is not None:
-                grad = _sum_back(grad, target.shape, cotangent.shape, int(self._spec.batch == "lead_axis"))
-            self._check(grad, target.shape, f"vjp, slot {slot}")
-            np.copyto(target, grad)
+                own = _sum_back(grad, target.shape, cotangent.shape, int(self._spec.batch == "lead_axis"))
+            self._check(own, target.shape, f"vjp, slot {slot}")
+            np.copyto(target, own)
 
     def _check(self, array: Any, shape: Shape, where: str) -> None:
         if not isinstance(array, np.ndarray | np.generic):

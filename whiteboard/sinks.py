@@ -49,9 +49,9 @@ class CallbackSink:
 class JsonlSink:
     """Appends each result to a file as one line of JSON; a `BatchResult` is one line a job.
 
-    Keys: job_id, out_id, hit, y, grads for a result; the fields of any other dataclass, such as a `Commit`. NaN and infinities are written as the strings ``"NaN"``, ``"Infinity"``
-    and ``"-Infinity"``, so that every line is strict JSON. Each `publish` reaches the operating system before
-    it returns.
+    Keys: job_id, out_id, hit, y, grads for a result; the fields of any other dataclass, such as a `Commit`.
+    NaN and infinities are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, so that every
+    line is strict JSON. Each `publish` reaches the operating system before it returns.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -74,7 +74,9 @@ class JsonlSink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

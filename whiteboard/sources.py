@@ -131,7 +131,8 @@ def locate(nodes: Nodes, batch: JobBatch) -> tuple[Ids, Ids, Ids]:
     Raises
     ------
     UnknownNodeError
-        For an id that the system does not have, or a node without the batch's attribute; the message names op, job and slot.
+        For an id that the system does not have, or a node without the batch's attribute; the message names op,
+        job and slot.
     """
     ids = np.asarray(batch.src_ids)
     index = nodes.index(ids)

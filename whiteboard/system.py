@@ -81,7 +81,12 @@ class System:
     """
 
     def __init__(
-        self, record: SystemRecord, kept: State | None, store: VersionStore, pipeline: Pipeline, op: Callable[[str], OpSpec]
+        self,
+        record: SystemRecord,
+        kept: State | None,
+        store: VersionStore,
+        pipeline: Pipeline,
+        op: Callable[[str], OpSpec],
     ) -> None:
         self._record, self._store, self._pipeline, self._op = record, store, pipeline, op
         self._lock = threading.RLock()
@@ -110,7 +115,7 @@ class System:
         ids: ArrayLike,
         theta: ArrayLike | None = None,
         p: ArrayLike | None = None,
-        fixed: bool | ArrayLike = False,  # noqa: FBT001, FBT002 - the contract's
+        fixed: bool | ArrayLike = False,
     ) -> None:
         """Add n nodes at version 0; they are durable with the next commit.
 
@@ -134,7 +139,11 @@ class System:
             msg = f"{where}: ids: expected shape (n,), got {column.shape}"
             raise ShapeError(msg)
         given = {"theta": theta, "p": p}
-        attrs = {name: _attribute(value, len(column), f"{where}: {name}") for name, value in given.items() if value is not None}
+        attrs = {
+            name: _attribute(value, len(column), f"{where}: {name}")
+            for name, value in given.items()
+            if value is not None
+        }
         if not attrs:
             msg = f"{where}: give theta, p or both"
             raise ShapeError(msg)
@@ -143,7 +152,9 @@ class System:
             raise ShapeError(msg)
         flags = np.asarray(fixed)
         if flags.dtype != np.bool_ or flags.shape not in ((), column.shape):
-            msg = f"{where}: fixed: expected bool of shape () or {column.shape}, got {flags.dtype} of shape {flags.shape}"
+            msg = (
+                f"{where}: fixed: expected bool of shape () or {column.shape}, got {flags.dtype} of shape {flags.shape}"
+            )
             raise ShapeError(msg)
         with self._lock:
             versions = np.zeros(len(column), np.int64)
@@ -245,13 +256,14 @@ class System:
             record = self._record_of(moved)
             try:
                 self._store.append(self._record, record, self._changed(steps), lambda: state.dump(self.nodes))
-            except BaseException:
-                if not self._landed(record):  # an interrupt may come after the store's commit
-                    for arena, rows, values in undo:
-                        arena.write(rows, values)
-                    self.nodes.versions[moved] -= 1
+            except BaseException as error:
+                # An interrupt may come after the store's own commit; what the store refuses has not landed.
+                if not isinstance(error, WhiteboardError) and self._landed(record):
+                    self._advance(record)
                     raise
-                self._advance(record)
+                for arena, rows, values in undo:
+                    arena.write(rows, values)
+                self.nodes.versions[moved] -= 1
                 raise
             return self._advance(record)
 
@@ -278,7 +290,7 @@ class System:
         if new.shape != old.shape or new.dtype != old.dtype:
             msg = f"{where}: expected {old.dtype} of shape {old.shape}, got {new.dtype} of shape {new.shape}"
             raise ShapeError(msg)
-        bad = ~np.isfinite(new).reshape(len(new), -1).all(axis=1)
+        bad = ~np.isfinite(new).all(axis=tuple(range(1, new.ndim)))
         if bad.any():
             ids = self.nodes.ids[arena.owner[rows[bad]]]
             names = ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")

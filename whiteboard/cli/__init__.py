@@ -33,7 +33,7 @@ def status(arguments: Sequence[str]) -> int:
     try:
         result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
-        click.echo(help_wanted.ctx.get_help() if help_wanted.ctx else "")
+        click.echo(help_wanted.ctx.get_help())
         return 2
     except click.ClickException as error:
         return _fail(error.format_message(), 2)

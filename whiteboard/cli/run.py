@@ -75,7 +75,7 @@ def run(
         if as_json:
             echo(fields, as_json=True)
         elif not quiet:
-            _summary(fields, outcome, plot)
+            _summary(fields, wanted.spec["measure"], outcome, plot)
         if interrupted() and not outcome.done:
             if not quiet:
                 click.echo(f"stopped at commit {outcome.commit.id}; the same command goes on from there", err=True)
@@ -105,15 +105,15 @@ def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, s
     }
 
 
-def _summary(fields: Mapping[str, Any], outcome: Outcome, plot: Path | None) -> None:
+def _summary(fields: Mapping[str, Any], measure: str, outcome: Outcome, plot: Path | None) -> None:
     answered = fields["misses"] + fields["hits_memory"] + fields["hits_disk"]
     state = "done" if outcome.done else "not done"
-    measure = list(fields)[5]
     value = "-" if outcome.measure is None else f"{outcome.measure:.10f}"
     click.echo(f"{fields['name']}: {state} at commit {fields['commit']}, {measure} {value}")
     click.echo(f"digest {fields['digest']}")
     click.echo(
-        f"{outcome.rounds} rounds in {fields['seconds']:.2f} s; of {answered:,} packages {fields['misses']:,} computed, "
+        f"{outcome.rounds} rounds in {fields['seconds']:.2f} s; "
+        f"of {answered:,} packages {fields['misses']:,} computed, "
         f"{fields['hits_memory']:,} from memory, {fields['hits_disk']:,} from disk"
     )
     if plot is not None:
@@ -167,7 +167,12 @@ def _progress(board: Board, rounds: int | None, *, quiet: bool) -> Iterator[Call
 
         yield line
     else:
-        columns = (TextColumn("round {task.completed:.0f}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (
+            TextColumn("round {task.completed:.0f}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=rounds)
 

@@ -67,10 +67,10 @@ MEASURES: Mapping[str, Callable[[Commit, int], float | None]] = {"relative_stres
 
 def measured(spec: Mapping[str, Any] | None, commit: Commit) -> tuple[str, float | None] | None:
     """Return the name and value of the measure that a system's specification names, or None."""
-    name = (spec or {}).get("measure")
-    if name not in MEASURES:
+    if spec is None or spec.get("measure") not in MEASURES:
         return None
-    return name, MEASURES[name](commit, (spec or {})["jobs"])
+    name = str(spec["measure"])
+    return name, MEASURES[name](commit, spec["jobs"])
 
 
 def settled(values: Sequence[float], rounds: int, change: float) -> bool:

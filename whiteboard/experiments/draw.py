@@ -53,7 +53,7 @@ def draw_map(
     order = np.argsort(np.abs(strain))  # the worst on top
     limit = float(np.abs(strain).max())
     lines = LineCollection(
-        list(points[edges[order]]), cmap="RdBu_r", linewidths=0.6 + 1.4 * np.abs(strain[order]) / max(limit, 1e-300)
+        list(points[edges[order]]), cmap="coolwarm", linewidths=0.6 + 1.4 * np.abs(strain[order]) / max(limit, 1e-300)
     )
     lines.set_array(100 * strain[order])
     lines.set_clim(-100 * limit, 100 * limit)
@@ -78,16 +78,24 @@ def _label(figure: Any, axes: Any, points: Array, names: list[str]) -> None:
     renderer = figure.canvas.get_renderer()
     dots = axes.transData.transform(points)
     box = axes.get_window_extent(renderer)
-    taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
+    taken: list[tuple[float, float, float, float]] = [(x - 8, y - 8, x + 8, y + 8) for x, y in dots]
     crowd = np.linalg.norm(dots[:, None] - dots[None], axis=-1)
     for i in np.argsort(np.sort(crowd, axis=1)[:, 1]):  # the most crowded choose first
         text = axes.annotate(
-            names[i], points[i], xytext=(0, 0), textcoords="offset points", fontsize=9, zorder=4,
+            names[i],
+            points[i],
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=9,
+            zorder=4,
             bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.75},
         )
         size = text.get_window_extent(renderer)
         scale = figure.dpi / 72
-        best = min(_offsets(size.width / scale, size.height / scale), key=lambda o: _cost(o, dots[i], size, scale, taken, box, i))
+        best = min(
+            _offsets(size.width / scale, size.height / scale),
+            key=lambda o: _cost(o, dots[i], size, scale, taken, box, i),
+        )
         text.set_position(best)
         x, y = dots[i] + np.array(best) * scale
         taken.append((x, y, x + size.width, y + size.height))
@@ -97,24 +105,35 @@ def _offsets(width: float, height: float) -> list[tuple[float, float]]:
     """Return the lower left corners, in points from the dot, of the places for a label, the best ones first."""
     gap = 5.0
     near = [
-        (gap, -height / 2), (-gap - width, -height / 2), (-width / 2, gap), (-width / 2, -gap - height),
-        (gap, gap / 2), (gap, -height - gap / 2), (-gap - width, gap / 2), (-gap - width, -height - gap / 2),
+        (gap, -height / 2),
+        (-gap - width, -height / 2),
+        (-width / 2, gap),
+        (-width / 2, -gap - height),
+        (gap, gap / 2),
+        (gap, -height - gap / 2),
+        (-gap - width, gap / 2),
+        (-gap - width, -height - gap / 2),
     ]
     far = [(x * 1.0 + np.sign(x) * 9, y + np.sign(y + height / 2) * 9) for x, y in near]
     return near + far
 
 
 def _cost(
-    offset: tuple[float, float], dot: Array, size: Any, scale: float,
-    taken: list[tuple[float, float, float, float]], box: Any, own: int,
+    offset: tuple[float, float],
+    dot: Array,
+    size: Any,
+    scale: float,
+    taken: list[tuple[float, float, float, float]],
+    box: Any,
+    own: int,
 ) -> float:
     """Return the pixels of overlap of a label's place with what is drawn already, or outside of the axes."""
     x, y = dot + np.array(offset) * scale
     right, top = x + size.width, y + size.height
     outside = max(0, box.x0 - x) + max(0, right - box.x1) + max(0, box.y0 - y) + max(0, top - box.y1)
     overlap = sum(
-        max(0.0, min(right, r) - max(x, l)) * max(0.0, min(top, t) - max(y, b))
-        for number, (l, b, r, t) in enumerate(taken)
+        max(0.0, min(right, x1) - max(x, x0)) * max(0.0, min(top, y1) - max(y, y0))
+        for number, (x0, y0, x1, y1) in enumerate(taken)
         if number != own
     )
     return float(1000 * outside + overlap)

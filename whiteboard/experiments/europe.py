@@ -49,7 +49,8 @@ def classical_scaling(edges: NDArray[np.int64], lengths: Array, n: int) -> Array
     values, vectors = np.linalg.eigh(-0.5 * centring @ squared @ centring)
     points = vectors[:, [-1, -2]] * np.sqrt(values[[-1, -2]])
     largest = points[np.abs(points).argmax(axis=0), [0, 1]]
-    return points * np.sign(largest)  # an eigenvector's sign is the library's whim
+    signed: Array = points * np.sign(largest)  # an eigenvector's sign is the library's whim
+    return signed
 
 
 def europe(seed: int | None = None) -> Experiment:
@@ -91,7 +92,8 @@ def north_up(points: Array, names: list[str]) -> Array:
     degrees[:, 0] *= np.cos(np.radians(degrees[:, 1].mean()))
     here = points[at] - points[at].mean(axis=0)
     left, _, right = np.linalg.svd(here.T @ (degrees - degrees.mean(axis=0)))
-    return (points - points.mean(axis=0)) @ (left @ right)
+    turned: Array = (points - points.mean(axis=0)) @ (left @ right)
+    return turned
 
 
 def plot(system: System, path: Path) -> None:

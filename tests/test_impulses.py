@@ -1,0 +1,116 @@
+"""Impulses: the same bits for one multiset, however it arrived."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whiteboard.impulses import Impulses, Inbox, Measure, fsum, ordered_sum
+
+RNG = np.random.default_rng(7)
+
+
+def impulses(m: int, rng: np.random.Generator, *, shape: tuple[int, ...] = (3,), keys: int = 1000) -> Impulses:
+    """Return m random impulses of very different sizes onto few nodes, some of them with equal key and slot."""
+    vectors = rng.normal(size=(m, *shape)) * 10.0 ** rng.integers(-8, 8, size=(m,) + (1,) * len(shape))
+    raw = np.zeros((m, 16), np.uint8)
+    raw[:, :2] = rng.integers(0, keys, size=m, dtype=np.uint16)[:, None].view(np.uint8)
+    return Impulses(0, rng.integers(0, 4, m), raw, rng.integers(0, 2, m), rng.uniform(0.1, 2, m), vectors)
+
+
+def part(whole: Impulses, rows: Any) -> Impulses:
+    """Return some of the impulses."""
+    return Impulses(
+        whole.arena, whole.rows[rows], whole.keys[rows], whole.slots[rows], whole.weights[rows], whole.vectors[rows]
+    )
+
+
+def bits(inbox: Inbox) -> list[Any]:
+    """Return everything that an inbox sums up to, as bytes."""
+    return [
+        (arena, rows.tolist(), sums.vector.tobytes(), sums.weight.tobytes(), sums.count.tolist())
+        for arena, (rows, sums) in inbox.sums().items()
+    ]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 1000]), st.data())
+def test_any_order_and_any_split_give_the_same_bits(m: int, seed: int, keys: int, data: st.DataObject) -> None:
+    """A permutation of the impulses, pushed in any pieces, sums to the same bits."""
+    whole = impulses(m, np.random.default_rng(seed), keys=keys)
+    order = np.array(data.draw(st.permutations(range(m))))
+    cuts = sorted(data.draw(st.lists(st.integers(0, m), max_size=5)))
+    one, other = Inbox(), Inbox()
+    one.push([whole])
+    for rows in np.split(order, cuts):
+        other.push([part(whole, rows)])
+    assert bits(one) == bits(other)
+
+
+def test_threads_push_the_same_bits() -> None:
+    """Eight threads that push pieces at once give the bits of one push."""
+    whole = impulses(4000, RNG)
+    one, other = Inbox(), Inbox()
+    one.push([whole])
+
+    def push(first: int) -> None:
+        for row in range(first, 4000, 8):
+            other.push([part(whole, [row])])
+
+    threads = [threading.Thread(target=push, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert bits(one) == bits(other)
+    assert len(other) == 4000
+
+
+def test_sums_are_right_and_by_arena() -> None:
+    """Each node's sum is that of its impulses, in each arena apart, for scalars and matrices too."""
+    for shape in ((), (2, 2)):
+        whole = impulses(50, RNG, shape=shape)
+        rows, sums = ordered_sum([whole])
+        assert rows.tolist() == sorted(set(whole.rows.tolist()))
+        for i, row in enumerate(rows):
+            mine = whole.rows == row
+            np.testing.assert_allclose(sums.vector[i], whole.vectors[mine].sum(0), rtol=1e-9, atol=1e-3)
+            assert sums.weight[i] == pytest.approx(whole.weights[mine].sum())
+            assert sums.count[i] == mine.sum()
+
+
+def test_a_repeated_impulse_counts_twice() -> None:
+    """Impulses are a multiset: the same one pushed twice is summed twice."""
+    one = part(impulses(5, RNG), [0])
+    inbox = Inbox()
+    inbox.push([one, one])
+    (_, sums) = inbox.sums()[0]
+    assert sums.vector.tobytes() == (one.vectors + one.vectors).tobytes()
+    inbox.clear()
+    assert (len(inbox), inbox.sums(), inbox.stress(), inbox.residual_norm()) == (0, {}, None, None)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=30), st.randoms())
+def test_fsum_knows_no_order(values: list[float], random: Any) -> None:
+    """The sum of measures is exactly rounded: the same for any order and split."""
+    shuffled = values.copy()
+    random.shuffle(shuffled)
+    half = len(values) // 2
+    assert fsum([np.array(values)]) == fsum([np.array(shuffled[:half]), np.array(shuffled[half:])])
+
+
+def test_measures_without_a_number_stay_without() -> None:
+    """Stress is None where a target was zero; what overflows or is undefined is said to be so."""
+    inbox = Inbox()
+    inbox.push([], [Measure(np.array([1.0, 3.0]), np.array([4.0, 5.0]))])
+    assert (inbox.stress(), inbox.residual_norm()) == (4.0, 3.0)
+    inbox.push([], [Measure(None, np.array([7.0]))])
+    assert (inbox.stress(), inbox.residual_norm()) == (None, 4.0)
+    assert fsum([np.array([1e308, 1e308])]) == math.inf
+    assert math.isnan(fsum([np.array([math.nan, 1.0])]))

@@ -1,0 +1,133 @@
+"""Sessions: one forward, one backward, and every mistake of an op named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError, WhiteboardError
+from whiteboard.ops.spec import OpSpec
+from whiteboard.session import Session
+
+
+def broadcast(op: str, shapes: tuple[tuple[int, ...], ...], params: Any) -> tuple[int, ...]:
+    """Return the broadcast shape."""
+    return np.broadcast_shapes(*shapes)
+
+
+def product(xs: Any, out: Any) -> Any:
+    """Multiply two sources."""
+    return np.multiply(xs[0], xs[1], out=out), xs
+
+
+def product_vjp(saved: Any, cotangent: Any, need: Any) -> Any:
+    """Return the plain formula: the session sums back what was broadcast."""
+    return cotangent * saved[1], cotangent * saved[0]
+
+
+MUL = OpSpec("times", 2, "elementwise", product, product_vjp, broadcast)
+LOOP = OpSpec("times_loop", 2, "elementwise", product, product_vjp, broadcast, batch="loop")
+
+
+def both(spec: OpSpec, *xs: np.ndarray) -> list[np.ndarray]:
+    """Return y and the gradients of one session."""
+    with Session(spec, {}, xs) as session:
+        return [session.forward(), *session.backward()]
+
+
+def test_a_second_forward_or_backward_raises() -> None:
+    """A session takes one forward and one backward; a second of either is an error that names the op."""
+    with Session(MUL, {}, [np.ones((2, 3)), np.ones((2, 3))]) as session:
+        session.forward()
+        with pytest.raises(SecondBackwardError, match="times"):
+            session.forward()
+        session.backward()
+        with pytest.raises(SecondBackwardError, match="exactly one backward"):
+            session.backward()
+
+
+def test_a_session_is_wiped_at_its_end() -> None:
+    """After the block nothing can be asked of a session, also when the block failed."""
+    session = Session(MUL, {}, [np.ones((1, 1))] * 2)
+
+    def fails() -> None:
+        with session:
+            session.forward()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    with pytest.raises(ClosedError, match="wiped"):
+        session.backward()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 40), st.sampled_from([((3,), (2, 3)), ((), (4,)), ((2, 1), (1, 5)), ((0,), (2, 0)), ((1,), (7,))])
+)
+def test_broadcast_gradients_sum_back_with_the_bits_of_a_lone_job(n: int, shapes: Any) -> None:
+    """A gradient has its source's shape, the right value, and the same bits alone, in a bin, and in a loop op."""
+    rng = np.random.default_rng(n)
+    xs = [rng.normal(size=(n, *shape)) for shape in shapes]
+    whole = both(MUL, *xs)
+    looped = both(LOOP, *xs)
+    for i in range(n):
+        alone = both(MUL, *(x[i : i + 1].copy() for x in xs))
+        for batched, single, loop in zip(whole, alone, looped, strict=True):
+            assert batched[i].tobytes() == single[0].tobytes() == loop[i].tobytes()
+    full = np.broadcast_shapes(*shapes)
+    for slot, other in ((0, 1), (1, 0)):
+        ones = np.broadcast_to(xs[other][0], full)
+        axes = tuple(range(len(full) - len(shapes[slot])))
+        expected = ones.sum(axes)
+        kept = tuple(i for i, size in enumerate(shapes[slot]) if size == 1 and expected.shape[i] != 1)
+        np.testing.assert_allclose(whole[1 + slot][0], expected.sum(kept, keepdims=True), rtol=1e-12)
+
+
+def test_what_leaves_is_owned() -> None:
+    """Results share no memory with the sources or with each other, even where the VJP returns its inputs."""
+    spec = OpSpec("same", 1, "elementwise", lambda xs, out: (xs[0], None), lambda s, c, n: (c,), broadcast)
+    x = np.ones((2, 3))
+    y, grad = both(spec, x)
+    assert y.tolist() == x.tolist()
+    assert not any(np.shares_memory(a, b) for a, b in ((x, y), (x, grad), (y, grad)))
+    assert y.flags.writeable
+
+
+def test_sources_cannot_be_written() -> None:
+    """An op that writes into its inputs fails loudly."""
+
+    def writes(xs: Any, out: Any) -> Any:
+        xs[0][:] = 0
+        return xs[0], None
+
+    with pytest.raises(ValueError, match="read-only"):
+        both(OpSpec("writes", 1, "elementwise", writes, product_vjp, broadcast), np.ones((1, 1)))
+
+
+WRONG: dict[str, tuple[Any, Any, type[WhiteboardError], str]] = {
+    "y shape": (lambda xs, out: (np.ones(5), None), None, ShapeError, r"forward: expected shape \(2, 3\), got \(5,\)"),
+    "y dtype": (lambda xs, out: (np.ones((2, 3), "f4"), None), None, DtypeError, "expected dtype float64, got float32"),
+    "y none": (lambda xs, out: (None, None), None, ShapeError, "forward: expected an array, got NoneType"),
+    "grad count": (None, lambda s, c, n: (c, c), ShapeError, "vjp: expected 1 gradients, got 2"),
+    "grad shape": (None, lambda s, c, n: (np.ones((2, 4)),), ShapeError, "vjp, slot 0"),
+    "grad dtype": (None, lambda s, c, n: (c.astype("f4"),), DtypeError, "vjp, slot 0: expected dtype float64"),
+    "grad none": (None, lambda s, c, n: (None,), ShapeError, "vjp, slot 0: expected an array, got NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
+def test_an_op_that_returns_the_wrong_thing_is_named(case: tuple[Any, Any, type[WhiteboardError], str]) -> None:
+    """A wrong shape, dtype or number from forward or VJP names op, place, expected and got."""
+    forward, vjp, error, says = case
+    spec = OpSpec(
+        "wrong", 1, "general", forward or (lambda xs, out: (xs[0], None)), vjp or (lambda s, c, n: (c,)),
+        lambda op, shapes, params: shapes[0],
+    )  # fmt: skip
+    with pytest.raises(error, match=says) as caught:
+        both(spec, np.ones((2, 3)))
+    assert "op 'wrong'" in str(caught.value)

@@ -1,0 +1,361 @@
+"""Systems: impulses in, versions out, the same bits whatever the way, and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import whiteboard as wb
+from whiteboard.errors import (
+    ConflictError,
+    DtypeError,
+    DuplicateNodeError,
+    NonFiniteError,
+    ParamError,
+    ShapeError,
+    SpecError,
+    UnknownCommitError,
+    UnknownNodeError,
+    UnknownOpError,
+    WhiteboardError,
+)
+
+N = 9
+
+
+@pytest.fixture
+def board() -> Iterator[wb.Board]:
+    """Return a board in memory."""
+    with wb.open(":memory:") as opened:
+        yield opened
+
+
+def filled(board: wb.Board, name: str = "s", seed: int = 0) -> wb.System:
+    """Return a new system of N nodes with theta (3,) and p (2,); the last node is fixed."""
+    rng = np.random.default_rng(seed)
+    system = board.system(name)
+    system.add_nodes(range(N), theta=rng.normal(size=(N, 3)), p=rng.normal(size=(N, 2)), fixed=np.arange(N) == N - 1)
+    return system
+
+
+def edges(seed: int = 1, m: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Return random edges and lengths."""
+    rng = np.random.default_rng(seed)
+    pairs = np.array([rng.choice(N, 2, replace=False) for _ in range(m)])
+    return pairs, rng.uniform(0.5, 2, m)
+
+
+def test_versions_count_the_commits_that_change_bytes(board: wb.Board) -> None:
+    """A node's version goes up by one at each commit that changes it, and only then."""
+    system = filled(board)
+    assert system.head is None
+    first = system.commit()
+    assert (first.id, first.parent, first.changed, first.stress) == (0, None, N, None)
+    system.process([wb.Job("distance", (0, 1), target=3.0, attr="p")])
+    second = system.commit(wb.rules.StressDescent(0.5))
+    assert (second.id, second.parent, second.changed) == (1, 0, 2)
+    assert [system.nodes[i].version for i in range(N)] == [1, 1] + [0] * (N - 2)
+    assert system.commit().changed == 0
+    assert [commit.id for commit in system.history()] == [0, 1, 2]
+
+
+def test_impulses_are_minus_scale_times_the_pulled_residual(board: wb.Board) -> None:
+    """A rule gets −scale · Jᵀ · residual for each source, for each kind of op and residual."""
+    seen: dict[str, Any] = {}
+
+    def spy(rows: np.ndarray, sums: Any) -> np.ndarray:
+        seen["sums"] = sums
+        return rows
+
+    system = filled(board)
+    a, b = (np.asarray(system.nodes[i].theta) for i in (0, 1))
+    r = np.array([0.5, -1.0, 2.0])
+    cases = [
+        (wb.Job("mul", (0, 1), residual=r, scale=2.0), -2 * r * b, -2 * r * a),
+        (wb.Job("mul", (0, 1), residual=3.0), -3 * b, -3 * a),
+        (wb.Job("mul", (0, 1), target=r), -(a * b - r) * b, -(a * b - r) * a),
+        (wb.Job("vecdot", (0, 1), target=0.25), -(a @ b - 0.25) * b, -(a @ b - 0.25) * a),
+        (wb.Job("tanh", (0,), residual=r, scale=0.1), -0.1 * r * (1 - np.tanh(a) ** 2), None),
+    ]
+    for job, on_a, on_b in cases:
+        system.process([job])
+        system.commit(spy)
+        got = seen["sums"]
+        np.testing.assert_allclose(got.vector[0], on_a, rtol=1e-12)
+        if on_b is not None:
+            np.testing.assert_allclose(got.vector[1], on_b, rtol=1e-12)
+        assert got.weight.tolist() == [job.scale] * len(got.weight)
+
+
+def test_a_general_op_pulls_a_residual_that_is_not_constant(board: wb.Board) -> None:
+    """A matvec with a residual vector gives Jᵀ · residual, cached under a key with the cotangent."""
+    seen: list[np.ndarray] = []
+
+    def spy(rows: np.ndarray, sums: Any) -> np.ndarray:
+        seen.append(sums.vector)
+        return rows
+
+    rng = np.random.default_rng(0)
+    matrix, x, r = rng.normal(size=(1, 2, 3)), rng.normal(size=(1, 3)), np.array([0.5, -2.0])
+    system = board.system("s")
+    system.add_nodes([0], theta=matrix)
+    system.add_nodes([1], theta=x)
+    for hits in (0, 2):
+        seen.clear()
+        before = board.stats()["hits_memory"]
+        (result,) = system.process([wb.Job("matvec", (0, 1), residual=r)])
+        assert board.stats()["hits_memory"] - before == hits
+        np.testing.assert_allclose(result.y, matrix[0] @ x[0])
+        np.testing.assert_allclose(result.grads[1], matrix[0].sum(0))
+        system.commit(spy)
+        np.testing.assert_allclose(seen[0][0], -np.outer(r, x[0]))
+        np.testing.assert_allclose(seen[1][0], -matrix[0].T @ r)
+
+
+def test_weight_inv_length_divides_by_the_distance_to_the_out_node(board: wb.Board) -> None:
+    """The weight of an impulse is scale / ‖p_src − p_out‖, slot by slot."""
+    seen: list[Any] = []
+
+    def spy(rows: np.ndarray, sums: Any) -> np.ndarray:
+        seen.append(sums)
+        return rows
+
+    system = filled(board)
+    p = [np.asarray(system.nodes[i].p) for i in range(3)]
+    system.process([wb.Job("mul", (0, 1), 2, residual=1.0, scale=2.0, weight="inv_length")])
+    system.commit(spy)
+    assert seen[0].weight == pytest.approx([2 / np.linalg.norm(p[i] - p[2]) for i in (0, 1)])
+
+
+def test_fixed_nodes_take_no_impulses(board: wb.Board) -> None:
+    """A fixed node is read by jobs and never moved."""
+    system = filled(board)
+    system.process([wb.Job("distance", (0, N - 1), target=9.0, attr="p")])
+    system.impulse(N - 1, 0, "mul", np.ones(3))
+    system.commit(wb.rules.StressDescent(0.5))
+    assert (system.nodes[0].version, system.nodes[N - 1].version) == (1, 0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.permutations(range(40)), st.lists(st.integers(0, 40), max_size=4), st.sampled_from([1, 3, 1024]), st.booleans()
+)
+def test_one_digest_for_any_order_split_bin_and_tier(
+    order: list[int], cuts: list[int], bin_jobs: int, memory: bool
+) -> None:
+    """Order and split of the jobs, bin size, memory tier, and batch or list leave the digest as it is."""
+    pairs, lengths = edges()
+    scale = 1 / lengths**2
+    with wb.open(":memory:") as plain:
+        reference = filled(plain)
+        for _ in range(3):
+            reference.process(wb.JobBatch("distance", pairs, target=lengths, scale=scale, attr="p"))
+            reference.commit(wb.rules.StressDescent(0.9))
+    with wb.open(":memory:", memory_bytes=10**6 if memory else 0, bin_jobs=bin_jobs) as board:
+        system = filled(board)
+        for _ in range(3):
+            for rows in np.split(np.array(order), sorted(cuts)):
+                system.process(
+                    [wb.Job("distance", pairs[i], target=lengths[i], scale=scale[i], attr="p") for i in rows]
+                )
+            commit = system.commit(wb.rules.StressDescent(0.9))
+        assert reference.head == commit
+        assert system.digest() == commit.digest
+
+
+@pytest.mark.parametrize("where", ["store.db", ":memory:"])
+def test_history_and_past_states_are_kept(where: str, tmp_path: Path) -> None:
+    """Every commit can be read again, with its digest, and an unknown one is named."""
+    pairs, lengths = edges()
+    with wb.open(where if where == ":memory:" else tmp_path / where) as board:
+        system = filled(board)
+        commits = [system.commit()]
+        for _ in range(5):
+            system.process(wb.JobBatch("distance", pairs[:7], target=lengths[:7], attr="p"))
+            commits.append(system.commit(wb.rules.StressDescent(0.4)))
+        assert system.history() == commits
+        for commit in commits:
+            past = system.at(commit.id)
+            assert (past.digest(), past.commit) == (commit.digest, commit)
+        with pytest.raises(UnknownCommitError, match="99"):
+            system.at(99)
+
+
+def test_a_system_resumes_at_its_last_commit(tmp_path: Path) -> None:
+    """Closed and opened again, a system has its nodes, versions, digest and history; what was not committed is gone."""
+    path = tmp_path / "store.db"
+    with wb.open(path) as board:
+        system = filled(board)
+        system.process([wb.Job("distance", (0, 1), target=3.0, attr="p")])
+        commit = system.commit(wb.rules.StressDescent(0.5))
+        kept = [system.nodes[i] for i in range(N)]
+        system.add_nodes([100], theta=np.ones((1, 3)))
+    with wb.open(path) as board:
+        system = board.system("s")
+        assert (system.head, system.digest(), list(system.nodes)) == (commit, commit.digest, list(range(N)))
+        for before in kept:
+            now = system.nodes[before.id]
+            assert (now.version, now.fixed) == (before.version, before.fixed)
+            assert np.asarray(now.theta).tobytes() == np.asarray(before.theta).tobytes()
+            assert np.asarray(now.p).tobytes() == np.asarray(before.p).tobytes()
+
+
+def test_a_system_is_written_with_its_first_commit(tmp_path: Path) -> None:
+    """A system that was opened and never committed leaves nothing behind."""
+    with wb.open(tmp_path / "store.db") as board:
+        filled(board)
+        assert board.systems() == []
+        assert board.system("s").history() == []
+
+
+def test_a_rule_that_fails_changes_nothing(board: wb.Board) -> None:
+    """A rule with a non-finite, misshapen or failing result leaves state, impulses and history as they were."""
+    system = filled(board)
+    system.commit()
+    before = system.digest()
+    system.process([wb.Job("distance", (0, 1), target=3.0, attr="p")])
+    cases: list[tuple[Any, type[Exception], str]] = [
+        (lambda rows, sums: rows * np.nan, NonFiniteError, "the new p of node 0, 1 is not finite"),
+        (lambda rows, sums: rows[:1], ShapeError, r"expected float64 of shape \(2, 2\), got float64 of shape \(1, 2\)"),
+        (lambda rows, sums: rows.astype("f4"), ShapeError, "got float32"),
+        (lambda rows, sums: 1 / 0, ZeroDivisionError, "division"),
+        (lambda rows, sums: rows.sort() or rows, ValueError, "read-only"),
+        (None, ParamError, "2 impulses wait, so a rule is needed"),
+    ]
+    for rule, error, says in cases:
+        with pytest.raises(error, match=says):
+            system.commit(rule)
+        assert (system.digest(), len(system.history())) == (before, 1)
+    assert system.commit(wb.rules.StressDescent(0.5)).changed == 2
+
+
+REFUSED: dict[str, tuple[wb.Job, type[WhiteboardError], str]] = {
+    "op": (wb.Job("nope", (0, 1)), UnknownOpError, "nope"),
+    "node": (wb.Job("mul", (0, 77), job_id="j"), UnknownNodeError, "op 'mul', job 'j', slot 1: no node 77"),
+    "out": (wb.Job("mul", (0, 1), 77, job_id="j"), UnknownNodeError, "job 'j', out_id: no node 77"),
+    "attr": (wb.Job("mul", (0, 50), attr="p", job_id="j"), UnknownNodeError, "slot 1: node 50 has no 'p'"),
+    "arity": (wb.Job("mul", (0,), job_id="j"), ShapeError, "job 'j'.*expected 2 sources, got 1"),
+    "shape": (wb.Job("mul", (0, 50), job_id="j"), ShapeError, "op 'mul', job 'j'"),
+    "dtype": (
+        wb.Job("mul", (0, 51), job_id="j"),
+        DtypeError,
+        "slot 1: expected dtype float64 as in slot 0, got float32",
+    ),
+    "param": (wb.Job("mul", (0, 1), params={"axis": 0}, job_id="j"), ParamError, "job 'j'.*'axis'"),
+    "residual": (wb.Job("mul", (0, 1), residual=[1.0, 2.0], job_id="j"), ShapeError, "job 'j': residual: expected"),
+    "nan": (
+        wb.Job("mul", (0, 1), residual=np.nan, job_id="j"),
+        NonFiniteError,
+        "job 'j', slot 0.*node 0 is not finite",
+    ),
+    "weight": (wb.Job("mul", (0, 1), residual=1.0, weight="inv_length", job_id="j"), ParamError, "needs out_ids"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_a_bad_job_is_named_and_leaves_no_impulse(
+    board: wb.Board, case: tuple[wb.Job, type[WhiteboardError], str]
+) -> None:
+    """The error of a bad job names op, job and slot, and the good jobs of its call leave no impulse either."""
+    job, error, says = case
+    system = filled(board)
+    system.add_nodes([50], theta=np.ones((1, 2)))
+    system.add_nodes([51], theta=np.ones((1, 3), np.float32))
+    with pytest.raises(error, match=says):
+        system.process([wb.Job("mul", (0, 1), residual=1.0), job])
+    assert system.commit().changed == N + 2
+
+
+BAD_NODES: dict[str, tuple[dict[str, Any], type[WhiteboardError], str]] = {
+    "twice": ({"ids": [20, 20], "theta": np.ones((2, 1))}, DuplicateNodeError, "20 is given twice"),
+    "exists": ({"ids": [20, 3], "theta": np.ones((2, 1))}, DuplicateNodeError, "3 exists already"),
+    "nothing": ({"ids": [20]}, ShapeError, "give theta, p or both"),
+    "rows": ({"ids": [20], "theta": np.ones((2, 1))}, ShapeError, r"theta: expected shape \(1, …\), got \(2, 1\)"),
+    "flat p": ({"ids": [20], "p": np.ones(1)}, ShapeError, r"p: expected shape \(1, d\), got \(1,\)"),
+    "object": ({"ids": [20], "theta": [None]}, DtypeError, "theta: object? ?.*dtype object is refused"),
+    "complex": ({"ids": [20], "theta": [1j]}, DtypeError, "theta: complex dtype complex128 is refused"),
+    "integer": ({"ids": [20], "theta": [1]}, DtypeError, "theta: integer dtype int64 is refused"),
+    "ids": ({"ids": [2.5], "theta": [1.0]}, DtypeError, "ids: expected integer ids"),
+    "fixed": ({"ids": [20], "theta": [1.0], "fixed": [1]}, ShapeError, "fixed: expected bool"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NODES.values(), ids=BAD_NODES)
+def test_bad_nodes_are_refused_whole(board: wb.Board, case: tuple[dict[str, Any], type[WhiteboardError], str]) -> None:
+    """Nodes with a bad id, shape or dtype are refused by name, and none of the call is added."""
+    fields, error, says = case
+    system = filled(board)
+    with pytest.raises(error, match=says):
+        system.add_nodes(**fields)
+    assert list(system.nodes) == list(range(N))
+
+
+def test_direct_impulses_are_checked(board: wb.Board) -> None:
+    """An impulse of wrong shape or dtype, onto an unknown node, or with a NaN is refused by name."""
+    system = filled(board)
+    cases: list[tuple[int, Any, type[Exception], str]] = [
+        (77, np.ones(3), UnknownNodeError, "impulse on node 77 from 1: no such node"),
+        (0, np.ones(2), ShapeError, r"expected shape \(3,\), got \(2,\)"),
+        (0, [1j] * 3, DtypeError, "complex128"),
+        (0, [np.nan] * 3, NonFiniteError, "node 0 from 1.*not finite"),
+    ]
+    for node, vector, error, says in cases:
+        with pytest.raises(error, match=says):
+            system.impulse(node, 1, "mul", vector)
+    system.impulse(0, 1, "mul", np.ones(3))
+    system.impulse(0, 2, "mul", np.ones(3))
+    before = np.asarray(system.nodes[0].theta)
+    system.commit(lambda rows, sums: rows + sums.vector)
+    assert np.asarray(system.nodes[0].theta).tolist() == (before + 2).tolist()
+
+
+def test_a_name_with_another_specification_is_refused(tmp_path: Path) -> None:
+    """Opening a system with another specification says what differs, before and after its first commit."""
+    with wb.open(tmp_path / "store.db") as board:
+        board.system("s", {"seed": 1, "rule": "a"}).commit()
+        with pytest.raises(SpecError, match="seed is 1, asked for 2"):
+            board.system("s", {"seed": 2, "rule": "a"})
+    with wb.open(tmp_path / "store.db") as board:
+        with pytest.raises(SpecError, match="rule is 'a', asked for 'absent'"):
+            board.system("s", {"seed": 1})
+        assert board.system("s", {"seed": 1, "rule": "a"}) is board.system("s")
+
+
+def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    """A commit onto a head that another board moved on is refused; after it the state is what it was."""
+    path = tmp_path / "store.db"
+    with wb.open(path) as one, wb.open(path) as two:
+        first = filled(one)
+        first.commit()
+        second = two.system("s")
+        for system in (first, second):
+            system.process([wb.Job("distance", (0, 1), target=3.0, attr="p")])
+        kept = second.digest()
+        first.commit(wb.rules.StressDescent(0.5))
+        with pytest.raises(ConflictError, match="'s'"):
+            second.commit(wb.rules.StressDescent(0.5))
+        assert second.digest() == kept
+        assert len(two.system("s").history()) == 2
+
+
+def test_results_reach_the_sink_in_order(board: wb.Board) -> None:
+    """Hits and misses of mixed ops come back and are published in the order of the jobs."""
+    system = filled(board)
+    jobs = [wb.Job("mul", (0, 1)), wb.Job("tanh", (2,)), wb.Job("mul", (2, 3), 5, job_id="x"), wb.Job("mul", (0, 1))]
+    sink = wb.ListSink()
+    results = system.process(jobs, sink)
+    assert sink.results == results
+    assert [(r.job_id, r.out_id, r.hit) for r in results] == [
+        (0, None, "miss"), (1, None, "miss"), ("x", 5, "miss"), (3, None, "memory"),
+    ]  # fmt: skip
+    batch = system.process(wb.JobBatch("mul", [[0, 1], [2, 3]]), sink)
+    assert sink.results[-1] is batch
+    assert batch.hit.tolist() == [1, 1]
+    assert batch.y.tobytes() == np.stack([results[0].y, results[2].y]).tobytes()
+    assert system.process([]) == []
