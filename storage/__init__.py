@@ -6,18 +6,19 @@ import atexit
 import sqlite3
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from whiteboard.errors import ParamError, StoreError
 from whiteboard.storage import schema
+from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import PackageStore, VersionStore
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import Location, StoreUrl, locate
 from whiteboard.storage.memory import MemoryTier
-from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.packages import SqlitePackages, WriteBehind
 from whiteboard.storage.versions import SqliteVersions
 
 __all__ = ["BACKENDS", "Options", "Stores", "open_store"]
@@ -59,7 +60,15 @@ class Stores:
         For `whiteboard.storage.maintenance`.
     """
 
-    def __init__(self, packages: PackageStore, versions: VersionStore, database: Database, options: Options) -> None:
+    def __init__(
+        self,
+        packages: PackageStore,
+        versions: VersionStore,
+        database: Database,
+        options: Options,
+        admission: Admission | None = None,
+    ) -> None:
+        self._admission = admission
         self.packages = packages
         self.versions = versions
         self.database = database
@@ -89,6 +98,7 @@ class Stores:
             "memory_bytes": self.options.memory_bytes,
             "max_bytes": self.options.max_bytes,
             "systems": len(self.versions.systems()),
+            "admission": [] if self._admission is None else self._admission.info(),
             **self.packages.stats(),
         }
 
@@ -169,9 +179,14 @@ def _open_sqlite(location: Location, options: Options) -> Stores:
     except BaseException:
         database.close()
         raise
-    packages = SqlitePackages(database)
+    admission = Admission() if options.persist == "auto" else None
+    bounds = WriteBehind()
+    if options.max_bytes is not None:
+        # A flush has to find room for itself inside the bound.
+        bounds = replace(bounds, nbytes=min(bounds.nbytes, max(options.max_bytes // 4, 1)))
+    packages = SqlitePackages(database, bounds, admission=admission, max_bytes=options.max_bytes)
     tier = MemoryTier(packages, options.memory_bytes, keep=options.persist != "never" and not options.readonly)
-    return Stores(tier, SqliteVersions(database, packages), database, options)
+    return Stores(tier, SqliteVersions(database, packages), database, options, admission)
 
 
 BACKENDS: Final[Mapping[str, Callable[[Location, Options], Stores]]] = {"sqlite": _open_sqlite}

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
 from whiteboard.storage.fork import watch
 from whiteboard.storage.index import PageIndex, footprint
-from whiteboard.storage.packages import check_page
-from whiteboard.storage.pages import PAGE_BYTES, owned, take
+from whiteboard.storage.pages import PAGE_BYTES, check_page, owned, take
 
 
 class MemoryTier(PackageStore):

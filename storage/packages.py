@@ -7,25 +7,24 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
-from whiteboard.errors import CorruptPackageError, DtypeError, ReadOnlyError, ShapeError, StoreError
+from whiteboard.errors import CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
+from whiteboard.storage.eviction import evict, live_bytes
 from whiteboard.storage.fork import watch
 from whiteboard.storage.index import PageIndex
-from whiteboard.storage.pages import Blob, decode_page, encode_page, fits, merged, owned, take
+from whiteboard.storage.pages import Blob, check_page, decode_page, encode_page, fits, merged, owned, take
+from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, select_index, select_pages
 
-LIST: Final = 900
-"""Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
-
-_PAGES_A_READ = 64
+# Evicting to a little less than the bound makes room for several flushes at a time.
+_EVICT_TO = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,10 @@ class Counters:
     corrupt: int = 0
     oversized: int = 0
     dropped: int = 0
+    refused: int = 0
+    evicted_pages: int = 0
+    evicted_packages: int = 0
+    evicted_bytes: int = 0
 
 
 class SqlitePackages(PackageStore):
@@ -55,17 +58,31 @@ class SqlitePackages(PackageStore):
     ----------
     database : Database
     bounds : WriteBehind
+    admission : Admission, optional
+        Decides which packages go to disk; without it all do.
+    max_bytes : int, optional
+        Bound on the file, kept by evicting before a flush.
     hash_bits : int
         Bits of a key that the index holds; tests shorten it to force collisions.
     """
 
     fork_rank = 1
 
-    def __init__(self, database: Database, bounds: WriteBehind | None = None, *, hash_bits: int = 63) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bounds: WriteBehind | None = None,
+        *,
+        admission: Admission | None = None,
+        max_bytes: int | None = None,
+        hash_bits: int = HASH_BITS,
+    ) -> None:
         self.database = database
         self.bounds = bounds or WriteBehind()
+        self.admission = admission
+        self.max_bytes = max_bytes
         self.counters = Counters()
-        self._shift = np.uint64(64 - hash_bits)
+        self._bits = hash_bits
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
         self._pending = PageIndex()
@@ -101,7 +118,8 @@ class SqlitePackages(PackageStore):
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: _Gathering) -> None:
         wanted = np.frombuffer(b"".join([keys[i] for i in missing.tolist()]), np.uint8).reshape(-1, 16)
-        hashes = self._hashes(wanted)
+        hashes = hashes_of(wanted, self._bits)
+        started = time.perf_counter_ns()
         with self.database.read() as connection:
             index = select_index(connection, np.unique(hashes))
             if not len(index):
@@ -109,14 +127,19 @@ class SqlitePackages(PackageStore):
             at = np.searchsorted(index[:, 0], hashes).clip(max=len(index) - 1)
             there = np.flatnonzero(index[at, 0] == hashes)
             page_of, slot_of = index[at[there], 1], index[at[there], 2]
-            blobs = _select_pages(connection, np.unique(page_of).tolist())
+            blobs = select_pages(connection, np.unique(page_of).tolist())
+        read_ns = (time.perf_counter_ns() - started) / len(there)
         for page_id in np.unique(page_of).tolist():
             mine = page_of == page_id
+            started = time.perf_counter_ns()
             page = self._decoded(page_id, blobs.pop(page_id, None))
             if page is None:
                 continue
             rows, slots = there[mine], slot_of[mine]
             right = self._right(page, slots, wanted[rows], hashes[rows])
+            if self.admission is not None:
+                decode_ns = (time.perf_counter_ns() - started) / len(rows)
+                self.admission.loaded(page, read_ns + decode_ns)
             if right.any():
                 found.add(page, missing[rows[right]], slots[right], DISK)
                 with self._lock:
@@ -142,16 +165,12 @@ class SqlitePackages(PackageStore):
         stored = page.keys[np.where(inside, slots, 0)] if page.n else np.zeros_like(wanted)
         right: NDArray[np.bool_] = inside & (stored == wanted).all(axis=1)
         if not right.all():
-            collided = inside & ~right & (self._hashes(stored) == hashes)
+            collided = inside & ~right & (hashes_of(stored, self._bits) == hashes)
             wrong = ~right & ~collided
             with self._lock:
                 self._broken_hashes.update(hashes[wrong].tolist())
             self._count(collisions=int(collided.sum()), corrupt=int(wrong.sum()))
         return right
-
-    def _hashes(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
-        return (words >> self._shift).astype(np.int64)
 
     # -- writing
 
@@ -165,6 +184,9 @@ class SqlitePackages(PackageStore):
             self._count(oversized=page.n)
             message = f"a package of op {page.op!r} is larger than SQLite can hold; such packages are not stored"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
+            return
+        if self.admission is not None and not self.admission.admits(page):
+            self._count(refused=page.n)
             return
         with self._lock:
             if self._pending.nbytes > 2 * self.bounds.nbytes:
@@ -204,6 +226,7 @@ class SqlitePackages(PackageStore):
                 used, touched = self._used.copy(), self._touched.copy()
                 broken = Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
             batch = self._encoded(pages, broken, used, touched)
+            self._make_room(sum(row.nbytes for row in batch.rows))
             yield batch
             with self._lock:
                 for number in numbers:
@@ -212,6 +235,7 @@ class SqlitePackages(PackageStore):
                 self._touched -= touched
                 self._broken_pages -= broken.pages
                 self._broken_hashes -= broken.hashes
+            self._measure_loads(pages)
 
     def close(self) -> None:
         if self._closed:
@@ -230,17 +254,13 @@ class SqlitePackages(PackageStore):
             (packages,) = connection.exec_driver_sql("SELECT count(*) FROM package").one()
             (pages,) = connection.exec_driver_sql("SELECT count(*) FROM page").one()
         with self._lock:
-            counters = self.counters
             return {
-                "puts": counters.puts,
+                **asdict(self.counters),
                 "packages": packages + len(self._pending),
                 "pages": pages + len(self._pending.pages),
                 "bytes_memory": self._pending.nbytes,
+                "bytes_pending": self._pending.nbytes,
                 "bytes_disk": self.database.bytes_on_disk(),
-                "collisions": counters.collisions,
-                "corrupt": counters.corrupt,
-                "oversized": counters.oversized,
-                "dropped": counters.dropped,
             }
 
     def before_fork(self) -> None:
@@ -259,9 +279,9 @@ class SqlitePackages(PackageStore):
 
     def _encoded(self, pages: list[Page], broken: Broken, used: Counter[int], touched: Counter[bytes]) -> Batch:
         """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
-        rows: list[tuple[Page, NDArray[np.int64], Blob]] = []
+        rows: list[PageRow] = []
         if pages:
-            hashes = [self._hashes(page.keys) for page in pages]
+            hashes = [hashes_of(page.keys, self._bits) for page in pages]
             with self.database.read() as connection:
                 index = select_index(connection, np.unique(np.concatenate(hashes)))
             good = [h for h, page_id, _ in index.tolist() if page_id not in broken.pages and h not in broken.hashes]
@@ -270,14 +290,35 @@ class SqlitePackages(PackageStore):
                 page if (new := ~np.isin(mine, stored)).all() else take(page, np.flatnonzero(new))
                 for page, mine in zip(pages, hashes, strict=True)
             ]
-            rows = [(page, self._hashes(page.keys), encode_page(page)) for page in merged(fresh) if page.n]
+            rows = [
+                PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys, self._bits), encode_page(page))
+                for page in merged(fresh)
+            ]
         uses = Counter(used)
         if touched:
-            at = dict(zip(self._hashes(_as_keys(touched)).tolist(), touched.values(), strict=True))
+            keys = np.frombuffer(b"".join(touched), np.uint8).reshape(-1, 16)
+            counts = dict(zip(hashes_of(keys, self._bits).tolist(), touched.values(), strict=True))
             with self.database.read() as connection:
-                for hashed, page_id, _ in select_index(connection, np.sort(np.array(list(at), np.int64))).tolist():
-                    uses[page_id] += at[hashed]
+                for hashed, page_id, _ in select_index(connection, np.array(list(counts), np.int64)).tolist():
+                    uses[page_id] += counts[hashed]
         return Batch(rows, broken, uses)
+
+    def _make_room(self, nbytes: int) -> None:
+        """Evict before the file would grow beyond its bound."""
+        if self.max_bytes is None or live_bytes(self.database) + nbytes <= self.max_bytes:
+            return
+        evicted = evict(self.database, max(0, int(_EVICT_TO * self.max_bytes) - nbytes))
+        self._count(evicted_pages=evicted.pages, evicted_packages=evicted.packages, evicted_bytes=evicted.nbytes)
+
+    def _measure_loads(self, pages: Sequence[Page]) -> None:
+        """Load one page of each kind that was never loaded, so that its cost is known."""
+        if self.admission is None:
+            return
+        for page in pages:
+            if page.n and self.admission.needs_load(page):
+                keys = [row.tobytes() for row in page.keys]
+                with suppress(StoreError):
+                    self._find_on_disk(keys, np.arange(page.n), _Gathering(page.n))
 
     def _flush_when_due(self) -> None:
         """Flush for a caller who did not ask for it: a failure is told once and tried again later."""
@@ -301,60 +342,6 @@ class SqlitePackages(PackageStore):
                 setattr(self.counters, name, getattr(self.counters, name) + count)
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Pages and hashes that were found damaged: what is put for them again replaces them."""
-
-    pages: frozenset[int]
-    hashes: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Encoded pages, ready for the transaction of whoever writes them."""
-
-    rows: list[tuple[Page, NDArray[np.int64], Blob]]
-    broken: Broken
-    uses: Counter[int]
-
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.uses)
-
-    def write(self, connection: Connection) -> None:
-        """Insert the pages, then all their index rows in the order of the index, then the access counts."""
-        now = int(time.time())
-        ids = [_insert_page(connection, page, blob) for page, _, blob in self.rows]
-        if ids:
-            hashes = np.concatenate([mine for _, mine, _ in self.rows])
-            page_of = np.repeat(ids, [len(mine) for _, mine, _ in self.rows])
-            slots = np.concatenate([np.arange(len(mine)) for _, mine, _ in self.rows])
-            # Neighbours in the index are written together, whatever order the keys came in.
-            order = np.argsort(hashes)
-            rows = list(zip(*(column[order].tolist() for column in (hashes, page_of, slots)), strict=True))
-            self._drop_broken(connection, hashes)
-            connection.exec_driver_sql("INSERT OR IGNORE INTO package VALUES (?, ?, ?)", rows)
-        uses = [(page_id, now, count) for page_id, count in self.uses.items()] + [(page_id, now, 0) for page_id in ids]
-        if uses:
-            connection.exec_driver_sql(_UPSERT_ACCESS, uses)
-
-    def _drop_broken(self, connection: Connection, hashes: NDArray[np.int64]) -> None:
-        if self.broken.pages or self.broken.hashes:
-            dead = [
-                (hashed, page_id)
-                for hashed, page_id, _ in select_index(connection, np.unique(hashes)).tolist()
-                if page_id in self.broken.pages or hashed in self.broken.hashes
-            ]
-            if dead:
-                connection.exec_driver_sql("DELETE FROM package WHERE hash = ? AND page_id = ?", dead)
-
-
-_UPSERT_ACCESS = (
-    "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
-    "last_use = max(last_use, excluded.last_use), hits = hits + excluded.hits"
-)
-_INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
-
-
 class _Gathering:
     """A `Found` in the making."""
 
@@ -372,56 +359,3 @@ class _Gathering:
 
     def done(self) -> Found:
         return Found(self._pages, self._page, self._slot, self._tier)
-
-
-def check_page(page: Page) -> None:
-    """Raise `ShapeError` or `DtypeError` where a page is not what a store takes."""
-    if page.keys.dtype != np.uint8 or page.keys.shape != (page.n, 16):
-        message = f"page of op {page.op!r}: expected keys of dtype uint8 and shape (n, 16), got {page.keys.shape}"
-        raise ShapeError(message)
-    for name, array in page.arrays.items():
-        if array.dtype.kind not in "biufc":
-            message = f"page of op {page.op!r}, array {name!r}: dtype {array.dtype} cannot be stored"
-            raise DtypeError(message)
-        if not array.ndim or len(array) != page.n:
-            message = f"page of op {page.op!r}, array {name!r}: expected {page.n} rows, got shape {array.shape}"
-            raise ShapeError(message)
-
-
-def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index rows (hash, page_id, slot) of the given hashes, by ascending hash."""
-    found: list[tuple[int, int, int]] = []
-    wanted = hashes.tolist()
-    # The driver's cursor gives plain tuples: a row object for each of 10,000 keys would be half the cost.
-    cursor = driver_cursor(connection)
-    for start in range(0, len(wanted), LIST):
-        part = wanted[start : start + LIST]
-        marks = ",".join("?" * len(part))
-        found += cursor.execute(f"SELECT hash, page_id, slot FROM package WHERE hash IN ({marks})", part).fetchall()
-    rows = np.array(found, np.int64).reshape(-1, 3)
-    return rows[np.argsort(rows[:, 0])]
-
-
-def driver_cursor(connection: Connection) -> Any:
-    """A cursor of the driver, inside the connection's transaction."""
-    return connection.connection.cursor()
-
-
-def _select_pages(connection: Connection, ids: list[int]) -> dict[int, Blob]:
-    blobs: dict[int, Blob] = {}
-    cursor = driver_cursor(connection)
-    for start in range(0, len(ids), _PAGES_A_READ):
-        part = ids[start : start + _PAGES_A_READ]
-        marks = ",".join("?" * len(part))
-        sql = f"SELECT id, header, digest, data FROM page WHERE id IN ({marks})"
-        blobs.update((row[0], Blob(*row[1:])) for row in cursor.execute(sql, part))
-    return blobs
-
-
-def _insert_page(connection: Connection, page: Page, blob: Blob) -> int:
-    values = (page.op, page.n, len(blob.header) + len(blob.data), page.cost_ns, blob.header, blob.digest, blob.data)
-    return int(connection.exec_driver_sql(_INSERT_PAGE, values).lastrowid)
-
-
-def _as_keys(keys: Any) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError
+from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.storage.base import Page
 from whiteboard.storage.codec import MAX_BYTES, decode, encode
 
@@ -52,8 +52,10 @@ def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Blob:
     return Blob(header, digest_of(header, data), data)
 
 
-def unpack(blob: Blob, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays of a blob, once it has passed the gate; arrays named in `skip` are left out.
+def unpack(
+    blob: Blob, *, skip: Collection[str] = (), only: Collection[str] | None = None
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Header and arrays of a blob, once it has passed the gate; arrays named in `skip`, or not in `only`, are left out.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def unpack(blob: Blob, skip: Collection[str] = ()) -> tuple[dict[str, Any], dict
         raise CorruptPackageError(message)
     try:
         meta = json.loads(blob.header)
-        arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), skip)
+        arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), skip, only)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         message = f"the header cannot be read: {error!r}"
         raise CorruptPackageError(message) from error
@@ -86,6 +88,20 @@ def digest_of(header: bytes, data: bytes) -> bytes:
     digest.update(header)
     digest.update(data)
     return digest.digest()
+
+
+def check_page(page: Page) -> None:
+    """Raise `ShapeError` or `DtypeError` where a page is not what a store takes."""
+    if page.keys.dtype != np.uint8 or page.keys.shape != (page.n, 16):
+        message = f"page of op {page.op!r}: expected keys of dtype uint8 and shape (n, 16), got {page.keys.shape}"
+        raise ShapeError(message)
+    for name, array in page.arrays.items():
+        if array.dtype.kind not in "biufc":
+            message = f"page of op {page.op!r}, array {name!r}: dtype {array.dtype} cannot be stored"
+            raise DtypeError(message)
+        if not array.ndim or len(array) != page.n:
+            message = f"page of op {page.op!r}, array {name!r}: expected {page.n} rows, got shape {array.shape}"
+            raise ShapeError(message)
 
 
 def encode_page(page: Page) -> Blob:
@@ -195,14 +211,16 @@ def _own(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _decode_all(entries: Any, data: memoryview, skip: Collection[str]) -> dict[str, NDArray[Any]]:
+def _decode_all(
+    entries: Any, data: memoryview, skip: Collection[str], only: Collection[str] | None
+) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     total = 0
     for name, dtype, shape, codec, offset, length in entries:
         if type(name) is not str or name in arrays:
             message = f"array name {name!r} is no name, or there twice"
             raise CorruptPackageError(message)
-        if name in skip:
+        if name in skip or (only is not None and name not in only):
             continue
         if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
             message = f"array {name!r} lies outside of the data"

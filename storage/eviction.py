@@ -1,0 +1,85 @@
+"""Which pages go when a store must be smaller: those used longest ago, in steps that others can write between."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from whiteboard.storage.engine import Database
+from whiteboard.storage.rows import delete_pages
+
+STEP_PAGES: Final = 16
+"""Pages deleted in one transaction: some 5,000 index rows, which hold the write lock for tens of milliseconds."""
+
+_VACUUM_PAGES = 2048
+_INDEX_ROW_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What an eviction took, or would take."""
+
+    pages: int = 0
+    packages: int = 0
+    nbytes: int = 0
+
+
+def live_bytes(database: Database) -> int:
+    """Bytes of the file that hold something."""
+    used = int(database.pragma("page_count")) - int(database.pragma("freelist_count"))
+    return used * int(database.pragma("page_size"))
+
+
+def evict(
+    database: Database, max_bytes: int | None, *, older_than: float | None = None, dry_run: bool = False
+) -> Evicted:
+    """Delete the pages used longest ago until the file holds at most `max_bytes`; node versions are never touched.
+
+    Parameters
+    ----------
+    database : Database
+    max_bytes : int, optional
+        Where to stop; without it only `older_than` decides.
+    older_than : float, optional
+        Seconds: pages that were used since are kept, whatever `max_bytes` says.
+    dry_run : bool
+        Only count.
+    """
+    excess = live_bytes(database) - max_bytes if max_bytes is not None else None
+    if excess is not None and excess <= 0:
+        return Evicted()
+    # NULL: a page without a count was never used.
+    sql = (
+        "SELECT page.id, page.n, page.nbytes FROM page LEFT JOIN page_access ON page_access.page_id = page.id "
+        "WHERE coalesce(last_use, 0) <= ? ORDER BY coalesce(last_use, 0), page.id"
+    )
+    horizon = 2**62 if older_than is None else int(time.time() - older_than)
+    victims: list[int] = []
+    packages = nbytes = 0
+    with database.read() as connection:
+        for page_id, n, size in connection.exec_driver_sql(sql, (horizon,)):
+            if excess is not None and nbytes >= excess:
+                break
+            victims.append(page_id)
+            packages += n
+            nbytes += size + n * _INDEX_ROW_BYTES
+    if dry_run:
+        return Evicted(len(victims), packages, nbytes)
+    before, packages = live_bytes(database), 0
+    for start in range(0, len(victims), STEP_PAGES):
+        with database.write() as connection:
+            packages += delete_pages(connection, victims[start : start + STEP_PAGES])
+    return Evicted(len(victims), packages, max(0, before - live_bytes(database)))
+
+
+def give_back(database: Database) -> None:
+    """Return free pages to the file system, in steps, and cut the log to nothing."""
+    free = int(database.pragma("freelist_count"))
+    while free > 0:
+        database.vacuum(_VACUUM_PAGES)
+        left = int(database.pragma("freelist_count"))
+        if left >= free:
+            break
+        free = left
+    database.checkpoint()

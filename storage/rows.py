@@ -1,0 +1,172 @@
+"""The rows of packages in SQL: index rows by hash, pages by id, and the counts that eviction goes by."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.storage.pages import Blob, unpack
+
+LIST: Final = 900
+"""Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
+
+HASH_BITS: Final = 63
+"""Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
+
+_INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_UPSERT_ACCESS = (
+    "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
+    "last_use = max(last_use, excluded.last_use), hits = hits + excluded.hits"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRow:
+    """A page ready to be inserted."""
+
+    op: str
+    n: int
+    cost_ns: int
+    hashes: NDArray[np.int64]
+    blob: Blob
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the page's row."""
+        return len(self.blob.header) + len(self.blob.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Pages and hashes that were found damaged: what is put for them again replaces them."""
+
+    pages: frozenset[int]
+    hashes: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Encoded pages, ready for the transaction of whoever writes them."""
+
+    rows: list[PageRow]
+    broken: Broken
+    uses: Counter[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.uses)
+
+    def write(self, connection: Connection) -> None:
+        """Write pages, index rows and access counts."""
+        if self.rows and (self.broken.pages or self.broken.hashes):
+            index = select_index(connection, np.unique(np.concatenate([row.hashes for row in self.rows])))
+            delete_index(
+                connection,
+                (
+                    (hashed, page_id)
+                    for hashed, page_id, _ in index.tolist()
+                    if page_id in self.broken.pages or hashed in self.broken.hashes
+                ),
+            )
+        insert_pages(connection, self.rows)
+        count_uses(connection, self.uses)
+
+
+def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:
+    """The first `bits` bits of each row of an (n, 16) array of keys."""
+    words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
+    return (words >> np.uint64(64 - bits)).astype(np.int64)
+
+
+def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index rows (hash, page_id, slot) of the given hashes, by ascending hash: shape (m, 3)."""
+    found = _select(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
+    rows = np.array(found, np.int64).reshape(-1, 3)
+    return rows[np.argsort(rows[:, 0])]
+
+
+def select_pages(connection: Connection, ids: Sequence[int]) -> dict[int, Blob]:
+    """The pages of the given ids; one that is not there is left out."""
+    rows = _select(connection, "SELECT id, header, digest, data FROM page WHERE id IN", ids)
+    return {row[0]: Blob(*row[1:]) for row in rows}
+
+
+def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
+    """Insert pages, then all their index rows; hashes that have a row keep it."""
+    if not pages:
+        return
+    ids = [
+        int(
+            connection.exec_driver_sql(
+                _INSERT_PAGE,
+                (page.op, page.n, page.nbytes, page.cost_ns, page.blob.header, page.blob.digest, page.blob.data),
+            ).lastrowid
+        )
+        for page in pages
+    ]
+    hashes = np.concatenate([page.hashes for page in pages])
+    page_of = np.repeat(ids, [page.n for page in pages])
+    slots = np.concatenate([np.arange(page.n) for page in pages])
+    # In the order of the index, neighbours in it are written together, whatever order the keys came in.
+    order = np.argsort(hashes)
+    rows = list(zip(*(column[order].tolist() for column in (hashes, page_of, slots)), strict=True))
+    connection.exec_driver_sql("INSERT OR IGNORE INTO package VALUES (?, ?, ?)", rows)
+    count_uses(connection, dict.fromkeys(ids, 0))
+
+
+def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
+    """Add to the counts by which eviction goes."""
+    if uses:
+        now = int(time.time())
+        connection.exec_driver_sql(_UPSERT_ACCESS, [(page_id, now, count) for page_id, count in uses.items()])
+
+
+def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> None:
+    """Delete index rows, given as (hash, page_id)."""
+    if rows := list(rows):
+        connection.exec_driver_sql("DELETE FROM package WHERE hash = ? AND page_id = ?", rows)
+
+
+def delete_pages(connection: Connection, ids: Sequence[int]) -> int:
+    """Delete pages with their index rows and access counts; returns the number of index rows."""
+    rows: list[tuple[int, int]] = []
+    unreadable: list[int] = []
+    for page_id, blob in select_pages(connection, ids).items():
+        try:
+            _, arrays = unpack(blob, only=("keys",))
+            rows += [(hashed, page_id) for hashed in hashes_of(arrays["keys"]).tolist()]
+        except (CorruptPackageError, KeyError, ValueError, IndexError):
+            unreadable.append(page_id)
+    before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
+    delete_index(connection, rows)
+    # What a damaged page held is written nowhere but in the index, which has to be searched for it.
+    for start in range(0, len(unreadable), LIST):
+        part = unreadable[start : start + LIST]
+        connection.exec_driver_sql(f"DELETE FROM package WHERE page_id IN ({_marks(part)})", tuple(part))
+    deleted = connection.exec_driver_sql("SELECT total_changes()").scalar_one() - before
+    each = [(page_id,) for page_id in ids]
+    if each:
+        connection.exec_driver_sql("DELETE FROM page WHERE id = ?", each)
+        connection.exec_driver_sql("DELETE FROM page_access WHERE page_id = ?", each)
+    return int(deleted)
+
+
+def _select(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:
+    # The driver's cursor gives plain tuples: a row object for each of 10,000 keys would be half the cost.
+    cursor = connection.connection.cursor()
+    rows: list[Any] = []
+    for start in range(0, len(values), LIST):
+        part = values[start : start + LIST]
+        rows += cursor.execute(f"{sql} ({_marks(part)})", part).fetchall()
+    return rows
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
