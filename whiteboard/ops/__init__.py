@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from whiteboard.ops.registry import describe, get, names
 from whiteboard.ops.spec import REQUIRED, Example, OpSpec
+from whiteboard.ops.user import op
 
-__all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "names"]
+__all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "names", "op"]
 
 
 def check(name: str, examples: Sequence[Example] | None = None) -> None:

@@ -32,11 +32,14 @@ class Entry:
         Functions and constants.
     own : str
         Package that the fingerprint walks into, wherever it is installed.
+    forget : callable, optional
+        Called when the code has changed, for what was learned by running it.
     """
 
     spec: OpSpec
     code: Code
     own: str
+    forget: Callable[[], None] | None = None
     seen: Fingerprint | None = None
 
     def current(self) -> OpSpec:
@@ -49,6 +52,8 @@ class Entry:
             spec = self.spec
             rules = (spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity)
             self.seen = fingerprint((*self.code, rules), own=self.own)
+            if self.forget:
+                self.forget()
             self.spec = replace(spec, fingerprint=self.seen.digest, opaque=self.seen.opaque)
         return self.spec
 
@@ -106,15 +111,8 @@ def builtin(
     exactness: Exactness = "exact",
     subgradients: str = "",
     doc: str = "",
-    code: Code | None = None,
 ) -> Callable[[F], F]:
-    """Return a decorator that enters a built-in op by its forward; the fields are those of `OpSpec`.
-
-    Parameters
-    ----------
-    code : tuple, optional
-        What the fingerprint covers, where it is not the forward and the VJP themselves.
-    """
+    """Return a decorator that enters a built-in op by its forward; the fields are those of `OpSpec`."""
 
     def enter(forward: F) -> F:
         if name not in FAMILY or name in _entries:
@@ -134,13 +132,15 @@ def builtin(
             doc=doc or (forward.__doc__ or "").strip(),
             examples=examples,
         )
-        _entries[name] = Entry(spec, code or (forward, vjp), OWN)
+        _entries[name] = Entry(spec, (forward, vjp), OWN)
         return forward
 
     return enter
 
 
-def register(spec: OpSpec, code: Code, *, own: str, replace: bool = False) -> None:
+def register(
+    spec: OpSpec, code: Code, *, own: str, replace: bool = False, forget: Callable[[], None] | None = None
+) -> None:
     """Enter a user's op.
 
     Parameters
@@ -152,6 +152,8 @@ def register(spec: OpSpec, code: Code, *, own: str, replace: bool = False) -> No
         The user's package.
     replace : bool
         Put it in the place of another op of the name.
+    forget : callable, optional
+        See `Entry`.
 
     Raises
     ------
@@ -159,7 +161,7 @@ def register(spec: OpSpec, code: Code, *, own: str, replace: bool = False) -> No
         If the name is taken by a built-in op, or by an op of other code or another version. The same code again
         is no error: a module that is imported again, a notebook cell that is run again.
     """
-    entry = Entry(spec, code, own)
+    entry = Entry(spec, code, own, forget)
     with _lock:
         if spec.name in FAMILY or spec.name in ALIASES:
             msg = f"op {spec.name!r} is built in: give yours another name"
