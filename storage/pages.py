@@ -142,7 +142,8 @@ def merged(pages: Iterable[Page]) -> Iterator[Page]:
     """Pages of equal op and array signature joined, and cut where they are too large."""
     groups: dict[Any, list[Page]] = defaultdict(list)
     for page in pages:
-        groups[_signature(page)].append(page)
+        if page.n:
+            groups[_signature(page)].append(page)
     for group in groups.values():
         yield from _regrouped(group)
 

@@ -7,40 +7,38 @@ history takes at most half as much again as the changes alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from whiteboard.errors import ConflictError, CorruptPackageError, SpecError, UnknownCommitError, UnknownSystemError
+from whiteboard.errors import ConflictError, SpecError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import tables as t
+from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.engine import Database
+from whiteboard.storage.history import (
+    SYSTEMS,
+    check_whole,
+    commit_of,
+    log_of,
+    node_pages,
+    opened,
+    record_of,
+    seal,
+    since_keyframe,
+    spans_of,
+)
 from whiteboard.storage.packages import SqlitePackages
-from whiteboard.storage.pages import Blob, pack, unpack
+from whiteboard.storage.pages import Blob, pack
 
 KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
 
-_SEALED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
 _PART_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """The commits that a history takes from one system: numbers above `after`, up to `upto`."""
-
-    system_id: int
-    uuid: str
-    after: int
-    upto: int | None
 
 
 @dataclass(slots=True)
@@ -63,13 +61,13 @@ class SqliteVersions(VersionStore):
 
     def systems(self) -> list[SystemRecord]:
         with self.database.read() as connection:
-            rows = connection.execute(_SYSTEMS.order_by(t.system.c.name)).all()
-        return [_record(row) for row in rows]
+            rows = connection.execute(SYSTEMS.order_by(t.system.c.name)).all()
+        return [record_of(row) for row in rows]
 
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:
-            row = connection.execute(_SYSTEMS.where(t.system.c.name == name)).one_or_none()
-        return None if row is None else _record(row)
+            row = connection.execute(SYSTEMS.where(t.system.c.name == name)).one_or_none()
+        return None if row is None else record_of(row)
 
     def append(
         self,
@@ -103,19 +101,19 @@ class SqliteVersions(VersionStore):
 
     def commits(self, name: str) -> list[CommitRecord]:
         with self.database.read() as connection:
-            rows = [row for span in self._spans(connection, name, None) for row in _log(connection, span)]
-        return [_commit(row) for row in rows]
+            rows = [row for span in spans_of(connection, name, None) for row in log_of(connection, span)]
+        return [commit_of(row) for row in rows]
 
     def state(self, name: str, number: int | None = None) -> State:
         with self.database.read() as connection:
-            rows = _since_keyframe(connection, self._spans(connection, name, number))
+            rows = since_keyframe(connection, spans_of(connection, name, number))
             if not rows or (number is not None and rows[-1][1].number != number):
                 message = f"system {name!r} has no commit {number}"
                 raise UnknownCommitError(message)
-            _check_whole(name, [row for _, row in rows])
-            pages = _node_pages(connection, rows)
-        columns = [each for span, row in rows for each in _opened(name, span, row, pages[span.system_id, row.number])]
-        return State(_commit(rows[-1][1]), _latest(columns))
+            check_whole(name, [row for _, row in rows])
+            pages = node_pages(connection, rows)
+        columns = [each for span, row in rows for each in opened(name, span, row, pages[span.system_id, row.number])]
+        return State(commit_of(rows[-1][1]), latest(columns))
 
     def fork(self, system: SystemRecord) -> None:
         if system.origin is None:
@@ -123,16 +121,16 @@ class SqliteVersions(VersionStore):
             raise ValueError(message)
         origin, number = system.origin
         with self.database.write(durable=True) as connection:
-            spans = self._spans(connection, origin, number)
+            spans = spans_of(connection, origin, number)
             holder = next((span for span in reversed(spans) if span.after < number), None)
-            if holder is None or not any(row.number == number for row in _log(connection, holder)):
+            if holder is None or not any(row.number == number for row in log_of(connection, holder)):
                 message = f"system {origin!r} has no commit {number}"
                 raise UnknownCommitError(message)
             _create(connection, system, spans[-1].system_id, number)
 
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
         """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
-        row = connection.execute(_SYSTEMS.where(t.system.c.name == system.name)).one_or_none()
+        row = connection.execute(SYSTEMS.where(t.system.c.name == system.name)).one_or_none()
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"
@@ -160,47 +158,14 @@ class SqliteVersions(VersionStore):
             return known
         with self.database.read() as connection:
             try:
-                rows = _since_keyframe(connection, self._spans(connection, system.name, commit.parent))
+                rows = since_keyframe(connection, spans_of(connection, system.name, commit.parent))
             except UnknownSystemError:
                 rows = []
         keyframe_rows = rows[0][1].rows if rows else 0
         return _Progress(commit.parent, keyframe_rows, sum(row.rows for _, row in rows[1:]), len(rows[1:]))
 
-    def _spans(self, connection: Connection, name: str, number: int | None) -> list[_Span]:
-        """The systems that a history runs through, the oldest first, each with its part of the numbers."""
-        row = connection.execute(_SYSTEMS.where(t.system.c.name == name)).one_or_none()
-        if row is None:
-            message = f"the store {self.database.location} holds no system {name!r}"
-            raise UnknownSystemError(message)
-        spans: list[_Span] = []
-        upto = number
-        while True:
-            after = -1 if row.origin_number is None else row.origin_number
-            spans.append(_Span(row.id, row.uuid, after, upto))
-            if row.origin_id is None:
-                return spans[::-1]
-            upto = after if upto is None else min(upto, after)
-            row = connection.execute(_SYSTEMS.where(t.system.c.id == row.origin_id)).one()
-
 
 _INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
-_SELECT_NODE_PAGES = (
-    "SELECT number, header, digest, data FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
-    "ORDER BY number, part"
-)
-_ORIGIN = t.system.alias("origin")
-_SYSTEMS = select(t.system, _ORIGIN.c.name.label("origin_name")).select_from(
-    t.system.outerjoin(_ORIGIN, t.system.c.origin_id == _ORIGIN.c.id)
-)
-
-
-def _record(row: Row[Any]) -> SystemRecord:
-    origin = None if row.origin_name is None else (row.origin_name, row.origin_number)
-    return SystemRecord(row.name, row.uuid, None if row.spec is None else json.loads(row.spec), origin)
-
-
-def _commit(row: Row[Any]) -> CommitRecord:
-    return CommitRecord(row.number, row.parent, row.changed, row.stress, row.residual_norm, row.digest)
 
 
 def _create(connection: Connection, system: SystemRecord, origin_id: int | None, origin_number: int | None) -> int:
@@ -251,16 +216,11 @@ def _log_row(
         "rows": rows,
         "keyframe": int(keyframe),
     }
-    return {**values, "system_id": system_id, "seal": _seal(system.uuid, values, [blob.digest for blob in blobs])}
+    return {**values, "system_id": system_id, "seal": seal(system.uuid, values, [blob.digest for blob in blobs])}
 
 
 def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _seal(uuid: str, values: dict[str, Any], digests: Iterable[bytes]) -> bytes:
-    text = json.dumps([uuid, values], sort_keys=True).encode()
-    return hashlib.blake2b(b"".join([len(text).to_bytes(8, "little"), text, *digests]), digest_size=16).digest()
 
 
 def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[Blob]:
@@ -277,114 +237,3 @@ def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[
                     "values": column.values[part],
                 },
             )
-
-
-def _log(connection: Connection, span: _Span) -> Sequence[Row[Any]]:
-    log = t.commit_log
-    query = select(log).where(log.c.system_id == span.system_id, log.c.number > span.after)
-    if span.upto is not None:
-        query = query.where(log.c.number <= span.upto)
-    return connection.execute(query.order_by(log.c.number)).all()
-
-
-def _since_keyframe(connection: Connection, spans: Sequence[_Span]) -> list[tuple[_Span, Row[Any]]]:
-    """Commits from the last keyframe on, oldest first."""
-    log = t.commit_log
-    found: list[tuple[_Span, Row[Any]]] = []
-    for span in reversed(spans):
-        upto = 2**62 if span.upto is None else span.upto
-        inside = (log.c.system_id == span.system_id, log.c.number > span.after, log.c.number <= upto)
-        last = connection.execute(select(func.max(log.c.number)).where(*inside, log.c.keyframe == 1)).scalar()
-        query = select(log).where(*inside, log.c.number >= (span.after if last is None else last))
-        found[:0] = [(span, row) for row in connection.execute(query.order_by(log.c.number))]
-        if last is not None:
-            break
-    return found
-
-
-def _check_whole(name: str, rows: Sequence[Row[Any]]) -> None:
-    """Raise where a commit is missing between a keyframe and the last commit."""
-    numbers = [row.number for row in rows]
-    if not rows[0].keyframe or numbers != list(range(numbers[0], numbers[-1] + 1)):
-        message = f"system {name!r}: commits are missing between {numbers[0]} and {numbers[-1]}"
-        raise CorruptPackageError(message)
-
-
-def _node_pages(connection: Connection, rows: Sequence[tuple[_Span, Row[Any]]]) -> dict[tuple[int, int], list[Blob]]:
-    """The node pages of commits, by system and number: one query a system."""
-    ranges: dict[int, tuple[int, int]] = {}
-    for span, row in rows:
-        ranges[span.system_id] = (ranges.get(span.system_id, (row.number,))[0], row.number)
-    pages: dict[tuple[int, int], list[Blob]] = defaultdict(list)
-    for system_id, (low, high) in ranges.items():
-        for number, *blob in connection.exec_driver_sql(_SELECT_NODE_PAGES, (system_id, low, high)):
-            pages[system_id, number].append(Blob(*blob))
-    return pages
-
-
-def _opened(name: str, span: _Span, row: Row[Any], blobs: Sequence[Blob]) -> list[NodeColumns]:
-    """The node rows of one commit, once its seal and every digest fit."""
-    values = {name: getattr(row, name) for name in _SEALED}
-    if _seal(span.uuid, values, [blob.digest for blob in blobs]) != row.seal:
-        message = f"system {name!r}, commit {row.number}: its row or its pages are not those that were written"
-        raise CorruptPackageError(message)
-    try:
-        return [_columns(blob) for blob in blobs]
-    except (CorruptPackageError, KeyError, TypeError) as error:
-        message = f"system {name!r}, commit {row.number} is damaged: {error}"
-        raise CorruptPackageError(message) from error
-
-
-def _columns(blob: Blob) -> NodeColumns:
-    meta, arrays = unpack(blob)
-    return NodeColumns(meta["attr"], arrays["ids"], arrays["versions"], arrays["fixed"], arrays["values"])
-
-
-def _latest(columns: Sequence[NodeColumns]) -> list[NodeColumns]:
-    """The last row of each (attribute, node): arenas by attribute, shape and dtype, their rows by ascending id."""
-    arenas: dict[tuple[Any, ...], list[tuple[int, NodeColumns]]] = {}
-    for order, column in enumerate(columns):
-        key = (column.attr, column.values.shape[1:], column.values.dtype.str)
-        arenas.setdefault(key, []).append((order, column))
-    last = _last_places(columns)
-    made = []
-    for (attr, *_), members in sorted(arenas.items(), key=lambda item: item[0]):
-        ids = np.concatenate([column.ids for _, column in members])
-        place = np.concatenate([_places(order, len(column.ids)) for order, column in members])
-        wanted_ids, wanted = last[attr]
-        keep = np.flatnonzero(wanted[np.searchsorted(wanted_ids, ids)] == place)
-        keep = keep[np.argsort(ids[keep])]
-        if len(keep):
-            made.append(
-                NodeColumns(
-                    attr,
-                    *(
-                        _frozen(np.concatenate([getattr(column, name) for _, column in members])[keep])
-                        for name in ("ids", "versions", "fixed", "values")
-                    ),
-                )
-            )
-    return made
-
-
-def _last_places(columns: Sequence[NodeColumns]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each attribute, its node ids in order and the place where each was written last."""
-    places: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-    for attr in {column.attr for column in columns}:
-        members = [(order, column.ids) for order, column in enumerate(columns) if column.attr == attr]
-        ids = np.concatenate([mine for _, mine in members])
-        place = np.concatenate([_places(order, len(mine)) for order, mine in members])
-        unique, inverse = np.unique(ids, return_inverse=True)
-        last = np.full(len(unique), -1, np.int64)
-        np.maximum.at(last, inverse, place)
-        places[attr] = unique, last
-    return places
-
-
-def _places(order: int, n: int) -> NDArray[np.int64]:
-    return (np.int64(order) << 32) + np.arange(n, dtype=np.int64)
-
-
-def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    array.flags.writeable = False
-    return array
