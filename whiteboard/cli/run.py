@@ -52,9 +52,9 @@ def run(
     if plot is not None:
         check_plot(plot)
     began = time.monotonic()
-    with boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
-        system = board.system(name or wanted.name, wanted.spec)
-        with _log(log) as logged, _progress(board, rounds, quiet=quiet or as_json) as show:
+    with _log(log) as logged, boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
+        system = board.system(wanted.name if name is None else name, wanted.spec)
+        with _progress(board, rounds, quiet=quiet or as_json) as show:
 
             def committed(commit: Commit, measure: float | None) -> None:
                 logged.publish(commit)

@@ -1,0 +1,5 @@
+"""``python -m whiteboard``."""
+
+from whiteboard.cli import main
+
+main()
