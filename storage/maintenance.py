@@ -2,16 +2,259 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import batched
-from typing import Final
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import VersionStore
+from whiteboard.errors import CorruptPackageError, StoreError
+from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
-from whiteboard.storage.eviction import STEP_PAGES, evict, give_back, live_bytes
+from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
+from whiteboard.storage.history import Span, log_of, node_pages, opened, spans_of
 from whiteboard.storage.pages import decode_page
-from whiteboard.storage.rows import delete_index, delete_pages, hashes_of, select_index, select_pages
+from whiteboard.storage.rows import delete_index, delete_pages, hashes_of, select_pages
+
+_READ_PAGES = 32
+_REPAIR_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What a collection took (or would take), and the live bytes of the file before and after."""
+
+    evicted: Evicted
+    unreferenced: Evicted
+    bytes_before: int
+    bytes_after: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedPage:
+    """A page that failed the gate; its packages are lost, and will be computed again."""
+
+    page_id: int
+    op: str
+    packages: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemReport:
+    """The commits of one system; `damaged` gives number and reason of each that cannot be read."""
+
+    name: str
+    commits: int
+    damaged: tuple[tuple[int, str], ...] = ()
+    last_whole: int | None = None
+    """The last commit whose state can be read, None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` looked at and what it found."""
+
+    pages: int = 0
+    packages: int = 0
+    damaged: tuple[DamagedPage, ...] = ()
+    dangling: int = 0
+    """Index rows of pages that are not there."""
+    misplaced: int = 0
+    """Index rows whose slot holds another key."""
+    systems: tuple[SystemReport, ...] = ()
+    structure: tuple[str, ...] = field(default=())
+    """What SQLite's own check says, empty where it finds nothing."""
+    repaired: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        broken = any(system.damaged for system in self.systems)
+        return not (self.damaged or self.dangling or self.misplaced or self.structure or broken)
+
+
+def gc(
+    database: Database, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False
+) -> GcReport:
+    """Evict packages, drop pages that no key leads to, and give the space back; node versions are never touched.
+
+    Parameters
+    ----------
+    database : Database
+    max_bytes : int, optional
+        Evict the pages used longest ago until the file holds no more than this.
+    older_than : float, optional
+        Seconds: evict pages that were not used since; with `max_bytes`, evict only such pages.
+    dry_run : bool
+        Only count.
+    """
+    before = live_bytes(database)
+    unreferenced = _drop_unreferenced(database, dry_run=dry_run)
+    evicted = Evicted()
+    if max_bytes is not None or older_than is not None:
+        evicted = evict(database, max_bytes, older_than=older_than, dry_run=dry_run)
+    if dry_run:
+        return GcReport(evicted, unreferenced, before, max(0, before - evicted.nbytes - unreferenced.nbytes), dry_run)
+    give_back(database)
+    return GcReport(evicted, unreferenced, before, live_bytes(database), dry_run)
+
+
+def verify(database: Database, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
+    """Send pages through the gate, compare them with the index, and read every commit.
+
+    Parameters
+    ----------
+    database : Database
+    sample : float
+        Part of the package pages to decode, 0 to 1; commits are always read.
+    repair : bool
+        Drop damaged pages and wrong index rows. Node versions are reported, never changed.
+    seed : int
+        Of the sample.
+    """
+    if not 0 <= sample <= 1:
+        message = f"sample must lie between 0 and 1, got {sample}"
+        raise ValueError(message)
+    structure = _structure(database)
+    try:
+        index = _index(database)
+        with database.read() as connection:
+            pages = connection.exec_driver_sql("SELECT id, op, n FROM page ORDER BY id").all()
+    except CorruptPackageError as error:
+        return VerifyReport(systems=_systems(database), structure=(*structure, str(error)))
+    known = np.array([row.id for row in pages], np.int64)
+    dangling = index[~np.isin(index[:, 1], known)]
+    chosen = pages if sample == 1 else random.Random(seed).sample(pages, round(sample * len(pages)))
+    damaged: list[DamagedPage] = []
+    misplaced: list[NDArray[np.int64]] = []
+    order = index[np.argsort(index[:, 1], kind="stable")]
+    for row, page in _decoded(database, chosen):
+        if isinstance(page, str):
+            damaged.append(DamagedPage(row.id, row.op, row.n, page))
+            continue
+        low, high = np.searchsorted(order[:, 1], [row.id, row.id + 1])
+        misplaced.append(_misplaced(page, order[low:high]))
+    wrong = np.concatenate([dangling, *misplaced])
+    if repair:
+        _repair(database, [page.page_id for page in damaged], wrong)
+    return VerifyReport(
+        pages=len(chosen),
+        packages=sum(row.n for row in chosen),
+        damaged=tuple(damaged),
+        dangling=len(dangling),
+        misplaced=len(wrong) - len(dangling),
+        systems=_systems(database),
+        structure=structure,
+        repaired=repair,
+    )
+
+
+def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
+    """Drop pages whose every package was stored by another process first, or repaired away."""
+    sql = "SELECT id, n, nbytes FROM page WHERE id NOT IN (SELECT page_id FROM package)"
+    with database.read() as connection:
+        rows = connection.exec_driver_sql(sql).all()
+    if not dry_run:
+        for start in range(0, len(rows), STEP_PAGES):
+            with database.write() as connection:
+                delete_pages(connection, [row.id for row in rows[start : start + STEP_PAGES]])
+    return Evicted(len(rows), 0, sum(row.nbytes for row in rows))
+
+
+def _structure(database: Database) -> tuple[str, ...]:
+    try:
+        with database.read() as connection:
+            said = connection.exec_driver_sql("PRAGMA quick_check(20)").scalars().all()
+    except StoreError as error:
+        return (str(error),)
+    return tuple(line for line in said if line != "ok")
+
+
+def _index(database: Database) -> NDArray[np.int64]:
+    """All index rows: 24 bytes each, read in parts so that no list of a million tuples is made."""
+    parts = [np.empty((0, 3), np.int64)]
+    with database.read() as connection:
+        cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
+        while rows := cursor.fetchmany(50_000):
+            parts.append(np.array(rows, np.int64))
+    return np.concatenate(parts)
+
+
+def _decoded(database: Database, rows: Sequence[Any]) -> Iterator[tuple[Any, Page | str]]:
+    """Each page, or why it cannot be read."""
+    for start in range(0, len(rows), _READ_PAGES):
+        part = rows[start : start + _READ_PAGES]
+        try:
+            with database.read() as connection:
+                blobs = select_pages(connection, [row.id for row in part])
+        except CorruptPackageError as error:
+            yield from ((row, str(error)) for row in part)
+            continue
+        for row in part:
+            if row.id in blobs:
+                try:
+                    yield row, decode_page(blobs.pop(row.id), provenance=True)
+                except CorruptPackageError as error:
+                    yield row, str(error)
+
+
+def _misplaced(page: Page, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    inside = (rows[:, 2] >= 0) & (rows[:, 2] < page.n)
+    right = inside.copy()
+    right[inside] = hashes_of(page.keys[rows[inside, 2]]) == rows[inside, 0]
+    return rows[~right]
+
+
+def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64]) -> None:
+    for start in range(0, len(damaged), STEP_PAGES):
+        with database.write() as connection:
+            delete_pages(connection, damaged[start : start + STEP_PAGES])
+    for start in range(0, len(wrong), _REPAIR_ROWS):
+        with database.write() as connection:
+            delete_index(connection, ((row[0], row[1]) for row in wrong[start : start + _REPAIR_ROWS].tolist()))
+
+
+def _systems(database: Database) -> tuple[SystemReport, ...]:
+    try:
+        with database.read() as connection:
+            names = connection.exec_driver_sql("SELECT name FROM system ORDER BY name").scalars().all()
+    except CorruptPackageError:
+        return ()
+    return tuple(_system(database, name) for name in names)
+
+
+def _system(database: Database, name: str) -> SystemReport:
+    """Read every commit of a history: a state is whole if its keyframe and all commits since are."""
+    damaged: list[tuple[int, str]] = []
+    last_whole, number, whole = None, -1, False
+    try:
+        with database.read() as connection:
+            log = [(span, row) for span in spans_of(connection, name) for row in log_of(connection, span)]
+        for span, row in log:
+            if row.number != number + 1:
+                damaged.append((number + 1, "the commit is missing"))
+                whole = False
+            number = row.number
+            why = _commit_damage(database, name, span, row)
+            if why:
+                damaged.append((number, why))
+            whole = not why and (whole or bool(row.keyframe))
+            if whole:
+                last_whole = number
+    except CorruptPackageError as error:
+        damaged.append((number + 1, str(error)))
+    return SystemReport(name, number + 1, tuple(damaged), last_whole)
+
+
+def _commit_damage(database: Database, name: str, span: Span, row: Any) -> str | None:
+    try:
+        with database.read() as connection:
+            blobs = node_pages(connection, [(span, row)])
+        opened(name, span, row, blobs[span.system_id, row.number])
+    except CorruptPackageError as error:
+        return str(error)
+    return None
