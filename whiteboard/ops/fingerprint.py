@@ -7,20 +7,21 @@ by name alone. What cannot be seen through makes it opaque: no digest, and a rea
 
 from __future__ import annotations
 
-import ast
 import builtins
 import dataclasses
 import enum
 import functools
+import linecache
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from types import BuiltinFunctionType, CellType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
-from typing import Any, NoReturn
+from typing import Any
 
 from whiteboard.ops.libraries import is_library, is_outside_world, library_name
-from whiteboard.ops.source import FunctionNode, NoSourceError, canonical, function_node
+from whiteboard.ops.names import attribute_chains, global_names, imports, refuse_state
+from whiteboard.ops.source import FunctionNode, OpaqueError, canonical, function_node, refuse
 
 SCHEME = "whiteboard-op-1"
 """Names the encoding below; a change of it changes every fingerprint."""
@@ -55,14 +56,6 @@ class Fingerprint:
         return all(_lookup(namespace, name) is value for namespace, name, value in self.bindings)
 
 
-class _OpaqueError(Exception):
-    """Something that cannot be seen through; the message is the reason."""
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise _OpaqueError(reason)
-
-
 def fingerprint(code: Iterable[Any], *, own: str) -> Fingerprint:
     """Return the fingerprint of functions and constants.
 
@@ -77,7 +70,7 @@ def fingerprint(code: Iterable[Any], *, own: str) -> Fingerprint:
     try:
         for number, item in enumerate(code):
             walk.value(item, getattr(item, "__qualname__", f"part {number}"))
-    except _OpaqueError as reason:
+    except OpaqueError as reason:
         return Fingerprint(None, str(reason), tuple(walk.bindings))
     return Fingerprint(walk.hash.digest(), "", tuple(walk.bindings))
 
@@ -123,12 +116,12 @@ class _Walk:
             self._put("unbound")
         elif (name := library_name(value, self.own)) is not None:
             if is_outside_world(name):
-                _refuse(f"{where} is {name}, whose result is not decided by its arguments")
+                refuse(f"{where} is {name}, whose result is not decided by its arguments")
             self._put("library", name)
         elif not (self._constant(value, where) or self._array(value, where) or self._code(value, where)):
             kind = type(value).__qualname__
             hint = "; use a tuple" if isinstance(value, list) else ""
-            _refuse(f"{where} is a mutable or unknown object of type {kind!r}{hint}")
+            refuse(f"{where} is a mutable or unknown object of type {kind!r}{hint}")
 
     def _constant(self, value: object, where: str) -> bool:
         if value is None or value is Ellipsis or type(value) in (bool, int, complex, range, slice):
@@ -174,7 +167,7 @@ class _Walk:
             self._put("scalar", value.dtype.str, value.tobytes())
         elif type(value) is np.ndarray and value.dtype.kind in "biufc":
             if any(array.flags.writeable for array in _owners(value)):
-                _refuse(f"{where} is an array that can be written to; make it read-only, or pass it as a source")
+                refuse(f"{where} is an array that can be written to; make it read-only, or pass it as a source")
             self._put("array", value.dtype.str, repr(value.shape), value.tobytes())
         else:
             return False
@@ -211,11 +204,12 @@ class _Walk:
 
     def _function(self, function: FunctionType) -> None:
         module, name = function.__globals__.get("__name__", ""), function.__qualname__
-        if is_library(module, function.__code__.co_filename, self.own):
+        library = is_library(module, function.__code__.co_filename, self.own)
+        if library:
             # Made inside a library, around something else: the library's part by name, the rest in full.
             self._put("library function", module, name)
         else:
-            node = _node(function)
+            node = function_node(function)
             self._put("function", canonical(node))
             self._names(function, node)
         self._put("defaults")
@@ -224,7 +218,9 @@ class _Walk:
             self._put(key)
             self.value(value, f"the default of {key!r} of {name!r}")
         self._put("closure")
-        for key, cell in sorted(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)):
+        for key, cell in _cells(function):
+            if library and _is_empty(_lookup(cell, key)):
+                continue  # autograd keeps the keywords that were not given
             self._binding(cell, key, f"{key!r} in the closure of {name!r}")
         self._put("attributes")
         for key in sorted(vars(function)):
@@ -233,14 +229,14 @@ class _Walk:
     def _names(self, function: FunctionType, node: FunctionNode) -> None:
         """Write what each global name of the function stands for."""
         name = function.__qualname__
-        _refuse_state(function, node)
-        for module in _imports(node, name):
+        refuse_state(function, node)
+        for module in imports(node, name):
             if is_outside_world(module):
-                _refuse(f"{name!r} imports {module}, whose results are not decided by its arguments")
+                refuse(f"{name!r} imports {module}, whose results are not decided by its arguments")
             if not is_library(module, None, self.own):
-                _refuse(f"{name!r} imports {module} inside itself; import it at the top of the file")
-        chains = _chains(node)
-        for key in sorted(chains.keys() & _global_names(function)):
+                refuse(f"{name!r} imports {module} inside itself; import it at the top of the file")
+        chains = attribute_chains(node)
+        for key in sorted(chains.keys() & global_names(function)):
             value = _lookup(function.__globals__, key)
             where = f"{key!r}, which {name!r} names,"
             if key == function.__name__ and (value is _MISSING or _same_code(value, function)):
@@ -255,7 +251,7 @@ class _Walk:
             else:
                 self.bindings.append((function.__globals__, key, value))
                 if key in _UNSEEABLE:
-                    _refuse(f"{name!r} calls {key}(), whose result is not decided by its source")
+                    refuse(f"{name!r} calls {key}(), whose result is not decided by its source")
 
     def _binding(self, namespace: Any, key: str, where: str) -> None:
         value = _lookup(namespace, key)
@@ -270,7 +266,7 @@ class _Walk:
             for chain in ((), *chains):
                 dotted = ".".join((module.__name__, *chain))
                 if is_outside_world(dotted):
-                    _refuse(f"{where} is {dotted}, whose results are not decided by their arguments")
+                    refuse(f"{where} is {dotted}, whose results are not decided by their arguments")
             return
         for chain in chains:
             self._attribute(module, chain, where)
@@ -278,7 +274,7 @@ class _Walk:
     def _attribute(self, module: ModuleType, chain: tuple[str, ...], where: str) -> None:
         """Write what ``module.a.b`` stands for, where `module` is the user's own."""
         if not chain:
-            _refuse(f"{where} is the module {module.__name__}, used as a value")
+            refuse(f"{where} is the module {module.__name__}, used as a value")
         value = _lookup(vars(module), chain[0])
         self.bindings.append((vars(module), chain[0], value))
         self._put("of module", chain[0])
@@ -293,19 +289,35 @@ class _Walk:
         return is_library(module.__name__, getattr(module, "__file__", None), self.own)
 
     def _class(self, cls: type) -> None:
-        made = dataclasses.is_dataclass(cls) or hasattr(cls, "_fields")
         self._put("class", cls.__name__)
         for base in cls.__bases__:
             self.value(base, f"a base of {cls.__qualname__!r}")
+        if issubclass(cls, enum.Enum):
+            for member in cls:
+                self.value((member.name, member.value), f"a member of {cls.__qualname__!r}")
+        # What a decorator or a metaclass has put beside the user's own: it follows from the fields and members.
+        made = issubclass(cls, enum.Enum) or dataclasses.is_dataclass(cls) or hasattr(cls, "_fields")
         for key, value in sorted(vars(cls).items()):
-            plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-            generated = made and isinstance(plain, FunctionType) and plain.__code__.co_filename.startswith("<")
-            if key in _CLASS_MACHINERY or generated or key.startswith("__dataclass") or (made and key.startswith("_")):
+            parts = _functions(value)
+            if key in _CLASS_MACHINERY or (made and (any(map(self._is_made, parts)) or (not parts and key[0] == "_"))):
                 continue
-            self._put(key, type(value).__name__)
-            if isinstance(value, property):
-                plain = (value.fget, value.fset, value.fdel)
-            self.value(plain, f"{key!r} of class {cls.__qualname__!r}")
+            if not isinstance(value, enum.Enum):
+                self._put(key, type(value).__name__)
+                self.value(parts or value, f"{key!r} of class {cls.__qualname__!r}")
+
+    def _is_made(self, function: FunctionType) -> bool:
+        """Whether a function in a class was put there by `dataclass` or `enum`."""
+        file = function.__code__.co_filename
+        generated = file.startswith("<") and not linecache.getlines(file)
+        return generated or is_library(function.__globals__.get("__name__", ""), file, self.own)
+
+
+def _functions(value: object) -> tuple[FunctionType, ...]:
+    """Return the functions that a class attribute is made of; none for data."""
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    parts = (value.fget, value.fset, value.fdel) if isinstance(value, property) else (value,)
+    return tuple(part for part in parts if isinstance(part, FunctionType))
 
 
 _CLASS_MACHINERY = frozenset(
@@ -329,11 +341,13 @@ _CLASS_MACHINERY = frozenset(
 )
 
 
-def _node(function: FunctionType) -> FunctionNode:
-    try:
-        return function_node(function)
-    except NoSourceError as reason:
-        _refuse(f"function {function.__qualname__!r} {reason}")
+def _cells(function: FunctionType) -> list[tuple[str, CellType]]:
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return sorted(((name, cell) for name, cell in cells if name != "__class__"), key=lambda pair: pair[0])
+
+
+def _is_empty(value: object) -> bool:
+    return type(value) in (dict, list) and not value
 
 
 def _is_frozen(value: object) -> bool:
@@ -348,51 +362,3 @@ def _owners(array: Any) -> Iterator[Any]:
     while array is not None and hasattr(array, "flags"):
         yield array
         array = array.base
-
-
-def _refuse_state(function: FunctionType, node: FunctionNode) -> None:
-    """Refuse a function that writes a global, or a variable of the function that made it: it has a memory."""
-    outer = set(function.__code__.co_freevars)
-    for item in ast.walk(node):
-        written = item.names if isinstance(item, ast.Global) else []
-        if isinstance(item, ast.Nonlocal):
-            written = [name for name in item.names if name in outer]
-        if written:
-            _refuse(f"{function.__qualname__!r} writes {written[0]!r} from outside itself")
-
-
-def _imports(node: FunctionNode, name: str) -> Iterator[str]:
-    for item in ast.walk(node):
-        if isinstance(item, ast.Import):
-            yield from (alias.name for alias in item.names)
-        elif isinstance(item, ast.ImportFrom):
-            if item.level or not item.module:
-                _refuse(f"{name!r} imports relatively inside itself; import at the top of the file")
-            yield from (f"{item.module}.{alias.name}" for alias in item.names)
-
-
-def _global_names(function: FunctionType) -> set[str]:
-    """Return the names that the function or one inside it looks up, but for its own variables."""
-    names: set[str] = set()
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [constant for constant in code.co_consts if hasattr(constant, "co_names")]
-    return names
-
-
-def _chains(node: FunctionNode) -> dict[str, set[tuple[str, ...]]]:
-    """Return each name of the tree with the attributes that follow it: ``a.b.c`` gives ``{"a": {("b", "c")}}``."""
-    chains: dict[str, set[tuple[str, ...]]] = {}
-    inner: set[int] = set()
-    for item in ast.walk(node):  # outer nodes come before those inside them
-        path: list[str] = []
-        root: ast.AST = item
-        while isinstance(root, ast.Attribute):
-            path.append(root.attr)
-            inner.add(id(root.value))
-            root = root.value
-        if isinstance(root, ast.Name) and id(item) not in inner:
-            chains.setdefault(root.id, set()).add(tuple(reversed(path)))
-    return chains

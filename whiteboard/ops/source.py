@@ -5,11 +5,10 @@ import __future__
 
 import ast
 import linecache
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -21,8 +20,13 @@ _WITHOUT_MEANING = frozenset({"annotation", "returns", "type_comment", "type_par
 """Fields of syntax nodes that do not change what a function computes."""
 
 
-class NoSourceError(Exception):
-    """The source of a function cannot be had; the message says why."""
+class OpaqueError(Exception):
+    """Something that cannot be seen through; the message is the reason."""
+
+
+def refuse(reason: str) -> NoReturn:
+    """Raise `OpaqueError`."""
+    raise OpaqueError(reason)
 
 
 def function_node(function: FunctionType) -> FunctionNode:
@@ -33,7 +37,7 @@ def function_node(function: FunctionType) -> FunctionNode:
 
     Raises
     ------
-    NoSourceError
+    OpaqueError
         Where there is no source, or not of the code that runs.
     """
     code = function.__code__
@@ -49,8 +53,8 @@ def function_node(function: FunctionType) -> FunctionNode:
             continue
         if code in compiled and (node := _locate(nodes, code)) is not None:
             return node
-    msg = "has no source" if not text else f"differs from its source in {os.path.basename(code.co_filename)}"  # noqa: PTH119
-    raise NoSourceError(msg)
+    trouble = f"differs from its source in {code.co_filename.rpartition('/')[2]}" if text else "has no source"
+    refuse(f"function {function.__qualname__!r} {trouble}")
 
 
 @lru_cache(maxsize=64)
