@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -91,6 +92,8 @@ class Database:
         raw = sqlite3.connect(
             name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS
         )
+        # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
+        raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         raw.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")

@@ -18,7 +18,7 @@ _ROW_BITS: Final = 28
 KEY_BYTES: Final = 192
 """Bytes that one key costs beside its page: the bytes object, the int, and its part of the dict."""
 
-PAGE_OVERHEAD: Final = 2048
+PAGE_OVERHEAD: Final = 1408
 """Bytes that one page costs beside its arrays: the objects that hold them."""
 
 

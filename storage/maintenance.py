@@ -16,7 +16,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.history import Span, log_of, node_pages, opened, spans_of
 from whiteboard.storage.pages import decode_page
-from whiteboard.storage.rows import delete_index, delete_pages, hashes_of, select_pages
+from whiteboard.storage.rows import delete_index, delete_pages, hashes_of, index_array, select_pages
 
 _READ_PAGES = 32
 _REPAIR_ROWS = 4096
@@ -180,7 +180,7 @@ def _index(database: Database) -> NDArray[np.int64]:
     with database.read() as connection:
         cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
         while rows := cursor.fetchmany(50_000):
-            parts.append(np.array(rows, np.int64))
+            parts.append(index_array(rows))
     return np.concatenate(parts)
 
 

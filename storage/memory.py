@@ -123,7 +123,7 @@ class MemoryTier(PackageStore):
         # Provenance is for audits, which read the file; a hit never needs it.
         bare = Page(page.op, page.keys, page.arrays, page.cost_ns)
         # A page that filled the tier alone would push everything else out, so large ones are held in parts.
-        most = max(self.memory_bytes // 16, min(PAGE_BYTES, self.memory_bytes))
+        most = max(self.memory_bytes // 16, min(PAGE_BYTES, self.memory_bytes // 4))
         total = footprint(bare)
         if total <= most:
             parts = [bare]

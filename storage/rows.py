@@ -28,6 +28,11 @@ _UPSERT_ACCESS = (
 )
 
 
+_DELETE_INDEX = (
+    "DELETE FROM package WHERE hash = ? AND (page_id = ? OR typeof(page_id) <> 'integer' OR typeof(slot) <> 'integer')"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PageRow:
     """A page ready to be inserted."""
@@ -86,10 +91,22 @@ def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int6
 
 
 def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index rows (hash, page_id, slot) of the given hashes, by ascending hash: shape (m, 3)."""
+    """Index rows (hash, page_id, slot) of the given hashes, by ascending hash: shape (m, 3).
+
+    A damaged row, with text where a number should be, comes as one of page -1, which there never is.
+    """
     found = _select(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
-    rows = np.array(found, np.int64).reshape(-1, 3)
+    rows = index_array(found)
     return rows[np.argsort(rows[:, 0])]
+
+
+def index_array(rows: Sequence[tuple[Any, Any, Any]]) -> NDArray[np.int64]:
+    """Index rows as an (m, 3) array, damaged ones as rows of page -1."""
+    try:
+        array = np.array(rows, np.int64)
+    except (ValueError, TypeError, OverflowError):
+        array = np.array([row if type(row[1]) is type(row[2]) is int else (row[0], -1, -1) for row in rows], np.int64)
+    return array.reshape(-1, 3)
 
 
 def select_pages(connection: Connection, ids: Sequence[int]) -> dict[int, Blob]:
@@ -131,7 +148,7 @@ def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
 def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> None:
     """Delete index rows, given as (hash, page_id)."""
     if rows := list(rows):
-        connection.exec_driver_sql("DELETE FROM package WHERE hash = ? AND page_id = ?", rows)
+        connection.exec_driver_sql(_DELETE_INDEX, rows)
 
 
 def delete_pages(connection: Connection, ids: Sequence[int]) -> int:

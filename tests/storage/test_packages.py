@@ -1,0 +1,297 @@
+"""Packages in SQLite: write-behind, collisions, damage that a recomputed package replaces, admission."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.storage.samples import assert_found, key_of, page_of
+from whiteboard.errors import StoreError
+from whiteboard.storage import pages, schema
+from whiteboard.storage.admission import Admission
+from whiteboard.storage.base import DISK, MEMORY, Page
+from whiteboard.storage.engine import Database
+from whiteboard.storage.location import locate
+from whiteboard.storage.packages import SqlitePackages, WriteBehind
+
+
+def _open(path: Path, bounds: WriteBehind | None = None, **options: int) -> SqlitePackages:
+    database = Database(locate(path))
+    schema.ensure(database)
+    return SqlitePackages(database, bounds, **options)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqlitePackages]:
+    store = _open(path)
+    yield store
+    store.close()
+
+
+def _keys(numbers: range) -> list[bytes]:
+    return [key_of(number) for number in numbers]
+
+
+def _put_each(store: SqlitePackages, n: int) -> None:
+    for number in range(n):
+        store.put(page_of([number]))
+
+
+def _sql(path: Path, statement: str, *values: object) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement, values)
+    connection.close()
+
+
+def _on_disk(path: Path) -> int:
+    with sqlite3.connect(path) as connection:
+        (n,) = connection.execute("SELECT count(*) FROM package").fetchone()
+    connection.close()
+    return int(n)
+
+
+def test_tiers(store: SqlitePackages) -> None:
+    """What is pending is found in memory, what was flushed on disk, in one batch."""
+    store.put(page_of(range(5)))
+    store.flush()
+    store.put(page_of(range(5, 8)))
+    assert store.find(_keys(range(8))).tier.tolist() == [DISK] * 5 + [MEMORY] * 3
+
+
+@pytest.mark.parametrize(
+    "bounds", [WriteBehind(rows=100, seconds=600), WriteBehind(nbytes=60_000, seconds=600)], ids=["rows", "bytes"]
+)
+def test_bounds_on_what_is_pending(path: Path, bounds: WriteBehind) -> None:
+    """At so many packages, or so many bytes, the put that reaches the bound writes all."""
+    store = _open(path, bounds)
+    most = 0
+    for start in range(0, 1000, 20):
+        store.put(page_of(range(start, start + 20)))
+        most = max(most, int(store.stats()["bytes_pending"]))
+    assert _on_disk(path) >= 800
+    assert most < 60_000
+    store.close()
+    assert _on_disk(path) == 1000
+
+
+def test_a_bound_in_seconds(path: Path) -> None:
+    """Packages reach the disk some seconds after they were put, though nothing else is put."""
+    store = _open(path, WriteBehind(seconds=0.05))
+    store.put(page_of(range(3)))
+    for _ in range(200):
+        if _on_disk(path):
+            break
+        time.sleep(0.02)
+    assert _on_disk(path) == 3
+    store.close()
+
+
+def test_many_small_pages_become_few(store: SqlitePackages, path: Path) -> None:
+    """Pending pages of one signature are written as one, others apart."""
+    for number in range(300):
+        store.put(page_of([number], size=4 if number % 2 else 8))
+    store.flush()
+    assert store.stats()["pages"] == 2
+    assert_found(store.find(_keys(range(0, 300, 2))), range(0, 300, 2), lambda _: True)
+    assert_found(store.find(_keys(range(1, 300, 2))), range(1, 300, 2), lambda _: True, size=4)
+
+
+def test_what_is_stored_is_not_stored_again(path: Path) -> None:
+    """Two stores that computed the same packages write them once."""
+    first, second = _open(path), _open(path)
+    first.put(page_of(range(100)))
+    second.put(page_of(range(50, 150)))
+    first.flush()
+    second.flush()
+    stats = second.stats()
+    assert (stats["packages"], stats["pages"]) == (150, 2)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT sum(n) FROM page").fetchone() == (150,)
+    connection.close()
+    first.close()
+    second.close()
+
+
+def test_large_batches(store: SqlitePackages) -> None:
+    """Batches longer than SQL's lists, with every third key known, answer each key in its place."""
+    store.put(page_of(range(0, 6000, 3), size=2))
+    store.flush()
+    assert_found(store.find(_keys(range(6000))), range(6000), lambda i: i % 3 == 0, size=2)
+
+
+def test_collisions_are_counted_misses(path: Path) -> None:
+    """Where two keys have one hash, the first has its package and the second is a miss that is counted."""
+    store = _open(path, hash_bits=4)
+    for number in range(64):
+        store.put(page_of([number]))
+        store.flush()
+    held = store.stats()["packages"]
+    assert held <= 16
+    found = store.find(_keys(range(64)))
+    assert (found.page >= 0).sum() == held
+    for i in np.flatnonzero(found.page >= 0).tolist():
+        assert found.pages[found.page[i]].keys[found.slot[i]].tobytes() == key_of(i)
+    assert store.stats()["collisions"] == 64 - held
+    assert store.stats()["corrupt"] == 0
+    store.close()
+
+
+DAMAGE = {
+    "data": "UPDATE page SET data = zeroblob(length(data))",
+    "four bytes": "UPDATE page SET data = substr(data, 1, 99) || zeroblob(4) || substr(data, 104)",
+    "short": "UPDATE page SET data = substr(data, 2)",
+    "header": "UPDATE page SET header = x'7b7d'",
+    "digest": "UPDATE page SET digest = zeroblob(16)",
+    "types": "UPDATE page SET data = 'text', header = 'text'",
+    "no page": "DELETE FROM page",
+    "slot": "UPDATE package SET slot = slot + 1",
+    "slot outside": "UPDATE package SET slot = 10000",
+    "slot < 0": "UPDATE package SET slot = -1",
+    "slot is text": "UPDATE package SET slot = 'x'",
+    "another page": "UPDATE package SET page_id = page_id + 1000",
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damage_is_a_miss_and_is_replaced(path: Path, statement: str) -> None:
+    """A damaged page or index row is a counted miss; the package that is computed again takes its place."""
+    store = _open(path)
+    store.put(page_of(range(20)))
+    store.close()
+    _sql(path, statement)
+    store = _open(path)
+    found = store.find(_keys(range(20)))
+    assert (found.page == -1).all()
+    assert store.stats()["corrupt"] >= 1
+    store.put(page_of(range(20)))
+    store.close()
+    store = _open(path)
+    assert_found(store.find(_keys(range(20))), range(20), lambda _: True)
+    assert store.stats()["corrupt"] == 0
+    store.close()
+
+
+def test_pages_that_changed_places(path: Path) -> None:
+    """Two pages exchanged whole, each with a digest that fits, are misses: the key in the page is another."""
+    store = _open(path)
+    store.put(page_of(range(10), size=4))
+    store.put(page_of(range(10, 20), size=8))
+    store.close()
+    _sql(path, "UPDATE page SET id = -id")
+    _sql(path, "UPDATE page SET id = 3 + id")
+    store = _open(path)
+    assert (store.find(_keys(range(20))).page == -1).all()
+    assert store.stats()["corrupt"] == 20
+    store.close()
+
+
+def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package beyond SQLite's limit is not stored; it is counted and told once, and no error for who put it."""
+    monkeypatch.setattr(pages, "MAX_BYTES", pages._HEADER_BYTES + 1000)
+    with pytest.warns(RuntimeWarning, match=r"op 'mul'.*larger than SQLite can hold"):
+        store.put(page_of([1], size=100))
+    store.put(page_of([2], size=10))
+    assert store.stats()["oversized"] == 1
+    assert_found(store.find(_keys(range(1, 3))), range(1, 3), lambda i: i == 2, size=10)
+
+
+def test_a_flush_that_nobody_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk refuses, put goes on, what it cannot keep is counted, and flush says why."""
+    store = _open(path, WriteBehind(nbytes=20_000))
+
+    def refuse(*_: object, **__: object) -> None:
+        message = "no room"
+        raise StoreError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.database, "write", refuse)
+        with pytest.warns(RuntimeWarning, match="kept in memory, as they cannot be written: no room"):
+            _put_each(store, 400)
+        with pytest.raises(StoreError, match="no room"):
+            store.flush()
+    stats = store.stats()
+    assert stats["bytes_pending"] < 3 * 20_000
+    assert stats["puts"] + stats["dropped"] == 400
+    kept = int(stats["puts"])
+    store.flush()
+    assert _on_disk(path) == kept
+    assert_found(store.find(_keys(range(400))), range(400), lambda i: i < kept)
+    store.close()
+
+
+def test_uses_are_counted_in_bulk(store: SqlitePackages, path: Path) -> None:
+    """Hits, here and in a tier above, reach the access counts with the next flush."""
+    store.put(page_of(range(10)))
+    store.flush()
+    store.find(_keys(range(4)))
+    store.touch([key_of(9), key_of(77)], [5, 1])
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT hits FROM page_access").fetchall() == [(0,)]
+        store.flush()
+        assert connection.execute("SELECT hits FROM page_access").fetchall() == [(9,)]
+    connection.close()
+
+
+def test_admission_by_cost(path: Path) -> None:
+    """With admission, packages cheaper to compute than to load stay off the disk, once both costs are known."""
+    admission = Admission()
+    database = Database(locate(path))
+    schema.ensure(database)
+    store = SqlitePackages(database, admission=admission)
+    store.put(page_of(range(10), op="cheap", cost_ns=1))
+    store.put(page_of(range(10, 20), op="dear", cost_ns=10**9))
+    store.put(page_of(range(20, 30), op="unknown", cost_ns=0))
+    store.flush()
+    assert _on_disk(path) == 30, "until loading was measured, all is kept"
+    store.put(page_of(range(30, 40), op="cheap", cost_ns=1))
+    store.put(page_of(range(40, 50), op="dear", cost_ns=10**9))
+    store.put(page_of(range(50, 60), op="unknown", cost_ns=0))
+    store.flush()
+    assert_found(store.find(_keys(range(60))), range(60), lambda i: not 30 <= i < 40)
+    assert store.stats()["refused"] == 10
+    figures = {entry["op"]: entry for entry in admission.info()}
+    assert [figures[op]["refused"] for op in ("cheap", "dear", "unknown")] == [10, 0, 0]
+    assert all(entry["load_ns"] > 0 for entry in figures.values())
+    assert figures["dear"]["compute_ns"] == 1e9
+    assert figures["cheap"]["arrays"] == {"y": "<f8[8]", "g0": "<f8[8]", "g1": "<f8[8]"}
+    store.close()
+
+
+def test_the_same_key_twice_in_a_page(store: SqlitePackages) -> None:
+    """A page may name a key twice, as a bin with equal jobs does; one of the equal rows answers."""
+    page = page_of([1, 2, 1])
+    store.put(page)
+    for _ in range(2):
+        assert_found(store.find(_keys(range(1, 3))), range(1, 3), lambda _: True)
+        store.flush()
+
+
+def test_provenance_is_stored(store: SqlitePackages, path: Path) -> None:
+    """Source ids and versions are in the file for audits, though no hit decodes them."""
+    store.put(page_of(range(3)))
+    store.flush()
+    assert store.find([key_of(1)]).pages[0].src_ids is None
+    with sqlite3.connect(path) as connection:
+        row = connection.execute("SELECT header, digest, data FROM page").fetchone()
+    connection.close()
+    back = pages.decode_page(pages.Blob(*row), provenance=True)
+    np.testing.assert_array_equal(back.src_ids, np.arange(3)[:, None])
+
+
+def test_a_page_without_packages_of_its_own(store: SqlitePackages) -> None:
+    """A page whose every key is pending already adds nothing."""
+    store.put(page_of([1, 2]))
+    store.put(page_of([2, 1]))
+    store.put(Page("op", np.zeros((0, 16), np.uint8), {"y": np.zeros((0, 3))}))
+    store.flush()
+    assert (store.stats()["packages"], store.stats()["pages"]) == (2, 1)
