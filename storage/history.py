@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ _SELECT_NODE_PAGES = (
     "SELECT number, header, digest, data FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
     "ORDER BY number, part"
 )
+_SELECT_DIGESTS = "SELECT number, digest FROM node_page WHERE system_id = ? ORDER BY number, part"
 _ORIGIN = t.system.alias("origin")
 SYSTEMS = select(t.system, _ORIGIN.c.name.label("origin_name")).select_from(
     t.system.outerjoin(_ORIGIN, t.system.c.origin_id == _ORIGIN.c.id)
@@ -65,6 +66,7 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
 
 
 def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:
+    """The commits of a span, oldest first, as they lie in the table."""
     log = t.commit_log
     query = select(log).where(log.c.system_id == span.system_id, log.c.number > span.after)
     if span.upto is not None:
@@ -107,12 +109,36 @@ def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row[Any]]]) ->
     return pages
 
 
-def opened(name: str, span: Span, row: Row[Any], blobs: Sequence[Blob]) -> list[NodeColumns]:
-    """The node rows of one commit, once its seal and every digest fit."""
+def checked_log(connection: Connection, name: str) -> list[Row[Any]]:
+    """All commits of a history, oldest first, each behind its seal."""
+    rows = [(span, row) for span in spans_of(connection, name) for row in log_of(connection, span)]
+    digests: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    for system_id in {span.system_id for span, _ in rows}:
+        for number, digest in connection.exec_driver_sql(_SELECT_DIGESTS, (system_id,)):
+            digests[system_id, number].append(digest)
+    if [row.number for _, row in rows] != list(range(len(rows))):
+        message = f"system {name!r}: one of the commits 0 to {rows[-1][1].number} is missing"
+        raise CorruptPackageError(message)
+    for span, row in rows:
+        check_seal(name, span, row, digests[span.system_id, row.number])
+    return [row for _, row in rows]
+
+
+def check_seal(name: str, span: Span, row: Row[Any], digests: Sequence[Any]) -> None:
+    """Raise where a commit's row or the digests of its pages are not those that were written."""
     values = {name: getattr(row, name) for name in _SEALED}
-    if seal(span.uuid, values, [blob.digest for blob in blobs]) != row.seal:
+    try:
+        intact = seal(span.uuid, values, digests) == row.seal
+    except TypeError:
+        intact = False
+    if not intact:
         message = f"system {name!r}, commit {row.number}: its row or its pages are not those that were written"
         raise CorruptPackageError(message)
+
+
+def opened(name: str, span: Span, row: Row[Any], blobs: Sequence[Blob]) -> list[NodeColumns]:
+    """The node rows of one commit, once its seal and every digest fit."""
+    check_seal(name, span, row, [blob.digest for blob in blobs])
     try:
         return [_columns(blob) for blob in blobs]
     except (CorruptPackageError, KeyError, TypeError) as error:
@@ -125,6 +151,7 @@ def _columns(blob: Blob) -> NodeColumns:
     return NodeColumns(meta["attr"], arrays["ids"], arrays["versions"], arrays["fixed"], arrays["values"])
 
 
-def seal(uuid: str, values: dict[str, Any], digests: Iterable[bytes]) -> bytes:
-    text = json.dumps([uuid, values], sort_keys=True).encode()
+def seal(uuid: str, values: Mapping[str, Any], digests: Iterable[bytes]) -> bytes:
+    """blake2b-128 over a commit's fields and the digests of its node pages, in their order."""
+    text = json.dumps([uuid, dict(values)], sort_keys=True).encode()
     return hashlib.blake2b(b"".join([len(text).to_bytes(8, "little"), text, *digests]), digest_size=16).digest()

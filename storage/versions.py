@@ -23,6 +23,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.history import (
     SYSTEMS,
     check_whole,
+    checked_log,
     commit_of,
     log_of,
     node_pages,
@@ -101,8 +102,7 @@ class SqliteVersions(VersionStore):
 
     def commits(self, name: str) -> list[CommitRecord]:
         with self.database.read() as connection:
-            rows = [row for span in spans_of(connection, name, None) for row in log_of(connection, span)]
-        return [commit_of(row) for row in rows]
+            return [commit_of(row) for row in checked_log(connection, name)]
 
     def state(self, name: str, number: int | None = None) -> State:
         with self.database.read() as connection:
