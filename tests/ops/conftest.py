@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from whiteboard.ops import registry
+from whiteboard.ops.catalogue import FAMILY
 
 Write = Callable[..., ModuleType]
 _folders = itertools.count()
@@ -38,6 +39,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 @pytest.fixture(autouse=True)
-def _registry_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def _builtin_ops_only() -> Iterator[None]:
     """Forget, after each test, the ops that it registered."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for name in registry._entries.keys() - FAMILY.keys():
+        del registry._entries[name]

@@ -18,7 +18,7 @@ import numpy as np
 from whiteboard.errors import ParamError, ShapeError, WhiteboardError
 from whiteboard.ops.registry import get
 from whiteboard.ops.spec import Example, OpSpec
-from whiteboard.ops.trial import Trial, fault, run
+from whiteboard.ops.trial import Trial, fault, forward, run
 from whiteboard.types import Array, Params
 
 JOBS = 5
@@ -72,7 +72,7 @@ def check_example(spec: OpSpec, example: Example) -> None:
     rng = np.random.default_rng(crc32(repr((spec.name, example)).encode()))
     for dtype in (np.float64, np.float32):
         xs = draw(rng, example, BIN, dtype)
-        shape = run(spec, xs, example.params).y.shape
+        shape = forward(spec, xs, example.params).shape
         cotangent = rng.uniform(0.5, 1.5, shape).astype(dtype) * rng.choice(np.array([-1, 1], dtype), shape)
         for given in (cotangent, None):
             whole = run(spec, xs, example.params, given)
@@ -106,7 +106,7 @@ def _guesses(spec: OpSpec) -> Iterator[Example]:
     for each in shapes:
         example = Example(each, domain=(0.2, 1.5))
         try:
-            run(spec, draw(np.random.default_rng(0), example, 2, np.float64), example.params)
+            forward(spec, draw(np.random.default_rng(0), example, 2, np.float64), example.params)
         except ParamError:
             return
         except (ShapeError, ValueError, IndexError, TypeError, np.linalg.LinAlgError):
@@ -133,10 +133,13 @@ def _check_batching(spec: OpSpec, xs: list[Array], params: Params, cotangent: Ar
 def _same(spec: OpSpec, i: int, whole: Trial, other: Trial, place: int, text: str) -> None:
     names = ("y", *(f"the gradient of source {slot}" for slot in range(len(whole.grads))))
     for what, a, b in zip(names, (whole.y, *whole.grads), (other.y, *other.grads), strict=True):
-        if a[i].tobytes() != b[place].tobytes():
-            differ = ~((a[i] == b[place]) | (np.isnan(a[i]) & np.isnan(b[place])))
-            at = tuple(int(index[0]) for index in np.nonzero(differ)) if differ.any() else ()
-            raise fault(spec, f"job {i}: {what}: {text}: element {at}: {b[place][at]!r} and {a[i][at]!r}")
+        x, y = a[i], b[place]
+        if x.tobytes() != y.tobytes():
+            # The sign of a NaN is the processor's, -0.0 is not 0.0.
+            equal = ((x == y) & (np.signbit(x) == np.signbit(y))) | (np.isnan(x) & np.isnan(y))
+            if not equal.all():
+                at = tuple(np.argwhere(~equal)[0].tolist())
+                raise fault(spec, f"job {i}: {what}: {text}: element {at}: {y[at]!r} and {x[at]!r}")
 
 
 # -- derivatives
@@ -187,8 +190,8 @@ def slope(
     """
 
     def difference(step: float) -> tuple[Array, Array]:
-        up = run(spec, [x + step * v for x, v in zip(xs, direction, strict=True)], params).y
-        down = run(spec, [x - step * v for x, v in zip(xs, direction, strict=True)], params).y
+        up = forward(spec, [x + step * v for x, v in zip(xs, direction, strict=True)], params)
+        down = forward(spec, [x - step * v for x, v in zip(xs, direction, strict=True)], params)
         with np.errstate(invalid="ignore"):
             moved = up != down  # −∞ stays where it is, and −∞ − −∞ is not a change of NaN
             change = np.where(moved, cotangent * (up - down), 0)
@@ -222,6 +225,6 @@ def _check_single(spec: OpSpec, xs: list[Array], params: Params, cotangent: Arra
         scale = np.abs(expected).max(initial=0)
         wrong = np.abs(got - expected) > 1e-3 * scale
         if wrong.any():
-            at = tuple(int(index[0]) for index in np.nonzero(wrong))
+            at = tuple(np.argwhere(wrong)[0].tolist())
             text = f"the gradient of source {slot}: float64 says {expected[at]:.6g}, float32 {got[at]:.6g}"
             raise fault(spec, f"job {at[0]}: {text}")

@@ -37,3 +37,11 @@ def unfold(rows: Array, shape: Shape, axes: tuple[int, ...]) -> Array:
 def column(y: Array, rows: Array) -> Array:
     """Return what stands for y's shape, (n, …) with the reduced axes gone or 1, as (n, kept, 1) beside `rows`."""
     return y.reshape(*rows.shape[:2], 1)
+
+
+def sum_back(grad: Array, shape: Shape) -> Array:
+    """Return (n, *full) summed over the axes along which a source of `shape` was broadcast to `full`."""
+    n, *full = grad.shape
+    padded = (1,) * (len(full) - len(shape)) + shape
+    spread = tuple(axis for axis, (was, now) in enumerate(zip(padded, full, strict=True)) if was != now)
+    return (np.add.reduce(fold(grad, spread), axis=-1) if spread else grad).reshape(n, *shape)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from whiteboard.ops.registry import builtin
-from whiteboard.ops.rows import fold
+from whiteboard.ops.rows import sum_back
 from whiteboard.ops.shapes import axis_of, wrong_param, wrong_shape
 from whiteboard.ops.spec import REQUIRED, Example
 from whiteboard.types import Array, Params, Shape
@@ -118,14 +118,7 @@ def _broadcast_shape(op: str, shapes: tuple[Shape, ...], params: Params) -> Shap
 
 
 def _broadcast_vjp(saved: Shape, cotangent: Array, need: Need, /, shape: Any) -> Grads:
-    if not need[0]:
-        return (None,)
-    n, *full = cotangent.shape
-    padded = (1,) * (len(full) - len(saved)) + saved
-    spread = tuple(axis for axis, (was, now) in enumerate(zip(padded, full, strict=True)) if was != now)
-    return (
-        np.add.reduce(fold(cotangent, spread), axis=-1).reshape(n, *saved) if spread else cotangent.reshape(n, *saved),
-    )
+    return (sum_back(cotangent, saved) if need[0] else None,)
 
 
 @builtin(

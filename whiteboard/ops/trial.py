@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from whiteboard.errors import OpCheckError
+from whiteboard.ops.rows import sum_back
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Params, Shape
 
@@ -39,25 +40,29 @@ def run(spec: OpSpec, xs: Sequence[Array], params: Params | None = None, cotange
         If the forward or the VJP writes into a source or the cotangent, or returns another shape, dtype or number
         of arrays than it should.
     """
-    given = spec.bind(params)
-    n, dtype, shapes = len(xs[0]), xs[0].dtype, tuple(x.shape[1:] for x in xs)
-    shape = spec.shape(spec.name, shapes, given)
     sources = [x.copy() for x in line_up(spec, xs)]
+    bench = _bench(spec, sources, [x.shape[1:] for x in xs], spec.bind(params))
     if cotangent is None:
-        cotangent = np.broadcast_to(np.ones((), dtype), (n, *shape))
+        cotangent = np.broadcast_to(np.ones((), xs[0].dtype), (len(xs[0]), *bench.shape))
     if spec.batch == "loop":
-        trials = [
-            _run(spec, [x[i, ...] for x in sources], given, cotangent[i, ...], shape, shapes, lead=()) for i in range(n)
-        ]
-        trial = Trial(
-            np.stack([t.y for t in trials]), tuple(np.stack(g) for g in zip(*(t.grads for t in trials), strict=True))
-        )
+        trials = [bench.run([x[i, ...] for x in sources], cotangent[i, ...]) for i in range(len(xs[0]))]
+        ys, grads = zip(*trials, strict=True)
+        trial = Trial(np.stack(ys), tuple(np.stack(each) for each in zip(*grads, strict=True)))
     else:
-        trial = _run(spec, sources, given, cotangent, shape, shapes, lead=(n,))
+        trial = Trial(*bench.run(sources, cotangent))
     for slot, (source, x) in enumerate(zip(sources, line_up(spec, xs), strict=True)):
         if source.tobytes() != x.tobytes():
             raise fault(spec, f"source {slot}: the op writes into it")
     return trial
+
+
+def forward(spec: OpSpec, xs: Sequence[Array], params: Params | None = None) -> Array:
+    """Run one forward over the jobs of `xs`; parameters and errors are `run`'s. Returns y."""
+    sources = line_up(spec, xs)
+    bench = _bench(spec, sources, [x.shape[1:] for x in xs], spec.bind(params))
+    if spec.batch == "loop":
+        return np.stack([bench.forward([x[i, ...] for x in sources])[0] for i in range(len(xs[0]))])
+    return bench.forward(sources)[0]
 
 
 def line_up(spec: OpSpec, xs: Sequence[Array]) -> list[Array]:
@@ -68,42 +73,49 @@ def line_up(spec: OpSpec, xs: Sequence[Array]) -> list[Array]:
     return [x.reshape(len(x), *(1,) * (ndim - x.ndim), *x.shape[1:]) for x in xs]
 
 
-def _run(
-    spec: OpSpec,
-    sources: list[Array],
-    params: dict[str, Any],
-    cotangent: Array,
-    shape: Shape,
-    shapes: tuple[Shape, ...],
-    lead: Shape,
-) -> Trial:
-    dtype = sources[0].dtype
-    out = np.full((*lead, *shape), np.nan, dtype)  # what is not written is seen
-    with np.errstate(all="ignore"):
-        y, saved = spec.forward(tuple(sources), out, **params)
-        y = _expect(spec, y, (*lead, *shape), dtype, "y").copy()
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """An op on sources of known shapes: n jobs at once, or one job of a ``loop`` op (`lead` is then empty)."""
+
+    spec: OpSpec
+    params: dict[str, Any]
+    shapes: list[Shape]
+    shape: Shape
+    lead: Shape
+
+    def forward(self, sources: list[Array]) -> tuple[Array, Any]:
+        """Return a copy of y, and what the forward saved."""
+        full = (*self.lead, *self.shape)
+        out = np.full(full, np.nan, sources[0].dtype)  # what is not written is seen
+        with np.errstate(all="ignore"):
+            y, saved = self.spec.forward(tuple(sources), out, **self.params)
+        return _expect(self.spec, y, full, out.dtype, "y").copy(), saved
+
+    def run(self, sources: list[Array], cotangent: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Return copies of y and of the gradients, in the sources' shapes."""
+        y, saved = self.forward(sources)
         held = cotangent.tobytes()
-        grads = list(spec.vjp(saved, cotangent, (True,) * len(sources), **params))
-    if cotangent.tobytes() != held:
-        raise fault(spec, "the VJP writes into the cotangent")
-    if len(grads) != len(sources):
-        raise fault(spec, f"the VJP returns {len(grads)} gradients, expected {len(sources)}")
-    back = []
-    for slot, (grad, x) in enumerate(zip(grads, shapes, strict=True)):
-        if spec.kind == "elementwise" and isinstance(grad, np.ndarray):
-            grad = sum_back(grad, x, shape, len(lead))
-        back.append(_expect(spec, grad, (*lead, *x), dtype, f"the gradient of source {slot}").copy())
-    return Trial(y, tuple(back))
+        with np.errstate(all="ignore"):
+            grads = list(self.spec.vjp(saved, cotangent, (True,) * len(sources), **self.params))
+        if cotangent.tobytes() != held:
+            raise fault(self.spec, "the VJP writes into the cotangent")
+        if len(grads) != len(sources):
+            raise fault(self.spec, f"the VJP returns {len(grads)} gradients, expected {len(sources)}")
+        return y, tuple(self._back(grad, slot, y.dtype).copy() for slot, grad in enumerate(grads))
+
+    def _back(self, grad: Any, slot: int, dtype: np.dtype[Any]) -> Array:
+        """Return a gradient as the source's: that of an elementwise op has y's shape, and is summed back."""
+        what, shape = f"the gradient of source {slot}", self.shapes[slot]
+        if self.spec.kind == "elementwise" and shape != self.shape:
+            grad = _expect(self.spec, grad, (*self.lead, *self.shape), dtype, what)
+            rows = grad if self.lead else grad[None]
+            grad = sum_back(rows, shape).reshape(*self.lead, *shape)
+        return _expect(self.spec, grad, (*self.lead, *shape), dtype, what)
 
 
-def sum_back(grad: Array, shape: Shape, full: Shape, lead: int) -> Array:
-    """Return a gradient of the broadcast shape `full` summed over what was broadcast, in the source's `shape`."""
-    jobs = grad.shape[:lead]
-    grad = np.broadcast_to(grad, (*jobs, *full))
-    padded = (1,) * (len(full) - len(shape)) + shape
-    axes = tuple(lead + axis for axis, (was, now) in enumerate(zip(padded, full, strict=True)) if was != now)
-    summed: Array = grad.sum(axes, keepdims=True)
-    return summed.reshape(*jobs, *shape)
+def _bench(spec: OpSpec, sources: list[Array], shapes: list[Shape], params: dict[str, Any]) -> _Bench:
+    shape = spec.shape(spec.name, tuple(shapes), params)
+    return _Bench(spec, params, shapes, shape, () if spec.batch == "loop" else (len(sources[0]),))
 
 
 def _expect(spec: OpSpec, array: Any, shape: Shape, dtype: np.dtype[Any], what: str) -> Array:

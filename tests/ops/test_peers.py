@@ -1,0 +1,178 @@
+"""Gradients beside JAX's: every built-in op against `jax.vjp` in float64, and a table of where conventions differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from whiteboard import ops
+from whiteboard.ops.catalogue import FAMILY
+from whiteboard.ops.conformance import draw
+from whiteboard.ops.trial import run
+
+pytestmark = pytest.mark.peers
+
+jax = pytest.importorskip("jax", reason="JAX is not installed: scripts/test --peers installs it")
+jax.config.update("jax_enable_x64", True)
+jnp = jax.numpy
+nn = jax.nn
+
+RELATIVE = 1e-12
+
+
+def _axes(axis: Any) -> Any:
+    return tuple(axis) if isinstance(axis, list) else axis
+
+
+def _reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, axis, keepdims, **more: function(x, axis=_axes(axis), keepdims=keepdims, **more)
+
+
+def _linear(x: Any, w: Any, b: Any) -> Any:
+    return x @ w.T + b
+
+
+def _scatter(x: Any, indices: Any, size: int, axis: int) -> Any:
+    moved = jnp.moveaxis(x, axis, 0)
+    put = jnp.zeros((size, *moved.shape[1:])).at[np.asarray(indices, int)].add(moved)
+    return jnp.moveaxis(put, 0, axis)
+
+
+PEERS: dict[str, Callable[..., Any]] = {
+    "add": jnp.add,
+    "subtract": jnp.subtract,
+    "mul": jnp.multiply,
+    "divide": jnp.divide,
+    "negative": jnp.negative,
+    "power": jnp.power,
+    "square": jnp.square,
+    "sqrt": jnp.sqrt,
+    "exp": jnp.exp,
+    "expm1": jnp.expm1,
+    "log": jnp.log,
+    "log1p": jnp.log1p,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "softplus": nn.softplus,
+    "relu": nn.relu,
+    "sin": jnp.sin,
+    "cos": jnp.cos,
+    "abs": jnp.abs,
+    "maximum": jnp.maximum,
+    "minimum": jnp.minimum,
+    "where": lambda c, a, b: jnp.where(c != 0, a, b),
+    "clip": lambda x, lo, hi: jnp.clip(x, lo, hi),
+    "sum": _reduction(jnp.sum),
+    "mean": _reduction(jnp.mean),
+    "var": _reduction(jnp.var),
+    "max": _reduction(jnp.max),
+    "logsumexp": _reduction(nn.logsumexp),
+    "softmax": nn.softmax,
+    "norm": _reduction(lambda x, axis, keepdims: jnp.sqrt(jnp.sum(x * x, axis=axis, keepdims=keepdims))),
+    "cumsum": jnp.cumsum,
+    "prod": _reduction(jnp.prod),
+    "vecdot": jnp.dot,
+    "matvec": jnp.matmul,
+    "vecmat": jnp.matmul,
+    "matmul": jnp.matmul,
+    "matmul_gemm": jnp.matmul,
+    "outer": jnp.outer,
+    "einsum": lambda *xs, subscripts: jnp.einsum(subscripts.replace(" ", ""), *xs),
+    "linear": _linear,
+    "linear_gemm": _linear,
+    "reshape": lambda x, shape: x.reshape(shape),
+    "transpose": jnp.transpose,
+    "broadcast_to": lambda x, shape: jnp.broadcast_to(x, shape),
+    "concat": lambda *xs, axis: jnp.concatenate(xs, axis),
+    "stack": lambda *xs, axis: jnp.stack(xs, axis),
+    "take": lambda x, indices, axis: jnp.take(x, np.asarray(indices, int), axis, mode="wrap"),
+    "gather": lambda x, indices, axis: jnp.take_along_axis(x, np.asarray(indices, int), axis, mode="wrap"),
+    "scatter": _scatter,
+    "sum_k": lambda *xs: sum(xs),
+    "mean_k": lambda *xs: sum(xs) / len(xs),
+    "prod_k": lambda *xs: _product(xs),
+    "distance": lambda a, b: jnp.sqrt(jnp.sum((a - b) ** 2)),
+    "squared_distance": lambda a, b: jnp.sum((a - b) ** 2),
+}
+
+
+def _product(xs: tuple[Any, ...]) -> Any:
+    y = xs[0]
+    for x in xs[1:]:
+        y = y * x
+    return y
+
+
+def beside(name: str, xs: list[np.ndarray], params: Any, cotangent: np.ndarray) -> tuple[Any, tuple[Any, ...]]:
+    """Return JAX's y and gradients of one job."""
+    y, back = jax.vjp(lambda *sources: PEERS[name](*sources, **ops.get(name).bind(params)), *xs)
+    return y, back(jnp.asarray(cotangent))
+
+
+def test_every_builtin_op_has_a_peer() -> None:
+    """An op that is added gets a line here."""
+    assert sorted(PEERS) == sorted(FAMILY)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_gradients_are_those_of_jax(name: str) -> None:
+    """y and every gradient of three jobs of each example, to 1e-12 of the largest element."""
+    spec, rng = ops.get(name), np.random.default_rng(4)
+    for example in spec.examples:
+        xs = draw(rng, example, 3, np.float64)
+        cotangent = rng.standard_normal(run(spec, xs, example.params).y.shape)
+        trial = run(spec, xs, example.params, cotangent)
+        for job in range(3):
+            y, grads = beside(name, [x[job] for x in xs], example.params, cotangent[job])
+            for got, expected in zip((trial.y, *trial.grads), (y, *grads), strict=True):
+                expected = np.asarray(expected)
+                room = RELATIVE * max(np.abs(expected).max(initial=0), 1e-3)
+                if np.isnan(expected).any():  # distance and norm of no elements
+                    assert not expected.size or name in ("norm", "distance")
+                else:
+                    np.testing.assert_allclose(got[job], expected, rtol=0, atol=room)
+
+
+class Convention(NamedTuple):
+    """A point without a derivative: what Whiteboard returns there, and what JAX does."""
+
+    name: str
+    xs: tuple[Any, ...]
+    ours: tuple[Any, ...]
+    theirs: tuple[Any, ...]
+    params: dict[str, Any] = {}  # noqa: RUF012 - read only
+
+
+NAN, INF = np.nan, np.inf
+CONVENTIONS = (
+    Convention("abs", (0.0,), (0.0,), (0.0,)),
+    Convention("relu", (0.0,), (0.0,), (0.0,)),
+    Convention("sqrt", (0.0,), (INF,), (INF,)),
+    Convention("maximum", (1.0, 1.0), (0.5, 0.5), (0.5, 0.5)),
+    Convention("minimum", (1.0, 1.0), (0.5, 0.5), (0.5, 0.5)),
+    Convention("clip", (1.0,), (1.0,), (0.5,), {"hi": 1.0}),
+    Convention("clip", (1.0,), (1.0,), (0.5,), {"lo": 1.0}),
+    Convention("power", (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+    Convention("power", (0.0, 2.0), (0.0, 0.0), (0.0, 0.0)),
+    Convention("power", (-1.0, 2.0), (-2.0, NAN), (-2.0, NAN)),
+    Convention("where", (0.0, 1.0, 2.0), (0.0, 0.0, 1.0), (0.0, 0.0, 1.0)),
+    Convention("max", ([1.0, 3.0, 3.0],), ([0.0, 0.5, 0.5],), ([0.0, 0.5, 0.5],)),
+    Convention("norm", ([0.0, 0.0],), ([0.0, 0.0],), ([NAN, NAN],)),
+    Convention("distance", ([1.0, 2.0], [1.0, 2.0]), ([0.0, 0.0], [0.0, 0.0]), ([NAN, NAN], [NAN, NAN])),
+    Convention("prod", ([0.0, 2.0, 3.0],), ([6.0, 0.0, 0.0],), ([6.0, 0.0, 0.0],)),
+    Convention("prod", ([0.0, 0.0, 3.0],), ([0.0, 0.0, 0.0],), ([0.0, 0.0, 0.0],)),
+)
+
+
+@pytest.mark.parametrize("row", CONVENTIONS, ids=lambda row: f"{row.name}-{row.xs}")
+def test_the_table_of_subgradients(row: Convention) -> None:
+    """Where JAX has another convention the table says so."""
+    xs = [np.array(x) for x in row.xs]
+    ours = run(ops.get(row.name), [x[None] for x in xs], row.params)
+    _, theirs = beside(row.name, xs, row.params, np.ones(ours.y.shape[1:]))
+    for got, other, expected, expected_other in zip(ours.grads, theirs, row.ours, row.theirs, strict=True):
+        np.testing.assert_array_equal(got[0], expected)
+        np.testing.assert_array_equal(other, expected_other)
