@@ -84,10 +84,10 @@ def test_refused_dtypes(array: np.ndarray[Any, Any]) -> None:
 
 def test_every_part_of_the_identity_is_in_the_key() -> None:
     """A change of any one part of an op's identity gives another prefix."""
-    base: dict[str, Any] = {"name": "mul", "version": 1, "fingerprint": b"f", "exactness": "exact", "params": {}, "gradient": "ones",
-            "fan_in": 2}  # fmt: skip
-    others: dict[str, Any] = {"name": "add", "version": 2, "fingerprint": b"g", "exactness": "tolerance", "params": {"axis": 0},
-              "gradient": "cotangent", "fan_in": 3}  # fmt: skip
+    base: dict[str, Any] = {"name": "mul", "version": 1, "fingerprint": b"f", "exactness": "exact"}
+    base |= {"params": {}, "gradient": "ones", "fan_in": 2}
+    others: dict[str, Any] = {"name": "add", "version": 2, "fingerprint": b"g", "exactness": "tolerance"}
+    others |= {"params": {"axis": 0}, "gradient": "cotangent", "fan_in": 3}
     prefixes = {keys.key_prefix(**base)} | {keys.key_prefix(**(base | {part: other})) for part, other in others.items()}
     assert len(prefixes) == 1 + len(others)
 

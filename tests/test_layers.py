@@ -19,11 +19,12 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors types",
+        "columns",
         "jobs keys ops",
         "nodes sources queue triage bins session pool separate",
-        "sinks impulses residuals rules",
+        "sinks exact impulses residuals rules",
         "pipeline",
-        "propagate state",
+        "propagate state steps history",
         "system",
         "board",
         "integration experiments",
@@ -47,7 +48,7 @@ MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
 VALUES = "whiteboard.storage.base"
 """The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
 
-MAY_IMPORT_VALUES = frozenset({"pipeline", "state", "system"})
+MAY_IMPORT_VALUES = frozenset({"pipeline", "state", "history", "system"})
 
 LAZY: dict[str, frozenset[str]] = {
     "alembic": frozenset({"migrations"}),

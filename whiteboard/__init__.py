@@ -7,10 +7,11 @@ named set of nodes that resumes at its last commit.
 from whiteboard import errors, ops, rules
 from whiteboard.board import Board, CallResult, ManyResult, open
 from whiteboard.errors import *  # noqa: F403 - the error tree is public
+from whiteboard.history import Commit, Snapshot
 from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult
 from whiteboard.pipeline import UncachedWarning
 from whiteboard.sinks import CallbackSink, JsonlSink, ListSink, NullSink
-from whiteboard.system import Commit, Snapshot, System
+from whiteboard.system import System
 from whiteboard.types import ResultSink
 
 __version__ = "0.1.0"

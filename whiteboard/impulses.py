@@ -15,7 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.exact import exact_sums
 from whiteboard.types import Array, Ids
+
+
+_NONE: Ids = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +50,11 @@ class Impulses:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, some: Ids) -> Impulses:
+        """Return some of the impulses."""
+        keys, slots, weights = self.keys[some], self.slots[some], self.weights[some]
+        return Impulses(self.arena, self.rows[some], keys, slots, weights, self.vectors[some])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,18 +92,28 @@ class Inbox:
             self._impulses.extend(batch for batch in impulses if len(batch))
             self._measures.extend(measures)
 
+    def retract(self, impulse: Impulses) -> bool:
+        """Take one impulse of equal content out again; return whether there was one."""
+        with self._lock:
+            for at, batch in enumerate(self._impulses):
+                equal = np.flatnonzero(_equal(batch, impulse)) if batch.arena == impulse.arena else _NONE
+                if equal.size:
+                    self._impulses[at] = batch.take(np.delete(np.arange(len(batch)), equal[0]))
+                    return True
+        return False
+
     def clear(self) -> None:
         """Forget everything: a commit has consumed it."""
         with self._lock:
             self._impulses.clear()
             self._measures.clear()
 
-    def sums(self) -> dict[int, tuple[Ids, Sums]]:
+    def sums(self, *, exact: bool = False) -> dict[int, tuple[Ids, Sums]]:
         """Return, for each arena with impulses, its rows in ascending order and their sums."""
         with self._lock:
-            batches = list(self._impulses)
+            batches = [batch for batch in self._impulses if len(batch)]
         arenas = sorted({batch.arena for batch in batches})
-        return {arena: ordered_sum([batch for batch in batches if batch.arena == arena]) for arena in arenas}
+        return {a: ordered_sum([batch for batch in batches if batch.arena == a], exact=exact) for a in arenas}
 
     def stress(self) -> float | None:
         """Return Σσ² of the jobs that had targets, or None where there were none or σ is undefined."""
@@ -110,6 +129,21 @@ class Inbox:
         return math.sqrt(fsum(columns)) if columns else None
 
 
+def _equal(batch: Impulses, one: Impulses) -> NDArray[np.bool_]:
+    """Return which impulses of a batch have the content of `one`, vectors and weights by their bytes."""
+    bits = [
+        np.ascontiguousarray(v).reshape(len(v), math.prod(v.shape[1:])).view(np.uint8)
+        for v in (batch.vectors, one.vectors)
+    ]
+    return np.asarray(
+        (batch.rows == one.rows)
+        & (batch.slots == one.slots)
+        & (batch.weights == one.weights)
+        & (batch.keys == one.keys).all(axis=1)
+        & (bits[0] == bits[1]).all(axis=1)
+    )
+
+
 def fsum(columns: Sequence[NDArray[np.float64]]) -> float:
     """Return the exactly rounded sum of all elements; infinity or NaN where it is not finite."""
     flat = np.concatenate([np.ravel(column) for column in columns])
@@ -119,13 +153,23 @@ def fsum(columns: Sequence[NDArray[np.float64]]) -> float:
         return math.nan if np.isnan(flat).any() else math.inf
 
 
-def ordered_sum(batches: Sequence[Impulses]) -> tuple[Ids, Sums]:
-    """Sum impulses onto one arena, row by row, in content order; return the rows and their sums."""
+def ordered_sum(batches: Sequence[Impulses], *, exact: bool = False) -> tuple[Ids, Sums]:
+    """Sum impulses onto one arena, row by row; return the rows and their sums.
+
+    They are added in content order, or, where `exact`, as integers: correctly rounded, so without any order.
+    """
     rows = np.concatenate([batch.rows for batch in batches])
     keys = np.ascontiguousarray(np.concatenate([batch.keys for batch in batches])).view(">u8")
     slots = np.concatenate([batch.slots for batch in batches])
     weights = np.concatenate([batch.weights for batch in batches])
     vectors = np.concatenate([batch.vectors for batch in batches])
+    if exact:
+        order = np.argsort(rows, kind="stable")
+        starts = np.flatnonzero(np.diff(rows[order], prepend=rows[order[0]] - 1))
+        sums = Sums(
+            exact_sums(vectors[order], starts), exact_sums(weights[order], starts), np.diff(starts, append=len(rows))
+        )
+        return rows[order[starts]], sums
     order = np.lexsort((slots, keys[:, 1], keys[:, 0], rows))
     columns = (rows[order], keys[order, 0], keys[order, 1], slots[order])
     same = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard.errors import DtypeError, ParamError, ShapeError
+from whiteboard.columns import ids_column, real_column
+from whiteboard.errors import ParamError, ShapeError
 from whiteboard.keys import encode
 from whiteboard.types import HIT_NAMES, Array, Ids, Params
 
@@ -237,38 +238,6 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
         attr=first.attr,
         job_ids=[_name(i, job) for i, job in zip(positions, jobs, strict=True)],
     )
-
-
-def ids_column(value: ArrayLike, where: str) -> Ids:
-    """Return ids as an int64 array of any shape.
-
-    Raises
-    ------
-    DtypeError
-        For anything but integers that int64 holds; `where` opens the message.
-    """
-    array = np.asarray(value)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "iu" or (array.dtype == np.uint64 and np.any(array > np.iinfo(np.int64).max)):
-        msg = f"{where}: expected integer ids, got dtype {array.dtype}"
-        raise DtypeError(msg)
-    return np.array(array, np.int64, order="C")
-
-
-def real_column(value: ArrayLike, where: str) -> Array:
-    """Return a column of real numbers, copied; integers become float64.
-
-    Raises
-    ------
-    DtypeError
-        For complex, object, string and structured dtypes; `where` opens the message.
-    """
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        msg = f"{where}: expected real numbers, got dtype {array.dtype}"
-        raise DtypeError(msg)
-    return np.array(array, array.dtype if array.dtype.kind == "f" else np.float64, order="C")
 
 
 def _expect(holds: bool, where: str, expected: str, got: object) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.columns import FLOATS
 from whiteboard.errors import DtypeError, ParamError
 from whiteboard.types import Array, Params
 
@@ -24,8 +25,6 @@ SCHEME = b"whiteboard-key-1"
 """Names the encoding below; a change of it changes every key."""
 
 DIGEST_BYTES = 16
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-"""The dtypes that sources may have."""
 
 
 def digest(data: bytes | memoryview) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,8 @@ class Nodes:
     """The nodes of a system: ids, versions, and where each attribute lies. Reads like a mapping of id to `Node`."""
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """Held by whoever changes the nodes, or reads more of them than one."""
         self.ids: Ids = np.empty(0, np.int64)
         self.versions: Ids = np.empty(0, np.int64)
         self.fixed: NDArray[np.bool_] = np.empty(0, np.bool_)
@@ -99,17 +102,13 @@ class Nodes:
         return isinstance(node_id, int | np.integer) and bool(self._find(np.array([node_id], np.int64))[0] >= 0)
 
     def __getitem__(self, node_id: int) -> Node:
-        if node_id not in self:
-            msg = f"no node {node_id!r} (the system has {len(self)} nodes)"
-            raise UnknownNodeError(msg)
-        index = int(self._find(np.array([node_id], np.int64))[0])
-        return Node(
-            int(node_id),
-            self._value("theta", index),
-            self._value("p", index),
-            int(self.versions[index]),
-            bool(self.fixed[index]),
-        )
+        with self.lock:
+            if node_id not in self:
+                msg = f"no node {node_id!r} (the system has {len(self)} nodes)"
+                raise UnknownNodeError(msg)
+            index = int(self._find(np.array([node_id], np.int64))[0])
+            theta, p = self._value("theta", index), self._value("p", index)
+            return Node(int(node_id), theta, p, int(self.versions[index]), bool(self.fixed[index]))
 
     def _value(self, attr: str, index: int) -> Array | None:
         number = self._arena[attr][index]

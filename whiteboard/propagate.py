@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.columns import check_dtype
 from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.impulses import Impulses, Measure
 from whiteboard.jobs import BatchResult, JobBatch
@@ -14,7 +15,7 @@ from whiteboard.nodes import Nodes, positions
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Evaluated, Pipeline
 from whiteboard.residuals import Residual, residual
-from whiteboard.sources import NodeSources, check_dtype, locate
+from whiteboard.sources import NodeSources, locate
 from whiteboard.types import Array, Ids
 
 

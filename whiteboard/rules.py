@@ -1,7 +1,8 @@
 """Rules: pure functions from node rows and summed impulses to new rows.
 
-A rule is called as ``rule(rows, sums)`` with ``rows`` (m, *shape) and a `Sums` of the same m nodes, and returns
-the new rows in the same shape and dtype. Rows must not depend on one another; a user's rule is any such function.
+A rule is called as ``rule(rows, sums)`` with ``rows`` (m, *shape) and a `Sums` of the same m nodes, and returns the
+new rows in the same shape and dtype. Rows must not depend on one another; a user's rule is any such function. A rule
+with a true attribute `exact` gets sums that are exactly rounded.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ class StressDescent:
     ----------
     omega : float
         Step, 0 < ω < 1.
+    exact : bool
+        Sum the impulses as integers, correctly rounded (`whiteboard.exact`), instead of in content order.
     """
 
     omega: float = 0.9
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.omega < 1:
@@ -65,11 +69,14 @@ class Relax:
         Step size, > 0.
     rtol, atol : float
         Relative and absolute size of the largest step; rtol ≥ 0, atol > 0.
+    exact : bool
+        As in `StressDescent`.
     """
 
     eta: float = 0.1
     rtol: float = 1e-2
     atol: float = 1e-2
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low in (("eta", self.eta, 0), ("atol", self.atol, 0), ("rtol", self.rtol, -math.ulp(0))):

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from whiteboard.columns import check_dtype
 from whiteboard.errors import DtypeError, ShapeError, UnknownNodeError
 from whiteboard.jobs import JobBatch
-from whiteboard.keys import DIGEST_BYTES, FLOATS, tokens
+from whiteboard.keys import DIGEST_BYTES, tokens
 from whiteboard.nodes import Arena, Nodes
 from whiteboard.pool import Lender
 from whiteboard.types import Array, Ids, Shape
@@ -146,15 +147,6 @@ def locate(nodes: Nodes, batch: JobBatch) -> tuple[Ids, Ids, Ids]:
         msg = f"{batch.name(row)}, slot {slot}: node {ids[row, slot]} has no {batch.attr!r}"
         raise UnknownNodeError(msg)
     return index, arena, rows
-
-
-def check_dtype(dtype: np.dtype, where: str) -> None:
-    """Raise `DtypeError`, opened by `where`, unless `dtype` is one that sources may have."""
-    if dtype not in FLOATS or not dtype.isnative:
-        kinds = {"c": "complex", "i": "integer", "u": "integer", "b": "boolean", "O": "object", "f": "floating"}
-        expected = " or ".join(map(str, FLOATS))
-        msg = f"{where}: {kinds.get(dtype.kind, 'non-numeric')} dtype {dtype} is refused, expected {expected}"
-        raise DtypeError(msg)
 
 
 def _take(values: Array, rows: Ids, lend: Lender) -> Array:

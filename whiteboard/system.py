@@ -2,75 +2,37 @@
 
 from __future__ import annotations
 
-import math
-import threading
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard import bins, state
+from whiteboard.columns import attribute, fitted, ids_column
 from whiteboard.errors import (
-    NonFiniteError,
     ParamError,
     ShapeError,
+    StaleImpulseError,
+    UnknownCommitError,
     UnknownNodeError,
     UnknownSystemError,
     WhiteboardError,
 )
-from whiteboard.impulses import Impulses, Inbox, Sums
-from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult, batches, ids_column, real_column
+from whiteboard.history import Commit, Snapshot
+from whiteboard.impulses import Impulses, Inbox
+from whiteboard.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.keys import digest, encode
-from whiteboard.nodes import Arena, Nodes
+from whiteboard.nodes import Nodes
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Pipeline
 from whiteboard.propagate import Propagated, propagate
 from whiteboard.rules import Rule
-from whiteboard.sources import check_dtype, locate
+from whiteboard.sources import locate
+from whiteboard.steps import Step, different, ruled, steps
 from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
 from whiteboard.types import Array, Ids, ResultSink
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """One commit of a system.
-
-    Attributes
-    ----------
-    id : int
-        Position in the system's history, from 0.
-    parent : int or None
-        The commit before it.
-    changed : int
-        Number of nodes that are new or got a new version.
-    stress : float or None
-        Σσ² over the jobs with targets that it consumed, so of its parent's state; None without such jobs.
-    residual_norm : float or None
-        √Σr² over all residuals that it consumed, likewise.
-    digest : str
-        Hex digest of the state it made.
-    """
-
-    id: int
-    parent: int | None
-    changed: int
-    stress: float | None
-    residual_norm: float | None
-    digest: str
-
-
-class Snapshot:
-    """A system as it stood at one commit, to read: `commit`, `nodes` and `digest()`."""
-
-    def __init__(self, kept: State) -> None:
-        self.commit = _commit(kept.commit)
-        self.nodes = state.load(kept.columns)
-
-    def digest(self) -> str:
-        """Return the hex digest of (ids, versions, attribute bytes)."""
-        return state.digest(self.nodes)
 
 
 class System:
@@ -89,10 +51,11 @@ class System:
         op: Callable[[str], OpSpec],
     ) -> None:
         self._record, self._store, self._pipeline, self._op = record, store, pipeline, op
-        self._lock = threading.RLock()
         self._inbox = Inbox()
-        self._head = None if kept is None else _commit(kept.commit)
+        self._written: dict[int, dict[int, Array]] = {}
+        self._head = None if kept is None else Commit.of(kept.commit)
         self.nodes = Nodes() if kept is None else state.load(kept.columns)
+        self._lock = self.nodes.lock
         self._committed = len(self.nodes)
 
     @property
@@ -140,7 +103,7 @@ class System:
             raise ShapeError(msg)
         given = {"theta": theta, "p": p}
         attrs = {
-            name: _attribute(value, len(column), f"{where}: {name}")
+            name: attribute(value, len(column), f"{where}: {name}")
             for name, value in given.items()
             if value is not None
         }
@@ -204,35 +167,93 @@ class System:
             self._inbox.push(part.impulses, part.measures)
         return [placed[position] for position in range(len(jobs))]
 
-    def impulse(self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike) -> None:
+    def impulse(
+        self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, *, version: int | None = None
+    ) -> None:
         """Push one impulse of weight 1 onto the theta of `src_id`; a fixed node takes none.
+
+        Parameters
+        ----------
+        vector : array_like of theta's shape
+        version : int, optional
+            The version of `src_id` that it was made against, checked where it is given.
 
         Raises
         ------
         UnknownNodeError, ShapeError, DtypeError, NonFiniteError
+        StaleImpulseError
+            The node has another version than `version`.
         """
-        where = f"op {op_name!r}: impulse on node {src_id!r} from {out_id!r}"
         with self._lock:
-            index = self.nodes.index(np.atleast_1d(ids_column(src_id, where)))
-            arena, rows = self.nodes.locate("theta", index)
-            if index[0] < 0 or arena[0] < 0:
-                msg = f"{where}: {'no such node' if index[0] < 0 else 'the node has no theta'}"
-                raise UnknownNodeError(msg)
-            to = self.nodes.arenas[int(arena[0])]
-            value = real_column(vector, where).astype(to.dtype)
-            if value.shape != to.shape:
-                msg = f"{where}: expected shape {to.shape}, got {value.shape}"
-                raise ShapeError(msg)
-            if not np.isfinite(value).all():
-                msg = f"{where}: the impulse is not finite"
-                raise NonFiniteError(msg)
-            if not self.nodes.fixed[index[0]]:
-                key = np.frombuffer(digest(encode((op_name, out_id))), np.uint8)[None]
-                one = Impulses(int(arena[0]), rows, key, np.zeros(1, np.int64), np.ones(1), value[None])
+            one = self._one(src_id, out_id, op_name, vector, version)
+            if not self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]:
                 self._inbox.push([one])
 
+    def retract(
+        self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, *, version: int | None = None
+    ) -> None:
+        """Take an impulse out again that `impulse` was given, with the same arguments; it leaves no trace.
+
+        Raises
+        ------
+        StaleImpulseError
+            No such impulse waits: it was never pushed, is retracted already, or a commit has consumed it.
+        """
+        with self._lock:
+            one = self._one(src_id, out_id, op_name, vector, version)
+            fixed = self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]
+            if not fixed and not self._inbox.retract(one):
+                msg = f"op {op_name!r}: no such impulse on node {src_id} from {out_id} waits: retracted, or committed"
+                raise StaleImpulseError(msg)
+
+    def _one(self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, version: int | None) -> Impulses:
+        where = f"op {op_name!r}: impulse on node {src_id!r} from {out_id!r}"
+        number, row = self._place(src_id, "theta", where)
+        to = self.nodes.arenas[number]
+        now = int(self.nodes.versions[to.owner[row]])
+        if version not in (None, now):
+            msg = f"{where}: it was made against version {version}, the node has version {now}"
+            raise StaleImpulseError(msg)
+        value = fitted(vector, to.shape, to.dtype, where)
+        key = np.frombuffer(digest(encode((op_name, out_id))), np.uint8)[None]
+        return Impulses(number, np.array([row]), key, np.zeros(1, np.int64), np.ones(1), value[None])
+
+    def write(self, node_id: int, *, theta: ArrayLike | None = None, p: ArrayLike | None = None) -> None:
+        """Set attributes of a node, fixed or not, with the next commit.
+
+        Raises
+        ------
+        UnknownNodeError, ShapeError, DtypeError, NonFiniteError
+        ParamError
+            The node was written with another value since the last commit: which one counts would be a matter of order.
+        """
+        with self._lock:
+            staged = []
+            for attr, given in zip(ATTRS, (theta, p), strict=True):
+                if given is None:
+                    continue
+                where = f"system {self.name!r}: write: {attr} of node {node_id!r}"
+                number, row = self._place(node_id, attr, where)
+                arena = self.nodes.arenas[number]
+                value = fitted(given, arena.shape, arena.dtype, where)
+                before = self._written.get(number, {}).get(row, value)
+                if different(before[None], value[None]).any():
+                    msg = f"{where}: it was written with another value since the last commit"
+                    raise ParamError(msg)
+                staged.append((number, row, value))
+            for number, row, value in staged:
+                self._written.setdefault(number, {})[row] = value
+
+    def _place(self, node_id: int, attr: str, where: str) -> tuple[int, int]:
+        index = self.nodes.index(np.atleast_1d(ids_column(node_id, where)))
+        arena, rows = self.nodes.locate(attr, index)
+        if index[0] < 0 or arena[0] < 0:
+            msg = f"{where}: {'no such node' if index[0] < 0 else f'the node has no {attr}'}"
+            raise UnknownNodeError(msg)
+        return int(arena[0]), int(rows[0])
+
     def commit(self, rule: Rule | None = None) -> Commit:
-        """Consume all impulses in one atomic, durable step.
+        """Consume all impulses and writes in one atomic, durable step.
 
         Parameters
         ----------
@@ -242,61 +263,45 @@ class System:
         Raises
         ------
         NonFiniteError, ShapeError, ParamError
-            For what the rule returned. State, impulses and store are as before.
+            For what the rule returned, or for a node that has impulses and was written. Nothing has changed.
         StoreError, ConflictError
-            The commit could not be written. State, impulses and store are as before.
+            The commit could not be written. Nothing has changed.
         """
         with self._lock:
-            steps = self._steps(rule)
-            undo = [(arena, rows, arena.values[rows]) for arena, rows, _ in steps.values()]
-            moved = np.unique(np.concatenate([np.empty(0, np.int64), *(arena.owner[rows] for arena, rows, _ in undo)]))
-            for arena, rows, values in steps.values():
-                arena.write(rows, values)
+            changing = steps(self.nodes, self._moved(rule))
+            undo = [Step(step.arena, step.rows, step.arena.values[step.rows]) for step in changing.values()]
+            moved = np.unique(np.concatenate([np.empty(0, np.int64), *(step.arena.owner[step.rows] for step in undo)]))
+            for step in changing.values():
+                step.arena.write(step.rows, step.values)
             self.nodes.versions[moved] += 1
             record = self._record_of(moved)
             try:
-                self._store.append(self._record, record, self._changed(steps), lambda: state.dump(self.nodes))
+                self._store.append(self._record, record, self._changed(changing), lambda: state.dump(self.nodes))
             except BaseException as error:
                 # An interrupt may come after the store's own commit; what the store refuses has not landed.
                 if not isinstance(error, WhiteboardError) and self._landed(record):
                     self._advance(record)
                     raise
-                for arena, rows, values in undo:
-                    arena.write(rows, values)
+                for step in undo:
+                    step.arena.write(step.rows, step.values)
                 self.nodes.versions[moved] -= 1
                 raise
             return self._advance(record)
 
-    def _steps(self, rule: Rule | None) -> dict[int, tuple[Arena, Ids, Array]]:
-        """Ask the rule for the new rows of every arena with impulses; keep those whose bytes changed."""
-        steps = {}
-        for number, (rows, sums) in self._inbox.sums().items():
+    def _moved(self, rule: Rule | None) -> dict[int, tuple[Ids, Array]]:
+        """Return the rows of each arena that the rule moves or that were written, with their new values."""
+        where = f"system {self.name!r}: commit"
+        moved = ruled(self.nodes, self._inbox.sums(exact=getattr(rule, "exact", False)), rule, where)
+        for number, written in self._written.items():
             arena = self.nodes.arenas[number]
-            if rule is None:
-                msg = f"system {self.name!r}: commit: {len(self._inbox)} impulses wait, so a rule is needed"
-                raise ParamError(msg)
-            new = self._ruled(rule, arena, rows, sums)
-            differs = (_bytes(arena.values[rows]) != _bytes(new)).any(axis=1)
-            if differs.any():
-                steps[number] = (arena, rows[differs], new[differs])
-        return steps
-
-    def _ruled(self, rule: Rule, arena: Arena, rows: Ids, sums: Sums) -> Array:
-        old = arena.values[rows]
-        old.flags.writeable = False
-        with np.errstate(all="ignore"):  # refused below, with the nodes' ids
-            new = np.ascontiguousarray(rule(old, sums))
-        where = f"system {self.name!r}: commit: rule {type(rule).__name__}"
-        if new.shape != old.shape or new.dtype != old.dtype:
-            msg = f"{where}: expected {old.dtype} of shape {old.shape}, got {new.dtype} of shape {new.shape}"
-            raise ShapeError(msg)
-        bad = ~np.isfinite(new).all(axis=tuple(range(1, new.ndim)))
-        if bad.any():
-            ids = self.nodes.ids[arena.owner[rows[bad]]]
-            names = ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-            msg = f"{where}: the new {arena.attr} of node {names} is not finite"
-            raise NonFiniteError(msg)
-        return new
+            rows, values = np.array(list(written), np.int64), np.stack(list(written.values()))
+            if number in moved:
+                if (both := np.intersect1d(rows, moved[number][0])).size:
+                    msg = f"{where}: node {self.nodes.ids[arena.owner[both[0]]]} has impulses and was written"
+                    raise ParamError(msg)
+                rows, values = (np.concatenate(pair) for pair in zip(moved[number], (rows, values), strict=True))
+            moved[number] = (rows, values)
+        return moved
 
     def _record_of(self, moved: Ids) -> CommitRecord:
         new = np.arange(self._committed, len(self.nodes))
@@ -309,11 +314,11 @@ class System:
             state.digest(self.nodes),
         )
 
-    def _changed(self, steps: Mapping[int, tuple[Arena, Ids, Array]]) -> list[Any]:
+    def _changed(self, changing: Mapping[int, Step]) -> list[Any]:
         """Return the rows that moved and those of nodes added since the last commit."""
         changed = {}
         for number, arena in enumerate(self.nodes.arenas):
-            moved = steps[number][1] if number in steps else np.empty(0, np.int64)
+            moved = changing[number].rows if number in changing else np.empty(0, np.int64)
             changed[number] = np.union1d(moved, np.flatnonzero(arena.owner >= self._committed))
         return state.dump(self.nodes, changed)
 
@@ -324,9 +329,10 @@ class System:
             return False
 
     def _advance(self, record: CommitRecord) -> Commit:
-        self._head = _commit(record)
+        self._head = Commit.of(record)
         self._committed = len(self.nodes)
         self._inbox.clear()
+        self._written.clear()
         return self._head
 
     def digest(self) -> str:
@@ -337,7 +343,7 @@ class System:
     def history(self) -> list[Commit]:
         """Return all commits, oldest first."""
         try:
-            return [_commit(record) for record in self._store.commits(self.name)]
+            return [Commit.of(record) for record in self._store.commits(self.name)]
         except UnknownSystemError:  # nothing is committed yet
             return []
 
@@ -348,22 +354,29 @@ class System:
         ------
         UnknownCommitError
         """
-        return Snapshot(self._store.state(self.name, commit_id))
+        return Snapshot(self._kept(commit_id))
 
+    def fork(self, name: str, at: int | None = None) -> System:
+        """Create a system that goes on from a commit of this one, and shares all that came before.
 
-def _commit(record: CommitRecord) -> Commit:
-    return Commit(record.number, record.parent, record.changed, record.stress, record.residual_norm, record.digest)
+        Parameters
+        ----------
+        name : str
+            Its name, new in the store.
+        at : int, optional
+            The commit; the last one where it is None.
 
+        Raises
+        ------
+        UnknownCommitError, SpecError
+        """
+        kept = self._kept(self._head.id if at is None and self._head is not None else at)
+        record = SystemRecord(name, os.urandom(16).hex(), self.spec, (self.name, kept.commit.number))
+        self._store.fork(record)
+        return System(record, kept, self._store, self._pipeline, self._op)
 
-def _attribute(value: ArrayLike, n: int, where: str) -> Array:
-    array = np.array(value, order="C")
-    check_dtype(array.dtype, where)
-    if array.ndim == 0 or len(array) != n:
-        msg = f"{where}: expected shape ({n}, …), got {array.shape}"
-        raise ShapeError(msg)
-    return array
-
-
-def _bytes(rows: Array) -> Array:
-    """View m contiguous rows as bytes, (m, row bytes)."""
-    return rows.reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    def _kept(self, commit_id: int | None) -> State:
+        if self._head is None or commit_id is None:
+            msg = f"system {self.name!r} has no commit yet"
+            raise UnknownCommitError(msg)
+        return self._store.state(self.name, commit_id)

@@ -19,8 +19,8 @@ from whiteboard.experiments import load
 from whiteboard.experiments.definition import Experiment
 from whiteboard.experiments.draw import check_plot
 from whiteboard.experiments.drive import Outcome, drive
+from whiteboard.history import Commit
 from whiteboard.sinks import JsonlSink, NullSink
-from whiteboard.system import Commit
 
 INTERRUPTED = 130
 

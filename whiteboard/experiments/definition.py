@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from whiteboard.history import Commit
 from whiteboard.jobs import Job, JobBatch
 from whiteboard.rules import Rule
-from whiteboard.system import Commit, System
+from whiteboard.system import System
 
 
 class Plot(Protocol):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from whiteboard.experiments.definition import MEASURES, Experiment
-from whiteboard.system import Commit, System
+from whiteboard.history import Commit
+from whiteboard.system import System
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""From what a caller gives to columns: converted, copied, and refused by name where they will not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from whiteboard.errors import DtypeError, NonFiniteError, ShapeError
+from whiteboard.types import Array, Ids, Shape
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+"""The dtypes that sources may have."""
+
+
+def ids_column(value: ArrayLike, where: str) -> Ids:
+    """Return ids as an int64 array of any shape.
+
+    Raises
+    ------
+    DtypeError
+        For anything but integers that int64 holds; `where` opens the message.
+    """
+    array = np.asarray(value)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu" or (array.dtype == np.uint64 and np.any(array > np.iinfo(np.int64).max)):
+        msg = f"{where}: expected integer ids, got dtype {array.dtype}"
+        raise DtypeError(msg)
+    return np.array(array, np.int64, order="C")
+
+
+def real_column(value: ArrayLike, where: str) -> Array:
+    """Return a column of real numbers, copied; integers become float64.
+
+    Raises
+    ------
+    DtypeError
+        For complex, object, string and structured dtypes; `where` opens the message.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        msg = f"{where}: expected real numbers, got dtype {array.dtype}"
+        raise DtypeError(msg)
+    return np.array(array, array.dtype if array.dtype.kind == "f" else np.float64, order="C")
+
+
+def check_dtype(dtype: np.dtype, where: str) -> None:
+    """Raise `DtypeError`, opened by `where`, unless `dtype` is one that sources may have."""
+    if dtype not in FLOATS or not dtype.isnative:
+        kinds = {"c": "complex", "i": "integer", "u": "integer", "b": "boolean", "O": "object", "f": "floating"}
+        expected = " or ".join(map(str, FLOATS))
+        msg = f"{where}: {kinds.get(dtype.kind, 'non-numeric')} dtype {dtype} is refused, expected {expected}"
+        raise DtypeError(msg)
+
+
+def attribute(value: ArrayLike, n: int, where: str) -> Array:
+    """Return an attribute of n nodes, (n, …), copied.
+
+    Raises
+    ------
+    DtypeError, ShapeError
+    """
+    array = np.array(value, order="C")
+    check_dtype(array.dtype, where)
+    if array.ndim == 0 or len(array) != n:
+        msg = f"{where}: expected shape ({n}, …), got {array.shape}"
+        raise ShapeError(msg)
+    return array
+
+
+def fitted(given: ArrayLike, shape: Shape, dtype: np.dtype[Any], where: str) -> Array:
+    """Return a finite value in a node's shape and dtype.
+
+    Raises
+    ------
+    DtypeError, ShapeError, NonFiniteError
+    """
+    value = real_column(given, where).astype(dtype)
+    if value.shape != shape:
+        msg = f"{where}: expected shape {shape}, got {value.shape}"
+        raise ShapeError(msg)
+    if not np.isfinite(value).all():
+        msg = f"{where}: it is not finite"
+        raise NonFiniteError(msg)
+    return value
