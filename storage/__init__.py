@@ -91,7 +91,6 @@ class Stores:
             "path": str(self.database.location),
             "schema": schema.HEAD,
             "sqlite": sqlite3.sqlite_version,
-            "lock_file": self.database.uses_lock_file,
             "readonly": self.options.readonly,
             "persist": self.options.persist,
             "durability": self.options.durability,

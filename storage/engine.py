@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import filelock
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -19,21 +18,14 @@ from sqlalchemy.pool import QueuePool, StaticPool
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.fork import watch
 from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
+from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.tables import APPLICATION_ID, VERSION_TABLE
 
 WAIT_SECONDS = 60.0
 """How long a write waits for another process before it is an error."""
 
-# Short enough for 16 writers to hand the lock over in milliseconds, long enough not to spin.
-_POLL_SECONDS = 0.001
-
 _CHECKPOINT_PAGES = 2000
 _JOURNAL_BYTES = 64 * 2**20
-
-
-def has_wal_bug(version: tuple[int, int, int]) -> bool:
-    """Whether a commit that meets another process's checkpoint can corrupt a WAL file (https://sqlite.org/wal.html)."""
-    return (3, 7, 0) <= version <= (3, 51, 2) and version not in ((3, 50, 7), (3, 44, 6))
 
 
 class Database:
@@ -57,14 +49,13 @@ class Database:
         self.location = location
         self.readonly = readonly
         self.durability = durability
-        self.uses_lock_file = path is not None and not readonly and has_wal_bug(sqlite3.sqlite_version_info[:3])
         self._mutex = threading.RLock()
         self._gate = threading.Condition()
         self._reading = 0
         self._closed = False
         self._prepared = False
         self._raw: sqlite3.Connection | None = None
-        self._lock_file = None if path is None or readonly else _lock_file(path)
+        self._lock = None if path is None or readonly else WriteLock(path)
         if path is not None and probe(path, readonly=readonly):
             create_empty(path)
         self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
@@ -145,14 +136,11 @@ class Database:
             run("PRAGMA foreign_keys=ON")
 
     @contextmanager
-    def exclusive(self, *, always: bool = False) -> Iterator[None]:
-        """Hold the writer, and the lock file where this SQLite needs it (or `always`, as at the first open)."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the writer, and keep the writers of other processes waiting."""
         with self._mutex, translated(self.location):
             self.check_open()
-            if self._lock_file is not None and (always or self.uses_lock_file):
-                with self._lock_file:
-                    yield
-            else:
+            with nullcontext() if self._lock is None else self._lock.held(WAIT_SECONDS):
                 yield
 
     @contextmanager
@@ -225,6 +213,8 @@ class Database:
             if self._raw is not None:
                 self._raw.close()
                 self._raw = None
+        if self._lock is not None:
+            self._lock.close()
 
     def before_fork(self) -> None:
         """Close every connection of a file.
@@ -242,8 +232,6 @@ class Database:
         """Let both sides go on."""
         if child:
             self._reading = 0
-            if self.location.path is not None and not self.readonly:
-                self._lock_file = _lock_file(self.location.path)
         self._gate.release()
         self._mutex.release()
 
@@ -260,12 +248,6 @@ class Database:
             raise ClosedError(message)
 
 
-def _lock_file(path: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(
-        f"{path}.lock", timeout=WAIT_SECONDS, mode=0o600, thread_local=False, poll_interval=_POLL_SECONDS
-    )
-
-
 def _engine(creator: Any, begin: str, pool: Any, **options: Any) -> Engine:
     engine = create_engine("sqlite://", creator=creator, poolclass=pool, **options)
 
@@ -278,16 +260,13 @@ def _engine(creator: Any, begin: str, pool: Any, **options: Any) -> Engine:
 
 @contextmanager
 def translated(location: Location) -> Iterator[None]:
-    """Raise what SQLite and the lock file raise as one-line errors of the store."""
+    """Raise what SQLite raises as one-line errors of the store."""
     try:
         yield
     except DBAPIError as error:
         raise _translate(location, error.orig) from error
     except sqlite3.Error as error:
         raise _translate(location, error) from error
-    except filelock.Timeout as error:
-        message = f"the store {location}: another process has held {error.lock_file} for {WAIT_SECONDS:.0f} s"
-        raise StoreError(message) from error
 
 
 def _translate(location: Location, error: BaseException | None) -> StoreError:

@@ -31,7 +31,7 @@ def ensure(database: Database) -> None:
     revision = database.revision()
     if revision is None and not database.readonly:
         # Processes that race to create one file queue here; whoever comes later finds the work done.
-        with database.exclusive(always=True):
+        with database.exclusive():
             database.prepare()
             with database.write() as connection:
                 if database.revision() is None:
@@ -59,7 +59,7 @@ def upgrade(url: StoreUrl) -> tuple[str | None, str]:
         if before != HEAD:
             if before is not None and before not in _revisions():
                 raise _refusal(database, before)
-            with database.exclusive(always=True):
+            with database.exclusive():
                 database.prepare()
                 with database.write() as connection:
                     _run_upgrade(connection)

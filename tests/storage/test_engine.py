@@ -14,7 +14,6 @@ import pytest
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python
 from whiteboard.errors import ClosedError, StoreError
 from whiteboard.storage import Stores, engine, open_store
-from whiteboard.storage.engine import Database, has_wal_bug
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
 
@@ -23,25 +22,6 @@ from whiteboard.storage.packages import SqlitePackages
 def stores(tmp_path: Path) -> Iterator[Stores]:
     with open_store(tmp_path / "a.db") as stores:
         yield stores
-
-
-@pytest.mark.parametrize(
-    ("version", "bug"),
-    [
-        ((3, 6, 99), False),
-        ((3, 7, 0), True),
-        ((3, 40, 1), True),
-        ((3, 44, 6), False),
-        ((3, 44, 7), True),
-        ((3, 50, 7), False),
-        ((3, 51, 2), True),
-        ((3, 51, 3), False),
-        ((3, 52, 0), False),
-    ],
-)
-def test_which_versions_need_the_lock_file(version: tuple[int, int, int], bug: bool) -> None:
-    """Exactly the SQLite versions with the WAL reset bug queue on the lock file."""
-    assert has_wal_bug(version) is bug
 
 
 def test_pragmas(stores: Stores) -> None:
@@ -76,17 +56,37 @@ def test_durability(tmp_path: Path, durability: str, level: int) -> None:
         assert stores.database.pragma("synchronous") == 1
 
 
-def test_a_writer_waits_for_the_lock_file(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where SQLite needs the lock file, a write that cannot get it is one clear error and writes nothing."""
+def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that does not get its turn is one clear error and writes nothing; the next one works."""
     monkeypatch.setattr(engine, "WAIT_SECONDS", 0.05)
     path = stores.path
     assert path is not None
-    with Database(stores.database.location).exclusive(always=True), open_store(path) as other:
-        other.database.uses_lock_file = True
+    with open_store(path) as other:
         other.packages.put(page_of([1]))
-        with pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock"):
+        with (
+            stores.database.exclusive(),
+            pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock for 0\.05 s"),
+        ):
             other.packages.flush()
-        other.database.uses_lock_file = False
+        assert stores.packages.stats()["packages"] == 0
+        other.packages.flush()
+    assert stores.packages.stats()["packages"] == 1
+
+
+def test_a_lock_file_that_is_removed(stores: Stores) -> None:
+    """Writers that lock a file which somebody removed, or put another in place of, find the new one."""
+    lock = Path(f"{stores.path}.lock")
+    for number in range(3):
+        lock.unlink()
+        stores.packages.put(page_of([number]))
+        stores.packages.flush()
+        assert lock.stat().st_mode & 0o777 == 0o600
+    lock.unlink()
+    lock.symlink_to("elsewhere")
+    stores.packages.put(page_of([5]))
+    with pytest.raises(StoreError, match=r"lock file .* cannot be opened"):
+        stores.packages.flush()
+    lock.unlink()
 
 
 def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:

@@ -252,7 +252,7 @@ def test_readonly_writes_nothing(tmp_path: Path) -> None:
 
 _AS_ANOTHER_USER = """
 import os, sys
-import blosc2, numpy.testing
+import blosc2, numpy.random, numpy.testing
 from tests.storage.samples import assert_found, key_of
 from whiteboard.errors import StoreError
 from whiteboard.storage import open_store
