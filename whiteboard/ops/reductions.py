@@ -155,7 +155,7 @@ def _max_slope(rows: Array, y: Array) -> Array:
     _max_slope,
     doc="the largest element over `axis`",
     shape=reduced_nonempty,
-    subgradients="shared equally by the elements that tie",
+    subgradients="shared equally by the elements that tie; 0 where one is NaN",
 )
 def _max(rows: Array) -> Array:
     largest: Array = np.maximum.reduce(rows, axis=-1)
