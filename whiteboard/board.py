@@ -21,7 +21,7 @@ from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket
 from whiteboard.sources import ArraySources
 from whiteboard.storage import open_store
-from whiteboard.storage.base import SystemRecord
+from whiteboard.storage.base import State, SystemRecord
 from whiteboard.system import System
 from whiteboard.types import HIT_NAMES, Array, Params
 
@@ -77,7 +77,7 @@ class Board:
         self._pipeline = Pipeline(self._stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[tuple[System, Job], OpResult] = JobQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
 
     def call(self, op: str, *sources: ArrayLike, params: Params | None = None) -> CallResult:
@@ -122,9 +122,7 @@ class Board:
         """
         self._open()
         with self._lock:
-            if name not in self._systems:
-                self._systems[name] = self._load(name, spec)
-            system = self._systems[name]
+            system = self._systems.get(name) or self._load(name, spec)
         if spec is not None and (differs := _differences(system.spec or {}, spec)):
             msg = f"system {name!r} exists with another specification: {differs}"
             raise SpecError(msg)
@@ -138,12 +136,24 @@ class Board:
         kept = None if record is None else self._stores.versions.state(name)
         if record is None:
             record = SystemRecord(name, os.urandom(16).hex(), spec)
-        return System(record, kept, self._stores.versions, self._pipeline, ops.get)
+        return self._make(record, kept)
+
+    def _make(self, record: SystemRecord, kept: State | None) -> System:
+        with self._lock:
+            system = System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make)
+            self._systems[record.name] = system
+            return system
 
     def systems(self) -> list[str]:
         """Return the names of the systems in the store."""
         self._open()
         return [record.name for record in self._stores.versions.systems()]
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline over this board's store, for bridges to systems that are not ours."""
+        self._open()
+        return self._pipeline
 
     def submit(self, job: Job, system: System | None = None) -> Future[OpResult]:
         """Queue a job; the future is done after the next `drain`.
@@ -181,7 +191,8 @@ class Board:
         """Return counters since opening and sizes now.
 
         hits_memory, hits_disk, misses (jobs answered so); puts, collisions, corrupt (since opening); packages, pages,
-        bytes_memory, bytes_disk (now); seconds_saved (measured cost of the packages that hits spared).
+        bytes_memory, bytes_disk (now); seconds_saved (measured cost of the packages that hits spared);
+        without_residual (jobs over nodes that sent no impulse).
         """
         self._open()
         counts = self._pipeline.counts
@@ -190,6 +201,7 @@ class Board:
             "hits_disk": counts.hits_disk,
             "misses": counts.misses,
             "seconds_saved": counts.seconds_saved,
+            "without_residual": counts.without_residual,
             **self._stores.packages.stats(),
         }
 

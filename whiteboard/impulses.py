@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from whiteboard.exact import exact_sums
 from whiteboard.types import Array, Ids
 
-
 _NONE: Ids = np.empty(0, np.int64)
 
 

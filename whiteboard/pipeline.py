@@ -52,6 +52,8 @@ class Counts:
     hits_disk: int = 0
     misses: int = 0
     seconds_saved: float = 0.0
+    without_residual: int = 0
+    """Jobs over nodes that had neither residual nor target, and so sent no impulse."""
 
 
 class Pipeline:

@@ -15,8 +15,8 @@ from whiteboard.nodes import Nodes, positions
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Evaluated, Pipeline
 from whiteboard.residuals import Residual, residual
-from whiteboard.sources import NodeSources, locate
-from whiteboard.types import Array, Ids
+from whiteboard.sources import NodeSources, Sources, locate
+from whiteboard.types import Array, Ids, Params
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +48,10 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
     result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit)
     if (driven := residual(batch, evaluated.y)) is None:
+        pipeline.counts.without_residual += len(batch)
         return Propagated(result, [], [])
     drive, measure = driven
-    pulled = _pull(spec, batch, pipeline, sources, evaluated, drive)
+    pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive)
     weights = _weights(nodes, batch, index, out_index)
     impulses = [
         _impulses(nodes, batch, slot, grads, weights[:, slot], evaluated.keys, index, int(arena[0, slot]), rows)
@@ -86,8 +87,8 @@ def _sources(nodes: Nodes, batch: JobBatch, index: Ids, arena: Ids, rows: Ids) -
     return NodeSources(nodes, index, arenas, rows)
 
 
-def _pull(
-    spec: OpSpec, batch: JobBatch, pipeline: Pipeline, sources: NodeSources, evaluated: Evaluated, drive: Residual
+def pull(
+    pipeline: Pipeline, spec: OpSpec, params: Params | None, sources: Sources, evaluated: Evaluated, drive: Residual
 ) -> list[Array]:
     """Return Jᵢᵀ · residual for each source, (n, *shape).
 
@@ -102,7 +103,7 @@ def _pull(
     pulled = [first.reshape(len(y), *(1,) * (grad.ndim - 1)) * grad for grad in evaluated.grads]
     if (rest := np.flatnonzero(~drive.constant)).size:
         cotangent = np.ascontiguousarray(drive.values[rest])
-        others = pipeline.evaluate(spec, batch.params, sources.take(rest), cotangent)
+        others = pipeline.evaluate(spec, params, sources.take(rest), cotangent)
         for whole, part in zip(pulled, others.grads, strict=True):
             whole[rest] = part
     return pulled
@@ -116,9 +117,13 @@ def _weights(nodes: Nodes, batch: JobBatch, index: Ids, out_index: Ids | None) -
     if out_index is None:
         msg = f"{batch.name(0)}: weight 'inv_length' needs out_ids"
         raise ParamError(msg)
-    apart = positions(nodes, index) - positions(nodes, out_index)[:, None]
-    lengths: NDArray[np.float64] = np.sqrt(np.square(apart, dtype=np.float64).sum(-1))
-    return weights / lengths
+    return weights / edge_lengths(positions(nodes, index), positions(nodes, out_index)[:, None])
+
+
+def edge_lengths(a: Array, b: Array) -> NDArray[np.float64]:
+    """Return ‖a − b‖ over the last axis, in float64."""
+    lengths: NDArray[np.float64] = np.sqrt(np.square(a - b, dtype=np.float64).sum(-1))
+    return lengths
 
 
 def _impulses(
@@ -134,13 +139,24 @@ def _impulses(
 ) -> Impulses:
     """Return the impulses −w · Jᵀ · residual of one slot onto the nodes that take them."""
     free = np.flatnonzero(~nodes.fixed[index[:, slot]])
-    w = weights[free]
+    vectors = weighted(batch, free, slot, pulled[free], weights[free])
+    return Impulses(arena, rows[free, slot], keys[free], np.full(len(free), slot, np.int64), weights[free], vectors)
+
+
+def weighted(batch: JobBatch, rows: Ids, slot: int, pulled: Array, weights: NDArray[np.float64]) -> Array:
+    """Return −w · Jᵀ · residual for some rows of a batch.
+
+    Raises
+    ------
+    NonFiniteError
+        Names the op, the job, the slot and the node.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the job's name
-        vectors = pulled[free] * -w.astype(pulled.dtype).reshape(len(free), *(1,) * (pulled.ndim - 1))
-    finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim))) & np.isfinite(w)
+        vectors: Array = pulled * -weights.astype(pulled.dtype).reshape(len(rows), *(1,) * (pulled.ndim - 1))
+    finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim))) & np.isfinite(weights)
     if not finite.all():
-        row = int(free[np.flatnonzero(~finite)[0]])
-        msg = f"{batch.name(row)}, slot {slot}: the impulse on node {nodes.ids[index[row, slot]]} is not finite"
+        row = int(rows[np.flatnonzero(~finite)[0]])
+        node = np.asarray(batch.src_ids)[row, slot]
+        msg = f"{batch.name(row)}, slot {slot}: the impulse on node {node} is not finite"
         raise NonFiniteError(msg)
-    slots = np.full(len(free), slot, np.int64)
-    return Impulses(arena, rows[free, slot], keys[free], slots, w, vectors)
+    return vectors

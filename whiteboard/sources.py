@@ -35,6 +35,10 @@ class Sources(Protocol):
         """Return the k sources of some jobs, each (m, *shape) and C-contiguous."""
         ...
 
+    def take(self, jobs: Ids) -> Sources:
+        """Return the sources of some of the jobs."""
+        ...
+
     def provenance(self, rows: Ids) -> tuple[Ids, Ids] | None:
         """Return (source ids, versions) of some jobs, each (m, k), or None where the sources are no nodes."""
         ...
@@ -54,7 +58,7 @@ class ArraySources:
         if not arrays:
             msg = f"op {op!r}: expected at least one source, got none"
             raise ShapeError(msg)
-        self._arrays = [np.asarray(array) for array in arrays]
+        self._op, self._arrays = op, [np.asarray(array) for array in arrays]
         for slot, array in enumerate(self._arrays):
             check_dtype(array.dtype, f"op {op!r}, slot {slot}")
             if array.dtype != self._arrays[0].dtype:
@@ -85,6 +89,10 @@ class ArraySources:
 
     def gather(self, rows: Ids, lend: Lender) -> list[Array]:
         return [_take(array, rows, lend) for array in self._arrays]
+
+    def take(self, jobs: Ids) -> ArraySources:
+        """Return the sources of some of the jobs."""
+        return ArraySources(self._op, [array[jobs] for array in self._arrays])
 
     def provenance(self, rows: Ids) -> None:  # noqa: ARG002 - the Protocol's
         return None

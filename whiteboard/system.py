@@ -49,8 +49,9 @@ class System:
         store: VersionStore,
         pipeline: Pipeline,
         op: Callable[[str], OpSpec],
+        make: Callable[[SystemRecord, State | None], System],
     ) -> None:
-        self._record, self._store, self._pipeline, self._op = record, store, pipeline, op
+        self._record, self._store, self._pipeline, self._op, self._make = record, store, pipeline, op, make
         self._inbox = Inbox()
         self._written: dict[int, dict[int, Array]] = {}
         self._head = None if kept is None else Commit.of(kept.commit)
@@ -373,7 +374,7 @@ class System:
         kept = self._kept(self._head.id if at is None and self._head is not None else at)
         record = SystemRecord(name, os.urandom(16).hex(), self.spec, (self.name, kept.commit.number))
         self._store.fork(record)
-        return System(record, kept, self._store, self._pipeline, self._op)
+        return self._make(record, kept)
 
     def _kept(self, commit_id: int | None) -> State:
         if self._head is None or commit_id is None:

@@ -1,0 +1,1 @@
+"""Bridges to systems that are not ours: any object with ``nodes`` and ``impulse``."""
