@@ -144,7 +144,12 @@ def test_a_foreign_system_and_ours_get_the_same_bits(cache: wb.Board) -> None:
             sys_, "mul", (0, 1), 5, residual=np.array([0.3, -1.0, 2.0]), weight="inv_length", cache=cache
         )
     moved: list[np.ndarray] = []
-    system.commit(lambda rows, sums: moved.append(sums.vector) or rows)  # type: ignore[func-returns-value]
+
+    def spy(rows: np.ndarray, sums: Any) -> np.ndarray:
+        moved.append(sums.vector)
+        return rows
+
+    system.commit(spy)
     assert [v.tobytes() for *_, v in legacy.pushed] == [v.tobytes() for v in moved[0]]
     np.testing.assert_allclose(legacy.pushed[0][3], -np.array([0.3, -1.0, 2.0]) * B / 3)
 
@@ -167,7 +172,8 @@ def test_packages_outlive_the_process(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (expected, b"", b"")
 
 
-BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
+Case = tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]
+BAD: dict[str, Case] = {
     "op": (("nope", (0, 1), 0), {}, UnknownOpError, "nope"),
     "node": (("mul", (0, 9), 0), {}, UnknownNodeError, "op 'mul', job 0, slot 1: no node 9"),
     "dtype": (("mul", (0, 2), 0), {}, DtypeError, "slot 1: theta of node 2: integer dtype int64 is refused"),
@@ -182,9 +188,7 @@ BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
-def test_bad_input_pushes_nothing(
-    case: tuple[tuple[Any, ...], dict[str, Any], type[Exception], str], cache: wb.Board
-) -> None:
+def test_bad_input_pushes_nothing(case: Case, cache: wb.Board) -> None:
     """A bad op, node, theta, residual or parameter is named, and no impulse of the call is pushed."""
     arguments, options, error, says = case
     legacy = Legacy(A, B, np.arange(3), None, np.ones(2))
