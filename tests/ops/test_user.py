@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from whiteboard import ops
-from whiteboard.errors import ParamError, ShapeError, WhiteboardError
+from whiteboard.errors import OpCheckError, ParamError, ShapeError, WhiteboardError
 from whiteboard.ops.spec import REQUIRED, Example
 from whiteboard.ops.trial import run
 
@@ -80,6 +81,38 @@ def test_sources_and_parameters_are_told_by_the_signature() -> None:
     with pytest.raises(ParamError, match="'power' has no default"):
         spec.bind({})
     assert np.array_equal(run(spec, [np.ones((1, 3)), np.ones((1, 3))], {"power": 2.0}).grads[1], np.full((1, 3), 2.0))
+
+
+def test_a_decorated_function_has_the_signature_of_what_it_wraps() -> None:
+    """A decorator made with `functools.wraps` takes anything and passes it on."""
+
+    def doubled(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **more: Any) -> Any:
+            return 2 * function(*args, **more)
+
+        return wrapper
+
+    ops.op("wrapped")(doubled(weighted))
+    spec = ops.get("wrapped")
+    assert (spec.arity, spec.params) == (2, {"weight": REQUIRED})
+    assert spec.fingerprint is not None
+    assert run(spec, [np.ones((1, 2))] * 2, {"weight": 3.0}).y.tolist() == [[8.0, 8.0]]
+
+
+def test_a_tolerance_op_may_differ_by_its_bin() -> None:
+    """What is declared `tolerance` is not held to the bits of single jobs, and is another op to the cache."""
+
+    def loose(x: Any) -> Any:
+        return x * (1 + 1e-12 * len(x))
+
+    ops.op(exactness="tolerance")(loose)
+    ops.check("loose")
+    tolerant = ops.get("loose").fingerprint
+    ops.op(replace=True)(loose)
+    assert ops.get("loose").fingerprint != tolerant
+    with pytest.raises(OpCheckError, match="bits in a bin are not those alone"):
+        ops.check("loose")
 
 
 def accepts_anything(**more: Any) -> None:

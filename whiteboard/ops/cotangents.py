@@ -30,3 +30,8 @@ def pull(cotangent: Array, partial: Array | float) -> Array:
         return np.multiply(cotangent, partial)
     # 1 · x has the bits of x: the product and its buffer are saved.
     return partial if partial.shape == cotangent.shape else np.broadcast_to(partial, cotangent.shape)
+
+
+def pull_rows(cotangent: Array, partial: Array) -> Array:
+    """Return one cotangent a job, (n,), times ∂y/∂x of that job, (n, d); it may be a view of `partial`."""
+    return partial if is_ones(cotangent) else cotangent[:, None] * partial

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from whiteboard.ops.contract import contract
+from whiteboard.ops.cotangents import pull_rows
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import same_vectors
 from whiteboard.ops.spec import Example
@@ -19,8 +20,8 @@ def _distance_vjp(
     difference, length = saved
     # At coincidence the difference is 0, and 0 / 1 is the subgradient 0.
     unit = difference / np.where(length == 0, 1, length)[:, None]
-    unit *= cotangent[:, None]
-    return (unit if need[0] else None), (-unit if need[1] else None)
+    grad = pull_rows(cotangent, unit)
+    return (grad if need[0] else None), (-grad if need[1] else None)
 
 
 @builtin(

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from whiteboard.ops.contract import contract
+from whiteboard.ops.cotangents import pull_rows
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.rows import fold
 from whiteboard.ops.shapes import same_vectors, wrong_shape
@@ -65,7 +66,7 @@ _AFFINE = tuple(
 
 def _vecdot_vjp(saved: Saved, cotangent: Array, need: tuple[bool, ...], /) -> Grads:
     a, b = saved
-    return tuple(cotangent[:, None] * x if wanted else None for x, wanted in zip((b, a), need, strict=True))
+    return tuple(pull_rows(cotangent, x) if wanted else None for x, wanted in zip((b, a), need, strict=True))
 
 
 @builtin(

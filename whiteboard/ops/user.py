@@ -12,7 +12,7 @@ import numpy as np
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.ops.registry import register
 from whiteboard.ops.shapes import broadcast, counted
-from whiteboard.ops.spec import REQUIRED, Batch, Example, Forward, Kind, OpSpec, Vjp
+from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Forward, Kind, OpSpec, Vjp
 from whiteboard.types import Array, Params, Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +34,7 @@ def op(
     *,
     shape: UserShape | None = None,
     examples: Sequence[Example] = (),
+    exactness: Exactness = "exact",
     subgradients: str = "",
     replace: bool = False,
 ) -> Callable[[F], F]: ...
@@ -48,6 +49,7 @@ def op(
     *,
     shape: UserShape | None = None,
     examples: Sequence[Example] = (),
+    exactness: Exactness = "exact",
     subgradients: str = "",
     replace: bool = False,
 ) -> Any:
@@ -75,6 +77,8 @@ def op(
         on made-up values to see, once a process for each combination of shapes and parameters.
     examples : sequence of Example
         Jobs for `ops.check`, for a function that does not take sources of any shape.
+    exactness : {"exact", "tolerance"}
+        ``tolerance``: a job's bits may depend on its bin, as those of a matrix product over stacked rows do.
     subgradients : str
         What the VJP returns where the derivative does not exist.
     replace : bool
@@ -105,6 +109,7 @@ def op(
             shape=counted(arity, rule),
             version=version,
             batch=batch,
+            exactness=exactness,
             subgradients=subgradients,
             params=params,
             doc=(inspect.getdoc(function) or "").partition("\n")[0],
@@ -123,7 +128,7 @@ def _signature(name: str, function: Any) -> tuple[int | None, dict[str, Any]]:
         msg = f"op {name!r}: expected a function written in Python, got {type(function).__name__}"
         raise ParamError(msg)
     sources, params, more = 0, {}, False
-    for key, parameter in inspect.signature(function, follow_wrapped=False).parameters.items():
+    for key, parameter in inspect.signature(function).parameters.items():
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
         if parameter.kind is parameter.VAR_POSITIONAL:
             more = True
