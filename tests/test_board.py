@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from whiteboard.errors import ClosedError, DtypeError, ParamError, ShapeError, UnknownNodeError, UnknownOpError
+from whiteboard.errors import (
+    ClosedError,
+    DtypeError,
+    ParamError,
+    ShapeError,
+    StaleImpulseError,
+    UnknownNodeError,
+    UnknownOpError,
+)
 
 
 def test_a_call_is_computed_once(tmp_path: Path) -> None:
@@ -111,6 +119,11 @@ def test_non_finite_results_are_results() -> None:
     with wb.open(":memory:") as board:
         assert board.call("exp", np.array([1e4])).y.tolist() == [np.inf]
         assert board.call("exp", np.array([1e4])).hit == "memory"
+        system = board.system("s")
+        system.add_nodes([1, 2], theta=[1e4, 1.0])
+        batch = system.process(wb.JobBatch("exp", [[1], [2]]))
+        assert batch.finite.tolist() == [False, True]
+        assert [result.finite for result in batch] == [False, True]
 
 
 def test_a_closed_board_says_so(tmp_path: Path) -> None:
@@ -153,6 +166,57 @@ def test_submitted_jobs_are_answered_by_a_drain() -> None:
         board.system("t")
         with pytest.raises(ParamError, match="2 open"):
             board.submit(wb.Job("mul", (1, 2)))
+
+
+def test_a_job_whose_sources_moved_on_is_marked_or_refused() -> None:
+    """After a commit a queued job is answered for the new versions and marked, or refused, as its caller said."""
+    with wb.open(":memory:") as board:
+        system = board.system("s")
+        system.add_nodes([1, 2, 3], theta=np.ones((3, 2)))
+        jobs = [wb.Job("mul", (1, 2)), wb.Job("mul", (2, 3))]
+        kept = [board.submit(job) for job in jobs]
+        refused = [board.submit(job, stale="raise") for job in jobs]
+        before = system.process(jobs)
+        system.write(1, theta=[5.0, 5.0])
+        system.commit()
+        assert [system.is_current(result) for result in before] == [False, True]
+        board.drain()
+        results = [future.result() for future in kept]
+        assert [(r.stale, r.versions, r.y.tolist()) for r in results] == [
+            (True, (1, 0), [5.0, 5.0]),
+            (False, (0, 0), [1.0, 1.0]),
+        ]
+        with pytest.raises(StaleImpulseError, match="node 1 had version 0, has 1"):
+            refused[0].result()
+        assert refused[1].result().y.tolist() == [1.0, 1.0]
+        with pytest.raises(ParamError, match="'requeue' or 'raise', got 'drop'"):
+            board.submit(jobs[0], stale="drop")
+
+
+def test_one_thread_feeds_while_another_commits() -> None:
+    """Jobs fed from one thread and commits from another give every future its answer and every commit whole jobs."""
+    with wb.open(":memory:") as board:
+        system = board.system("s")
+        system.add_nodes(range(4), theta=np.random.default_rng(0).normal(size=(4, 3)))
+        system.commit()
+        futures = []
+
+        def feed() -> None:
+            for i in range(60):
+                futures.append(board.submit(wb.Job("vecdot", (i % 4, (i + 1) % 4), target=0.0, scale=0.01)))
+                if i % 7 == 0:
+                    board.drain()
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        while feeder.is_alive():
+            system.commit(wb.rules.Relax(0.1, 0.1, 0.1))
+        feeder.join()
+        board.drain()
+        last = system.commit(wb.rules.Relax(0.1, 0.1, 0.1))
+        assert all(len(future.result().versions) == 2 for future in futures)
+        for commit in system.history()[:: max(1, last.id // 10)]:
+            assert system.at(commit.id).digest() == commit.digest
 
 
 @pytest.mark.parametrize("options", [{"bin_jobs": 0}, {"bin_bytes": -1}])

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pipeline",
         "propagate state steps history",
         "system",
+        "submission",
         "board",
         "integration experiments",
         "cli",

@@ -15,7 +15,13 @@ from whiteboard.history import Commit
 
 RESULT = OpResult("a", None, np.array([1.5, np.nan]), (np.array([np.inf, -np.inf]),), "miss")
 BATCH = BatchResult(
-    range(2), np.array([7, 8]), np.array([1.0, 2.0]), (np.array([[3.0], [4.0]]),), np.array([0, 2], np.uint8)
+    range(2),
+    np.array([7, 8]),
+    np.array([1.0, 2.0]),
+    (np.array([[3.0], [4.0]]),),
+    np.array([0, 2], np.uint8),
+    np.array([[1], [2]]),
+    np.array([[0], [5]]),
 )
 
 
@@ -44,9 +50,36 @@ def test_jsonl_is_strict_and_appended(tmp_path: Path) -> None:
         sink.publish(Commit(3, 2, 1, None, 0.5, "ab"))
     lines = [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
     assert lines == [
-        {"job_id": "a", "out_id": None, "hit": "miss", "y": [1.5, "NaN"], "grads": [["Infinity", "-Infinity"]]},
-        {"job_id": 0, "out_id": 7, "hit": "miss", "y": 1.0, "grads": [[3.0]]},
-        {"job_id": 1, "out_id": 8, "hit": "disk", "y": 2.0, "grads": [[4.0]]},
+        {
+            "job_id": "a",
+            "out_id": None,
+            "y": [1.5, "NaN"],
+            "grads": [["Infinity", "-Infinity"]],
+            "hit": "miss",
+            "src_ids": [],
+            "versions": [],
+            "stale": False,
+        },
+        {
+            "job_id": 0,
+            "out_id": 7,
+            "y": 1.0,
+            "grads": [[3.0]],
+            "hit": "miss",
+            "src_ids": [1],
+            "versions": [0],
+            "stale": False,
+        },
+        {
+            "job_id": 1,
+            "out_id": 8,
+            "y": 2.0,
+            "grads": [[4.0]],
+            "hit": "disk",
+            "src_ids": [2],
+            "versions": [5],
+            "stale": False,
+        },
         {"id": 3, "parent": 2, "changed": 1, "stress": None, "residual_norm": 0.5, "digest": "ab"},
     ]
 

@@ -20,6 +20,7 @@ from whiteboard.errors import (
     ParamError,
     ShapeError,
     SpecError,
+    StaleImpulseError,
     UnknownCommitError,
     UnknownNodeError,
     UnknownOpError,
@@ -359,3 +360,118 @@ def test_results_reach_the_sink_in_order(board: wb.Board) -> None:
     assert batch.hit.tolist() == [1, 1]
     assert batch.y.tobytes() == np.stack([results[0].y, results[2].y]).tobytes()
     assert system.process([]) == []
+
+
+def test_a_retracted_impulse_leaves_no_trace(board: wb.Board) -> None:
+    """Retracting, in any order, gives the bits of a system that never saw the impulse; with an exact rule too."""
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(30, 3)) * 10.0 ** rng.integers(-12, 12, (30, 1))
+    for exact in (False, True):
+        rule = wb.rules.Relax(0.1, 0.1, 0.1, exact=exact)
+        plain, torn = filled(board, f"plain {exact}"), filled(board, f"torn {exact}")
+        for i, vector in enumerate(vectors):
+            torn.impulse(i % 3, i, "mul", vector)
+            if i % 2:
+                plain.impulse(i % 3, i, "mul", vector)
+        for i in rng.permutation(np.arange(0, 30, 2)).tolist():
+            torn.retract(i % 3, i, "mul", vectors[i])
+        with pytest.raises(StaleImpulseError, match="no such impulse on node 0 from 0 waits"):
+            torn.retract(0, 0, "mul", vectors[0])
+        assert plain.commit(rule).digest == torn.commit(rule).digest
+        with pytest.raises(StaleImpulseError, match="committed"):
+            torn.retract(1, 1, "mul", vectors[1])
+
+
+def test_an_exact_rule_sees_the_negative_take_the_impulse_away(board: wb.Board) -> None:
+    """With exact sums an impulse and its negative cancel to the last bit, beside others of any size."""
+    seen = []
+
+    class Exact:
+        exact = True
+
+        def __call__(self, rows: np.ndarray, sums: Any) -> np.ndarray:
+            seen.append(sums.vector.copy())
+            return rows
+
+    system = filled(board)
+    small, huge = np.array([1e-9, 1.0, -3.0]), np.array([1e17, -1e16, 1e300])
+    for vector in (huge, small, -huge):
+        system.impulse(0, 1, "mul", vector)
+    system.commit(Exact())
+    assert seen[0][0].tolist() == small.tolist()
+
+
+def test_an_impulse_against_an_older_version_is_refused(board: wb.Board) -> None:
+    """An impulse that names the version it was made against is refused once the node has moved on."""
+    system = filled(board)
+    system.impulse(0, 1, "mul", np.ones(3), version=0)
+    system.commit(lambda rows, sums: rows + sums.vector)
+    with pytest.raises(StaleImpulseError, match="made against version 0, the node has version 1"):
+        system.impulse(0, 1, "mul", np.ones(3), version=0)
+    system.impulse(0, 1, "mul", np.ones(3), version=1)
+
+
+def test_writes_come_with_the_next_commit(board: wb.Board) -> None:
+    """A written value is there after the commit, on a fixed node too; another value or an impulse beside it is refused."""
+    system = filled(board)
+    system.commit()
+    system.write(N - 1, theta=[1.0, 2.0, 3.0], p=[4.0, 5.0])
+    system.write(N - 1, theta=[1.0, 2.0, 3.0])
+    assert system.nodes[N - 1].version == 0
+    with pytest.raises(ParamError, match="written with another value"):
+        system.write(N - 1, theta=[1.0, 2.0, 4.0])
+    with pytest.raises(NonFiniteError, match="theta of node 0"):
+        system.write(0, theta=[np.nan] * 3)
+    assert system.commit().changed == 1
+    node = system.nodes[N - 1]
+    assert (np.asarray(node.theta).tolist(), np.asarray(node.p).tolist()) == ([1, 2, 3], [4, 5])
+    assert node.version == 1
+    system.write(0, theta=[0.0] * 3)
+    system.impulse(0, 1, "mul", np.ones(3))
+    with pytest.raises(ParamError, match="node 0 has impulses and was written"):
+        system.commit(wb.rules.Relax())
+    system.retract(0, 1, "mul", np.ones(3))
+    assert system.commit().changed == 1
+
+
+@pytest.mark.parametrize("where", ["store.db", ":memory:"])
+def test_a_fork_shares_the_past_and_goes_its_own_way(where: str, tmp_path: Path) -> None:
+    """A fork has its origin's history up to a commit, and neither's later commits reach the other."""
+    pairs, lengths = edges()
+    rule = wb.rules.StressDescent(0.5)
+
+    def go_on(system: wb.System, rounds: int) -> None:
+        for _ in range(rounds):
+            system.process(wb.JobBatch("distance", pairs, target=lengths, scale=1 / lengths**2, attr="p"))
+            system.commit(rule)
+
+    with wb.open(where if where == ":memory:" else tmp_path / where) as board:
+        origin = filled(board)
+        go_on(origin, 4)
+        pages = board.stats()["bytes_disk"]
+        fork = origin.fork("fork", at=2)
+        assert board.system("fork") is fork
+        assert board.stats()["bytes_disk"] - pages < 20_000
+        assert fork.digest() == origin.at(2).digest()
+        assert fork.history() == origin.history()[:3]
+        go_on(fork, 1)
+        assert fork.history() == origin.history()
+        fork.write(0, theta=[0.0] * 3)
+        fork.commit()
+        go_on(fork, 1)
+        go_on(origin, 2)
+        assert len(fork.history()) == 6
+        assert fork.history()[4:] != origin.history()[4:]
+        twice = fork.fork("twice")
+        go_on(twice, 1)
+        for system in (origin, fork, twice):
+            for commit in system.history():
+                assert system.at(commit.id).digest() == commit.digest
+        for name, at, error, says in (
+            ("fork", 1, SpecError, "fork"),
+            ("new", 99, UnknownCommitError, "99"),
+        ):
+            with pytest.raises(error, match=says):
+                origin.fork(name, at=at)
+        with pytest.raises(UnknownCommitError, match="no commit yet"):
+            board.system("empty").fork("x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,6 +22,7 @@ from whiteboard.queue import JobQueue, Ticket
 from whiteboard.sources import ArraySources
 from whiteboard.storage import open_store
 from whiteboard.storage.base import State, SystemRecord
+from whiteboard.submission import Submission, answer
 from whiteboard.system import System
 from whiteboard.types import HIT_NAMES, Array, Params
 
@@ -76,7 +77,7 @@ class Board:
         )
         self._pipeline = Pipeline(self._stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
         self._systems: dict[str, System] = {}
-        self._queue: JobQueue[tuple[System, Job], OpResult] = JobQueue()
+        self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = threading.RLock()
         self._closed = False
 
@@ -155,18 +156,27 @@ class Board:
         self._open()
         return self._pipeline
 
-    def submit(self, job: Job, system: System | None = None) -> Future[OpResult]:
+    def submit(self, job: Job, system: System | None = None, *, stale: str = "requeue") -> Future[OpResult]:
         """Queue a job; the future is done after the next `drain`.
 
-        `system` may be left out where the board has opened exactly one.
+        Parameters
+        ----------
+        system : System, optional
+            May be left out where the board has opened exactly one.
+        stale : {"requeue", "raise"}
+            What happens where a source got a new version before the drain: ``requeue`` answers for the new version
+            and marks the result `stale`; ``raise`` puts a `StaleImpulseError` into the future.
         """
         self._open()
+        if stale not in ("requeue", "raise"):
+            msg = f"submit: stale: expected 'requeue' or 'raise', got {stale!r}"
+            raise ParamError(msg)
         if system is None:
             if len(self._systems) != 1:
                 msg = f"submit: say which system: the board has {len(self._systems)} open"
                 raise ParamError(msg)
             (system,) = self._systems.values()
-        return self._queue.submit((system, job))
+        return self._queue.submit(Submission(system, job, system.versions(job.src_ids), stale == "raise"))
 
     def drain(self) -> int:
         """Run what is queued, in the order it came; return how many jobs were taken.
@@ -175,11 +185,11 @@ class Board:
         """
         self._open()
         tickets = self._queue.take()
-        by_system: dict[int, list[Ticket[tuple[System, Job], OpResult]]] = {}
+        by_system: dict[int, list[Ticket[Submission, OpResult]]] = {}
         for ticket in tickets:
-            by_system.setdefault(id(ticket.item[0]), []).append(ticket)
+            by_system.setdefault(id(ticket.item.system), []).append(ticket)
         for group in by_system.values():
-            _run(group)
+            answer(group)
         return len(tickets)
 
     def flush(self) -> None:
@@ -276,22 +286,6 @@ def open(
         bin_bytes=bin_bytes,
         bin_jobs=bin_jobs,
     )
-
-
-def _run(tickets: Sequence[Ticket[tuple[System, Job], OpResult]]) -> None:
-    """Run the tickets of one system together; after an error one by one, to give it to the job that made it."""
-    system = tickets[0].item[0]
-    try:
-        results = system.process([ticket.item[1] for ticket in tickets])
-    except Exception as error:
-        if len(tickets) == 1:
-            tickets[0].future.set_exception(error)
-            return
-        for ticket in tickets:
-            _run([ticket])
-        return
-    for ticket, result in zip(tickets, results, strict=True):
-        ticket.future.set_result(result)
 
 
 def _differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:

@@ -154,32 +154,82 @@ class JobBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpResult:
-    """The result of one job: y, one gradient ∂(Σy)/∂xᵢ a source, and where it came from."""
+    """The result of one job.
+
+    Attributes
+    ----------
+    job_id : object
+    out_id : int or None
+    y : ndarray
+    grads : tuple of ndarray
+        ∂(Σy)/∂xᵢ, one a source, in its shape and dtype.
+    hit : {"miss", "memory", "disk"}
+    src_ids, versions : tuple of int
+        The sources and their versions that it belongs to; empty where the sources were no versioned nodes.
+    stale : bool
+        The job was submitted against older versions, and answered again for these.
+    """
 
     job_id: Any
     out_id: int | None
     y: Array
     grads: tuple[Array, ...]
     hit: str
+    src_ids: tuple[int, ...] = ()
+    versions: tuple[int, ...] = ()
+    stale: bool = False
+
+    @property
+    def finite(self) -> bool:
+        """Whether y and all gradients are finite."""
+        return all(bool(np.isfinite(array).all()) for array in (self.y, *self.grads))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchResult:
-    """The results of n jobs as columns: y (n, …), grads a tuple of (n, …), hit (n,) of 0 miss, 1 memory, 2 disk."""
+    """The results of n jobs as columns.
+
+    Attributes
+    ----------
+    job_ids : sequence of n objects
+    out_ids : ndarray of int64, shape (n,), or None
+    y : ndarray, shape (n, …)
+    grads : tuple of ndarray, each (n, …)
+    hit : ndarray of uint8, shape (n,)
+        0 miss, 1 memory, 2 disk.
+    src_ids, versions : ndarray of int64, shape (n, k)
+        The sources and their versions; k is 0 where they were no versioned nodes.
+    """
 
     job_ids: Sequence[Any]
     out_ids: Ids | None
     y: Array
     grads: tuple[Array, ...]
     hit: NDArray[np.uint8]
+    src_ids: Ids
+    versions: Ids
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether y and all gradients of each job are finite, (n,)."""
+        fine = [np.isfinite(array).all(axis=tuple(range(1, array.ndim))) for array in (self.y, *self.grads)]
+        return np.asarray(np.logical_and.reduce(fine))
 
     def __len__(self) -> int:
         return len(self.hit)
 
     def __iter__(self) -> Iterator[OpResult]:
+        src_ids, versions = self.src_ids.tolist(), self.versions.tolist()
         for i, code in enumerate(self.hit.tolist()):
-            out = None if self.out_ids is None else int(self.out_ids[i])
-            yield OpResult(self.job_ids[i], out, self.y[i], tuple(g[i] for g in self.grads), HIT_NAMES[code])
+            yield OpResult(
+                self.job_ids[i],
+                None if self.out_ids is None else int(self.out_ids[i]),
+                self.y[i, ...],
+                tuple(grad[i, ...] for grad in self.grads),
+                HIT_NAMES[code],
+                tuple(src_ids[i]),
+                tuple(versions[i]),
+            )
 
 
 def batches(jobs: Sequence[Job]) -> list[tuple[Ids, JobBatch]]:

@@ -46,7 +46,9 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
         raise type(error)(msg) from error
     job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
-    result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit)
+    versions = nodes.versions[index]
+    src_ids = np.asarray(batch.src_ids)
+    result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit, src_ids, versions)
     if (driven := residual(batch, evaluated.y)) is None:
         pipeline.counts.without_residual += len(batch)
         return Propagated(result, [], [])

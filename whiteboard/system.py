@@ -168,6 +168,18 @@ class System:
             self._inbox.push(part.impulses, part.measures)
         return [placed[position] for position in range(len(jobs))]
 
+    def is_current(self, result: OpResult) -> bool:
+        """Return whether all sources of a result still have the versions that it was computed from."""
+        with self._lock:
+            index = self.nodes.index(np.array(result.src_ids, np.int64))
+            return bool((index >= 0).all()) and self.nodes.versions[index].tolist() == list(result.versions)
+
+    def versions(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the present versions of some nodes, -1 for a node that is not there."""
+        with self._lock:
+            index = self.nodes.index(ids_column(ids, "versions"))
+            return tuple(np.where(index < 0, -1, self.nodes.versions[index]).tolist()) if len(self.nodes) else ()
+
     def impulse(
         self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, *, version: int | None = None
     ) -> None:

@@ -193,7 +193,10 @@ def _evaluate(
         msg = f"{batch.name(0)}: {error}"
         raise ShapeError(msg) from error
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
-    result = BatchResult(batch.job_ids or range(len(batch)), out_ids, done.y, done.grads, done.hit)
+    unversioned = np.empty((len(batch), 0), np.int64)
+    result = BatchResult(
+        batch.job_ids or range(len(batch)), out_ids, done.y, done.grads, done.hit, unversioned, unversioned
+    )
     if (driven := residual_of(batch, done.y)) is None:
         pipeline.counts.without_residual += len(batch)
         return result, []

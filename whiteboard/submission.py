@@ -1,0 +1,58 @@
+"""Submitted jobs: one thread feeds them, another commits; each future gets its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from whiteboard.errors import StaleImpulseError
+from whiteboard.jobs import Job, OpResult
+from whiteboard.queue import Ticket
+from whiteboard.system import System
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Submission:
+    """A job for a system, with the versions that its sources had when it was submitted."""
+
+    system: System
+    job: Job
+    versions: tuple[int, ...]
+    refuse_stale: bool
+
+
+def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
+    """Run the tickets of one system together and set their futures.
+
+    After an error they run one by one, so that it goes to the job that made it and to no other.
+    """
+    system = tickets[0].item.system
+    try:
+        with system.nodes.lock:  # no commit between the look at the versions and the answer
+            fresh = [ticket for ticket in tickets if not _refused(ticket)]
+            results = system.process([ticket.item.job for ticket in fresh])
+    except Exception as error:
+        if len(fresh) == 1:
+            fresh[0].future.set_exception(error)
+            return
+        for ticket in fresh:
+            answer([ticket])
+        return
+    for ticket, result in zip(fresh, results, strict=True):
+        moved = result.versions != ticket.item.versions
+        ticket.future.set_result(replace(result, stale=True) if moved else result)
+
+
+def _refused(ticket: Ticket[Submission, OpResult]) -> bool:
+    """Put an error into the future of a job that must not be answered for other versions than it was submitted for."""
+    item = ticket.item
+    now = item.system.versions(item.job.src_ids)
+    if not item.refuse_stale or now == item.versions:
+        return False
+    names = ", ".join(
+        f"node {node} had version {then}, has {version}"
+        for node, then, version in zip(item.job.src_ids, item.versions, now, strict=True)
+        if then != version
+    )
+    ticket.future.set_exception(StaleImpulseError(f"op {item.job.op!r}, job {item.job.job_id!r}: {names}"))
+    return True
