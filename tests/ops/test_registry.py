@@ -90,6 +90,29 @@ def test_a_builtin_name_cannot_be_taken(name: str) -> None:
         ops.op(name, replace=True)(lambda x: x)
 
 
+def test_a_recursive_op_may_be_run_again_and_not_changed(write: Write) -> None:
+    """As a cell does it: while the name still stands for the function of the first run."""
+    module = write(
+        """
+        def make(number):
+            global power
+            if number == 1:
+                def power(x, *, n): return x if n == 0 else 2 * power(x, n=n - 1)
+            else:
+                def power(x, *, n): return x if n == 0 else 3 * power(x, n=n - 1)
+            return power
+        """
+    )
+    ops.op("mine.power")(module.make(1))
+    before = ops.get("mine.power").fingerprint
+    ops.op("mine.power")(module.make(1))
+    assert ops.get("mine.power").fingerprint == before
+    with pytest.raises(DuplicateOpError):
+        ops.op("mine.power")(module.make(2))
+    # By its name, the first function calls the other one from now on.
+    assert ops.get("mine.power").fingerprint != before
+
+
 def test_kind_batch_and_arity_are_in_the_fingerprint(write: Write) -> None:
     """One function registered for one job and for many computes two things."""
     text = "import whiteboard as wb\ndef f(*xs): return xs[0]\nwb.ops.op('one')(f)\nwb.ops.op('two', batch='loop')(f)\n"

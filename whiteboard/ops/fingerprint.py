@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from types import BuiltinFunctionType, CellType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any
 
 from whiteboard.ops.libraries import is_library, is_outside_world, library_name
@@ -239,7 +239,7 @@ class _Walk:
         for key in sorted(chains.keys() & global_names(function)):
             value = _lookup(function.__globals__, key)
             where = f"{key!r}, which {name!r} names,"
-            if key == function.__name__ and (value is _MISSING or _same_code(value, function)):
+            if key == function.__name__ and (value is _MISSING or _is_itself(value, function)):
                 # Itself, or on registering again (a notebook) the one that it replaces.
                 self.bindings.append((function.__globals__, key, value))
                 self._put("itself")
@@ -354,8 +354,23 @@ def _is_frozen(value: object) -> bool:
     return bool(getattr(type(value), "__dataclass_params__").frozen)  # noqa: B009
 
 
-def _same_code(value: object, function: FunctionType) -> bool:
-    return isinstance(value, FunctionType) and value.__code__.co_code == function.__code__.co_code
+def _is_itself(value: object, function: FunctionType) -> bool:
+    """Whether `value` is the function, or the same code again, as a cell that is run again makes it."""
+    if value is function or not isinstance(value, FunctionType):
+        return value is function
+    defaults = (value.__defaults__, value.__kwdefaults__) == (function.__defaults__, function.__kwdefaults__)
+    place = value.__globals__ is function.__globals__ and not value.__closure__
+    return defaults and place and _same_code(value.__code__, function.__code__)
+
+
+def _same_code(a: CodeType, b: CodeType) -> bool:
+    """Whether two code objects differ in nothing but their lines."""
+    if (a.co_code, a.co_names, len(a.co_consts)) != (b.co_code, b.co_names, len(b.co_consts)):
+        return False
+    return all(
+        _same_code(x, y) if isinstance(x, CodeType) and isinstance(y, CodeType) else repr(x) == repr(y)
+        for x, y in zip(a.co_consts, b.co_consts, strict=True)
+    )
 
 
 def _owners(array: Any) -> Iterator[Any]:
