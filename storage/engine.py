@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +24,10 @@ WAIT_SECONDS = 60.0
 """How long a write waits for another process before it is an error."""
 
 _CHECKPOINT_PAGES = 2000
+# Twice what an automatic checkpoint leaves behind: reached only when that could not start the log anew.
+_LOG_BYTES = 32 * 2**20
+_LOG_STEP = 4 * 2**20
+_LOG_WAIT_MS = 100
 _JOURNAL_BYTES = 64 * 2**20
 
 
@@ -54,6 +57,7 @@ class Database:
         self._reading = 0
         self._closed = False
         self._prepared = False
+        self._log_bound = _LOG_BYTES
         self._raw: sqlite3.Connection | None = None
         self._lock = None if path is None or readonly else WriteLock(path)
         if path is not None and probe(path, readonly=readonly):
@@ -122,12 +126,14 @@ class Database:
         self._prepared = True
         with self._mutex, translated(self.location):
             run = self._held().execute
-            empty = not run("PRAGMA page_count").fetchone()[0]
             run("PRAGMA page_size=8192")
-            run("PRAGMA auto_vacuum=INCREMENTAL")
-            if empty:
-                # Before WAL, so that the main file says whose it is even when its log is lost.
+            if not run("PRAGMA page_count").fetchone()[0]:
+                # One transaction, and before WAL: from its first byte on, the main file says whose it is.
+                # (A deferred one: BEGIN IMMEDIATE would make the first page before auto_vacuum is set.)
+                run("BEGIN")
+                run("PRAGMA auto_vacuum=INCREMENTAL")
                 run(f"PRAGMA application_id={APPLICATION_ID}")
+                run("COMMIT")
             run("PRAGMA journal_mode=WAL")
             run("PRAGMA synchronous=NORMAL")
             run(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -153,6 +159,7 @@ class Database:
             self._set_synchronous("FULL" if durable and self.durability == "full" else "NORMAL")
             with self._writer.begin() as connection:
                 yield connection
+            self._bound_log()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -176,6 +183,20 @@ class Database:
             with self._gate:
                 self._reading -= 1
                 self._gate.notify_all()
+
+    def _bound_log(self) -> None:
+        """Start the log anew when it has grown because some reader was always using it."""
+        path = self.location.path
+        if path is None or (size := wal_bytes(path)) < self._log_bound:
+            return
+        held = self._held()
+        # Readers that come now use the file alone, so this waits for those that are reading, and not for long.
+        held.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
+        busy = True
+        with suppress(sqlite3.Error):
+            busy = bool(held.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        held.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
+        self._log_bound = size + _LOG_STEP if busy else _LOG_BYTES
 
     def checkpoint(self) -> None:
         """Move the log into the file and cut it to nothing, if no reader needs it."""

@@ -67,8 +67,8 @@ class Model:
 
     def columns(self, rows: NDArray[Any] | slice = slice(None)) -> list[NodeColumns]:
         """The given rows as they are now, as one arena."""
-        parts = (self.ids, self.versions, self.fixed, self.values)
-        return [NodeColumns("theta", *(part[rows].copy() for part in parts))]
+        ids, versions = self.ids[rows].copy(), self.versions[rows].copy()
+        return [NodeColumns("theta", ids, versions, self.fixed[rows].copy(), self.values[rows].copy())]
 
     def step(self, rows: NDArray[Any] | slice = slice(None)) -> tuple[CommitRecord, list[NodeColumns]]:
         """Change the given rows; returns the commit and what it changed."""

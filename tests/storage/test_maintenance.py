@@ -12,7 +12,7 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
 from whiteboard.errors import ReadOnlyError
-from whiteboard.storage import Stores, eviction, maintenance, open_store
+from whiteboard.storage import Stores, eviction, maintenance, open_store, rows
 from whiteboard.storage.base import SystemRecord
 from whiteboard.storage.eviction import live_bytes
 from whiteboard.storage.maintenance import gc, verify
@@ -43,9 +43,9 @@ def _age(path: Path) -> None:
 
 def _sql(path: Path, statement: str) -> list[Any]:
     with sqlite3.connect(path) as connection:
-        rows = connection.execute(statement).fetchall()
+        fetched = connection.execute(statement).fetchall()
     connection.close()
-    return rows
+    return fetched
 
 
 def _kept(stores: Stores) -> list[int]:
@@ -116,11 +116,9 @@ def test_others_write_between_the_steps(stores: Stores, path: Path, monkeypatch:
     """An eviction is several transactions: another writer's commit comes in between."""
     monkeypatch.setattr(eviction, "STEP_PAGES", 2)
     seen: list[int] = []
-    delete = eviction.delete_pages
-
     def watched(connection: Any, ids: Any) -> int:
         seen.append(len(ids))
-        return delete(connection, ids)
+        return rows.delete_pages(connection, ids)
 
     monkeypatch.setattr(eviction, "delete_pages", watched)
     gc(stores.database, max_bytes=0)

@@ -20,10 +20,10 @@ from whiteboard.storage.location import locate
 from whiteboard.storage.packages import SqlitePackages, WriteBehind
 
 
-def _open(path: Path, bounds: WriteBehind | None = None, **options: int) -> SqlitePackages:
+def _open(path: Path, bounds: WriteBehind | None = None, hash_bits: int = 63) -> SqlitePackages:
     database = Database(locate(path))
     schema.ensure(database)
-    return SqlitePackages(database, bounds, **options)
+    return SqlitePackages(database, bounds, hash_bits=hash_bits)
 
 
 @pytest.fixture
