@@ -128,6 +128,10 @@ class System:
     def process(self, jobs: JobBatch, sink: ResultSink | None = None) -> BatchResult: ...
     @overload
     def process(self, jobs: Sequence[Job], sink: ResultSink | None = None) -> list[OpResult]: ...
+    @overload
+    def process(
+        self, jobs: JobBatch | Sequence[Job], sink: ResultSink | None = None
+    ) -> BatchResult | list[OpResult]: ...
     def process(self, jobs: JobBatch | Sequence[Job], sink: ResultSink | None = None) -> BatchResult | list[OpResult]:
         """Answer jobs, from the cache or by computing, and take in the impulses of those with residual or target.
 

@@ -16,9 +16,9 @@ from whiteboard import board as boards
 from whiteboard.board import Board
 from whiteboard.cli.options import echo, json_option, store_option
 from whiteboard.experiments import load
-from whiteboard.experiments.definition import Experiment
+from whiteboard.experiments.definition import Experiment, Outcome
 from whiteboard.experiments.draw import check_plot
-from whiteboard.experiments.drive import Outcome, drive
+from whiteboard.experiments.drive import drive
 from whiteboard.history import Commit
 from whiteboard.sinks import JsonlSink, NullSink
 
@@ -64,18 +64,18 @@ def run(
                 wanted,
                 system,
                 rounds=rounds,
-                started=lambda resumed: None if quiet or as_json else _started(system.name, resumed),
+                started=lambda resumed: None if quiet or as_json else _started(system.name, resumed, wanted.notes),
                 committed=committed,
                 stop=interrupted,
             )
         board.flush()
         if plot is not None and wanted.plot is not None:
-            wanted.plot(system, plot)
+            wanted.plot(system, outcome, plot)
         fields = _fields(board, wanted, system.name, outcome, time.monotonic() - began)
         if as_json:
             echo(fields, as_json=True)
         elif not quiet:
-            _summary(fields, wanted.spec["measure"], outcome, plot)
+            _summary(fields, wanted.measure, outcome, plot)
         if interrupted() and not outcome.done:
             if not quiet:
                 click.echo(f"stopped at commit {outcome.commit.id}; the same command goes on from there", err=True)
@@ -87,8 +87,9 @@ def _log(path: Path | None) -> AbstractContextManager[JsonlSink | NullSink]:
     return nullcontext(NullSink()) if path is None else JsonlSink(path)
 
 
-def _started(name: str, resumed: int | None) -> None:
-    click.echo(f"{name}: started" if resumed is None else f"{name}: resumed at commit {resumed}", err=True)
+def _started(name: str, resumed: int | None, notes: str) -> None:
+    state = "started" if resumed is None else f"resumed at commit {resumed}"
+    click.echo(f"{name}: {state}{notes and f'; {notes}'}", err=True)
 
 
 def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, s
         "rounds": outcome.rounds,
         "resumed_from": outcome.resumed_from,
         "digest": outcome.commit.digest,
-        experiment.spec["measure"]: outcome.measure,
+        experiment.measure: outcome.measure,
         **{key: int(stats[key]) for key in ("misses", "hits_memory", "hits_disk")},
         "seconds": round(seconds, 3),
     }

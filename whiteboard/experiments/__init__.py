@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 from whiteboard.errors import UnknownExperimentError
 from whiteboard.experiments.definition import Experiment
+from whiteboard.experiments.diabetes import diabetes
 from whiteboard.experiments.europe import europe
 
-BUILTIN: Mapping[str, Callable[[int | None], Experiment]] = {"europe": europe}
+BUILTIN: Mapping[str, Callable[[int | None], Experiment]] = {"europe": europe, "diabetes": diabetes}
 """Built-in experiments: each takes a seed or None."""
 
 

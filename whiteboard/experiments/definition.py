@@ -1,4 +1,4 @@
-"""What an experiment is: a specification, a start, jobs, a rule, and when it is done."""
+"""What an experiment is: a start, jobs, a rule, and when it is done; and the measures of a round."""
 
 from __future__ import annotations
 
@@ -7,49 +7,129 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from whiteboard.errors import ParamError
 from whiteboard.history import Commit
 from whiteboard.jobs import Job, JobBatch
 from whiteboard.rules import Rule
 from whiteboard.system import System
 
 
-class Plot(Protocol):
-    """Draws a system's present state into a file."""
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An experiment is done when its measure has changed by less than `change` over the last `rounds` rounds.
 
-    def __call__(self, system: System, path: Path, /) -> None: ...
+    With `relative`, the change is that of the measure divided by the measure.
+    """
+
+    change: float
+    rounds: int
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.change >= 0 or self.rounds < 1:
+            msg = f"Stop: expected change >= 0 and rounds >= 1, got {self.change!r} and {self.rounds!r}"
+            raise ParamError(msg)
+
+    def __call__(self, values: Sequence[float]) -> bool:
+        """Return whether the measures of all rounds so far, oldest first, have settled."""
+        if len(values) <= self.rounds:
+            return False
+        limit = self.change * abs(values[-1]) if self.relative else self.change
+        return abs(values[-1] - values[-1 - self.rounds]) < limit
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a run ended.
+
+    Attributes
+    ----------
+    commit : Commit
+    rounds : int
+        Rounds of this run.
+    resumed_from : int or None
+        The commit that it went on from, None for a new system.
+    measure : float or None
+        The measure of the last round.
+    done : bool
+    hit_rates : sequence of (int, float)
+        For each commit of this run, which part of its round's jobs were hits.
+    """
+
+    commit: Commit
+    rounds: int
+    resumed_from: int | None
+    measure: float | None
+    done: bool
+    hit_rates: Sequence[tuple[int, float]]
+
+
+class Plot(Protocol):
+    """Draws where a system stands into a file."""
+
+    def __call__(self, system: System, outcome: Outcome, path: Path, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experiment:
-    """A process that a system goes through, round by round; a pure function of its specification.
+    """A process that a system goes through, one commit a round; a pure function of its specification.
 
     Attributes
     ----------
     name : str
-    spec : mapping
-        JSON-able, all that the result depends on. `measure` names an entry of `MEASURES`, `jobs` counts the jobs
-        of a round; the rest is the experiment's own.
     setup : callable
         Adds the nodes to a new system.
-    jobs : JobBatch or sequence of Job
+    jobs : JobBatch or sequence of Job or JobBatch
         What each round processes.
     rule : Rule
         What each round commits.
-    done : callable
-        ``done(measured) → bool``: from the measures of all rounds so far, oldest first.
+    stop : Stop
+    measure : str
+        A name in `MEASURES`: what a round is judged by.
+    settings : mapping
+        JSON-able: what else the result depends on, such as a seed or a digest of the data. Kept with the system; a
+        name that exists with other settings is refused.
     plot : Plot, optional
     options : mapping
         Keywords for `wb.open` that suit the experiment.
+    notes : str
+        A sentence for whoever runs it.
     """
 
     name: str
-    spec: Mapping[str, Any]
     setup: Callable[[System], None]
-    jobs: JobBatch | Sequence[Job]
+    jobs: JobBatch | Sequence[Job | JobBatch]
     rule: Rule
-    done: Callable[[Sequence[float]], bool]
+    stop: Stop
+    measure: str = "relative_stress"
+    settings: Mapping[str, Any] = field(default_factory=dict)
     plot: Plot | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.measure not in MEASURES:
+            msg = f"experiment {self.name!r}: measure: expected one of {', '.join(MEASURES)}, got {self.measure!r}"
+            raise ParamError(msg)
+
+    @property
+    def parts(self) -> list[JobBatch | list[Job]]:
+        """What a round hands to `System.process`: the batches one by one, and the single jobs together."""
+        jobs = (self.jobs,) if isinstance(self.jobs, JobBatch) else self.jobs
+        single = [job for job in jobs if isinstance(job, Job)]
+        return [*(job for job in jobs if isinstance(job, JobBatch)), *([single] if single else [])]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What is kept with the system, JSON-able."""
+        return {
+            "experiment": self.name,
+            "measure": self.measure,
+            "jobs": sum(map(len, self.parts)),
+            "rule": repr(self.rule),
+            "stop": repr(self.stop),
+            **self.settings,
+        }
 
 
 def relative_stress(commit: Commit, jobs: int) -> float | None:
@@ -72,8 +152,3 @@ def measured(spec: Mapping[str, Any] | None, commit: Commit) -> tuple[str, float
         return None
     name = str(spec["measure"])
     return name, MEASURES[name](commit, spec["jobs"])
-
-
-def settled(values: Sequence[float], rounds: int, change: float) -> bool:
-    """Return whether the last `rounds` rounds changed the measure by less than `change`."""
-    return len(values) > rounds and abs(values[-1] - values[-1 - rounds]) < change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,33 @@ def draw_map(
     bar = figure.colorbar(lines, ax=axes, shrink=0.75, pad=0.01)
     bar.set_label("edge strain (L − L*) / L*, %: red is drawn too long, blue too short")
     _label(figure, axes, points, names)
+    figure.savefig(path)
+
+
+def draw_progress(
+    measures: Sequence[tuple[int, float]], hit_rates: Sequence[tuple[int, float]], title: str, label: str, path: Path
+) -> None:
+    """Draw a measure (commit, value) on a logarithmic scale, and the hit rate (commit, 0 to 1), over the commits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    if measures:
+        above.plot(*zip(*measures, strict=True), color="C0")
+        above.set_yscale("log")
+        number, value = measures[-1]
+        above.annotate(f"{value:.4f}", (number, value), xytext=(-4, 8), textcoords="offset points", ha="right")
+    above.set_ylabel(label)
+    above.set_title(title, fontsize=11)
+    above.grid(visible=True, which="both", alpha=0.25)
+    if hit_rates:
+        below.plot([number for number, _ in hit_rates], [100 * rate for _, rate in hit_rates], color="C2")
+    else:
+        below.text(0.5, 0.5, "no round in this run", transform=below.transAxes, ha="center", va="center")
+    below.set_ylim(-5, 105)
+    below.set_ylabel("hits, %")
+    below.set_xlabel("commit")
+    below.grid(visible=True, alpha=0.25)
     figure.savefig(path)
 
 

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from whiteboard.experiments.definition import MEASURES, Experiment
+from whiteboard.experiments.definition import MEASURES, Experiment, Outcome
 from whiteboard.history import Commit
+from whiteboard.jobs import BatchResult, OpResult
 from whiteboard.system import System
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Where a drive ended. `resumed_from` is the commit it went on from, None for a new system."""
-
-    commit: Commit
-    rounds: int
-    resumed_from: int | None
-    measure: float | None
-    done: bool
+from whiteboard.types import HIT_NAMES, MISS
 
 
 def drive(
@@ -26,8 +16,8 @@ def drive(
     system: System,
     *,
     rounds: int | None = None,
-    started: Callable[[int | None], None] = lambda resumed_from: None,  # noqa: ARG005
-    committed: Callable[[Commit, float | None], None] = lambda commit, measure: None,  # noqa: ARG005
+    started: Callable[[int | None], None] = lambda _: None,
+    committed: Callable[[Commit, float | None], None] = lambda *_: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run an experiment until it is done, has made `rounds` rounds in all, or is asked to stop.
@@ -46,24 +36,34 @@ def drive(
     stop : callable
         Asked before each round.
     """
-    name, jobs = experiment.spec["measure"], experiment.spec["jobs"]
+    parts = experiment.parts
+    jobs = sum(map(len, parts))
+
+    def measure(commit: Commit) -> float | None:
+        return MEASURES[experiment.measure](commit, jobs)
+
     resumed_from = None if system.head is None else system.head.id
     started(resumed_from)
-    if system.head is None:
+    head = system.head
+    if head is None:
         experiment.setup(system)
-        committed(system.commit(), None)
-    history = [MEASURES[name](commit, jobs) for commit in system.history()]
-    values = [value for value in history if value is not None]
-    made = 0
-    while not (done := experiment.done(values)) and not stop():
+        head = system.commit()
+        committed(head, None)
+    values = [value for commit in system.history() if (value := measure(commit)) is not None]
+    hit_rates: list[tuple[int, float]] = []
+    while not (done := experiment.stop(values)) and not stop():
         if rounds is not None and len(values) >= rounds:
             break
-        system.process(experiment.jobs)
-        commit = system.commit(experiment.rule)
-        measure = MEASURES[name](commit, jobs)
-        if measure is not None:
-            values.append(measure)
-        made += 1
-        committed(commit, measure)
-    assert system.head is not None
-    return Outcome(system.head, made, resumed_from, values[-1] if values else None, done)
+        hits = sum(_hits(system.process(part)) for part in parts)
+        head = system.commit(experiment.rule)
+        hit_rates.append((head.id, hits / max(1, jobs)))
+        if (value := measure(head)) is not None:
+            values.append(value)
+        committed(head, value)
+    return Outcome(head, len(hit_rates), resumed_from, values[-1] if values else None, done, hit_rates)
+
+
+def _hits(results: BatchResult | list[OpResult]) -> int:
+    if isinstance(results, BatchResult):
+        return int((results.hit != MISS).sum())
+    return sum(result.hit != HIT_NAMES[MISS] for result in results)

@@ -10,15 +10,13 @@ Source of the data: The Cambridge Encyclopaedia, as R's ``datasets::eurodist``. 
 from __future__ import annotations
 
 import csv
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.experiments.definition import Experiment, settled
+from whiteboard.experiments.definition import Experiment, Outcome, Stop
 from whiteboard.jobs import JobBatch
 from whiteboard.keys import token
 from whiteboard.rules import StressDescent
@@ -56,15 +54,6 @@ def classical_scaling(edges: NDArray[np.int64], lengths: Array, n: int) -> Array
 def europe(seed: int | None = None) -> Experiment:
     """Return the experiment; from a random start where `seed` is given."""
     names, edges, lengths = table()
-    spec: dict[str, Any] = {
-        "experiment": "europe",
-        "version": 1,
-        "measure": "relative_stress",
-        "jobs": len(edges),
-        "data": token(lengths).hex(),
-        "start": "classical scaling" if seed is None else f"random, seed {seed}",
-        "rule": f"StressDescent(omega={OMEGA})",
-    }
 
     def setup(system: System) -> None:
         n = len(names)
@@ -76,12 +65,16 @@ def europe(seed: int | None = None) -> Experiment:
 
     return Experiment(
         "europe",
-        spec,
         setup,
         JobBatch("distance", edges, target=lengths, scale=1 / np.square(lengths), attr="p"),
         StressDescent(OMEGA),
-        partial(settled, rounds=10, change=1e-12),
-        plot,
+        Stop(change=1e-12, rounds=10),
+        settings={
+            "version": 1,
+            "data": token(lengths).hex(),
+            "start": "classical scaling" if seed is None else f"random, seed {seed}",
+        },
+        plot=plot,
     )
 
 
@@ -96,7 +89,7 @@ def north_up(points: Array, names: list[str]) -> Array:
     return turned
 
 
-def plot(system: System, path: Path) -> None:
+def plot(system: System, outcome: Outcome, path: Path) -> None:
     """Draw the cities with their names, and the roads coloured by stress."""
     from whiteboard.experiments.draw import draw_map
 
@@ -104,7 +97,6 @@ def plot(system: System, path: Path) -> None:
     points = np.stack([np.asarray(system.nodes[i].p) for i in range(len(names))])
     apart = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
     strain = (apart - lengths) / lengths
-    assert system.head is not None
     title = f"{system.name}: {len(names)} cities from {len(edges)} road distances"
-    subtitle = f"relative stress Σσ²/{len(edges)} = {np.mean(strain**2):.8f} at commit {system.head.id}"
+    subtitle = f"relative stress Σσ²/{len(edges)} = {np.mean(strain**2):.8f} at commit {outcome.commit.id}"
     draw_map(north_up(points, names), names, edges, strain, title, subtitle, path)
