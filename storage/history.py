@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
 from whiteboard.storage import tables as t
@@ -27,6 +27,10 @@ _ORIGIN = t.system.alias("origin")
 SYSTEMS = select(t.system, _ORIGIN.c.name.label("origin_name")).select_from(
     t.system.outerjoin(_ORIGIN, t.system.c.origin_id == _ORIGIN.c.id)
 )
+# Made once: putting a statement together costs more than running it.
+BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
+LAST_OWN = select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == bindparam("id"))
+ADD_COMMIT = insert(t.commit_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def commit_of(row: Row[Any]) -> CommitRecord:
 
 def spans_of(connection: Connection, name: str, number: int | None = None) -> list[Span]:
     """The systems that a history runs through, the oldest first, each with its part of the numbers."""
-    row = connection.execute(SYSTEMS.where(t.system.c.name == name)).one_or_none()
+    row = connection.execute(BY_NAME, {"name": name}).one_or_none()
     if row is None:
         message = f"the store holds no system {name!r}"
         raise UnknownSystemError(message)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, SpecError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import tables as t
@@ -21,6 +21,9 @@ from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import (
+    ADD_COMMIT,
+    BY_NAME,
+    LAST_OWN,
     SYSTEMS,
     check_whole,
     checked_log,
@@ -67,7 +70,7 @@ class SqliteVersions(VersionStore):
 
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:
-            row = connection.execute(SYSTEMS.where(t.system.c.name == name)).one_or_none()
+            row = connection.execute(BY_NAME, {"name": name}).one_or_none()
         return None if row is None else record_of(row)
 
     def append(
@@ -88,7 +91,7 @@ class SqliteVersions(VersionStore):
         with self.packages.batch() as batch, self.database.write(durable=True) as connection:
             system_id = self._claim(connection, system, commit)
             batch.write(connection)
-            connection.execute(insert(t.commit_log), _log_row(system, system_id, commit, rows, keyframe, blobs))
+            connection.execute(ADD_COMMIT, _log_row(system, system_id, commit, rows, keyframe, blobs))
             if blobs:
                 parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
                 connection.exec_driver_sql(_INSERT_NODE_PAGE, parts)
@@ -130,7 +133,7 @@ class SqliteVersions(VersionStore):
 
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
         """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
-        row = connection.execute(SYSTEMS.where(t.system.c.name == system.name)).one_or_none()
+        row = connection.execute(BY_NAME, {"name": system.name}).one_or_none()
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"
@@ -139,8 +142,7 @@ class SqliteVersions(VersionStore):
         if row is None:
             message = f"there is no system {system.name!r} for commit {commit.number} to go on"
             raise UnknownSystemError(message)
-        own = connection.execute(select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == row.id))
-        head = own.scalar()
+        head = connection.execute(LAST_OWN, {"id": row.id}).scalar()
         head = row.origin_number if head is None else head
         if head != commit.parent or row.uuid != system.uuid:
             what = (
