@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
 from whiteboard.storage.fork import watch
-from whiteboard.storage.index import PageIndex, footprint
+from whiteboard.storage.index import PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.pages import PAGE_BYTES, check_page, owned, take
 
 
@@ -122,9 +122,11 @@ class MemoryTier(PackageStore):
     def _hold(self, page: Page) -> None:
         # Provenance is for audits, which read the file; a hit never needs it.
         bare = Page(page.op, page.keys, page.arrays, page.cost_ns)
+        total = footprint(bare)
+        if not page.n or PAGE_OVERHEAD + total // page.n > self.memory_bytes:
+            return
         # A page that filled the tier alone would push everything else out, so large ones are held in parts.
         most = max(self.memory_bytes // 16, min(PAGE_BYTES, self.memory_bytes // 4))
-        total = footprint(bare)
         if total <= most:
             parts = [bare]
         else:
