@@ -8,6 +8,7 @@
     ├── UnknownSystemError(KeyError)        the store holds no system of that name
     ├── UnknownCommitError(KeyError)        the system has no commit of that number
     ├── UnknownExperimentError(KeyError)    no built-in, file or function of that name
+    ├── ExperimentError(ValueError)         an experiment's file or function is not what it should be
     ├── DuplicateNodeError(ValueError)      a node id is given twice, or exists already
     ├── DuplicateOpError(ValueError)        an op of that name and version is registered already
     ├── ShapeError(ValueError)              arity or shape is not what the op or node takes
@@ -58,6 +59,10 @@ class UnknownCommitError(WhiteboardError, KeyError):
 
 class UnknownExperimentError(WhiteboardError, KeyError):
     """No built-in experiment, file or function of that name."""
+
+
+class ExperimentError(WhiteboardError, ValueError):
+    """An experiment's file or function is not what it should be."""
 
 
 class DuplicateNodeError(WhiteboardError, ValueError):

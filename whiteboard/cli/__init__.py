@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from whiteboard.cli.db import db
+from whiteboard.cli.history import diff, fork, log
 from whiteboard.cli.look import info, ls, show
 from whiteboard.cli.run import run
 from whiteboard.errors import UnknownExperimentError, WhiteboardError
@@ -19,7 +20,7 @@ def whiteboard() -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
 
 
-for command in (run, show, info, ls, db):
+for command in (run, show, ls, log, diff, fork, info, db):
     whiteboard.add_command(command)
 
 

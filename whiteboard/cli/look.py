@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from whiteboard import board as boards
-from whiteboard.cli.options import echo, json_option, store_option
-from whiteboard.errors import UnknownSystemError
+from whiteboard.cli.options import echo, existing, json_option, store_option
 from whiteboard.experiments.definition import measured
 from whiteboard.system import System
 
@@ -20,10 +19,7 @@ from whiteboard.system import System
 def show(name: str, store: str, *, as_json: bool) -> None:
     """Show where the system NAME stands: commit, measure, nodes, digest."""
     with boards.open(store, readonly=True) as board:
-        if name not in (names := board.systems()):
-            msg = f"{store} has no system {name!r}; it has {', '.join(names) or 'none'}"
-            raise UnknownSystemError(msg)
-        echo(_described(board.system(name)), as_json=as_json)
+        echo(_described(existing(board, name, store)), as_json=as_json)
 
 
 def _described(system: System) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
+from whiteboard.board import Board
+from whiteboard.errors import UnknownSystemError
+from whiteboard.system import System
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,6 +32,19 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def existing(board: Board, name: str, store: str) -> System:
+    """Return a system that the store has.
+
+    Raises
+    ------
+    UnknownSystemError
+    """
+    if name not in (names := board.systems()):
+        msg = f"{store} has no system {name!r}; it has {', '.join(names) or 'none'}"
+        raise UnknownSystemError(msg)
+    return board.system(name)
+
+
 def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
     """Print fields as one JSON object, or as aligned lines."""
     if as_json:
@@ -41,6 +58,10 @@ def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
     if isinstance(value, float):

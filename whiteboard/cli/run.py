@@ -109,7 +109,7 @@ def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, s
 def _summary(fields: Mapping[str, Any], measure: str, outcome: Outcome, plot: Path | None) -> None:
     answered = fields["misses"] + fields["hits_memory"] + fields["hits_disk"]
     state = "done" if outcome.done else "not done"
-    value = "-" if outcome.measure is None else f"{outcome.measure:.10f}"
+    value = "-" if outcome.measure is None else f"{outcome.measure:.10g}"
     click.echo(f"{fields['name']}: {state} at commit {fields['commit']}, {measure} {value}")
     click.echo(f"digest {fields['digest']}")
     click.echo(

@@ -26,7 +26,7 @@ WEIGHTS, INTERCEPT = -1, -2
 """Ids of the two nodes that are learned; patients have theirs from 0."""
 
 RULE = Relax(eta=0.48, rtol=0.1, atol=10.0)
-"""The features' covariance has 4.02 as its largest eigenvalue, so η < 2/4.02. Rounds: 3,297 at η = 0.3, 2,127 at 0.48."""
+"""The features' covariance has eigenvalues up to 4.02, so η < 2/4.02. Rounds: 3,297 at η = 0.3, 2,127 at 0.48."""
 
 
 def table() -> tuple[Array, Array]:

@@ -1,0 +1,114 @@
+"""``whiteboard log``, ``diff`` and ``fork``: the histories of systems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+
+from whiteboard import board as boards
+from whiteboard.board import Board
+from whiteboard.cli.options import echo, existing, json_option, store_option
+from whiteboard.experiments.definition import measured
+from whiteboard.history import Snapshot
+from whiteboard.jobs import ATTRS
+
+
+@click.command()
+@click.argument("name")
+@click.option("--last", type=click.IntRange(min=1), help="Only this many commits, the last ones.")
+@store_option
+@json_option
+def log(name: str, last: int | None, store: str, *, as_json: bool) -> None:
+    """Show the commits of the system NAME, the last one first."""
+    with boards.open(store, readonly=True) as board:
+        system = existing(board, name, store)
+        rows: list[dict[str, Any]] = []
+        for commit in reversed(system.history()[-(last or 0) :]):
+            named = measured(system.spec, commit) or ("stress", commit.stress)
+            row = {"commit": commit.id, "parent": commit.parent, "changed": commit.changed}
+            rows.append({**row, named[0]: named[1], "digest": commit.digest})
+    if as_json:
+        echo({"name": name, "commits": rows}, as_json=True)
+        return
+    for row in rows:
+        number, _, changed, value, digest = row.values()
+        shown = "-" if value is None else f"{value:.10g}"
+        click.echo(f"{number:>8}  {digest}  {changed:>8,} nodes changed  {list(row)[3]} {shown}")
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@store_option
+@json_option
+def diff(a: str, b: str, store: str, *, as_json: bool) -> int:
+    """Compare two states, each NAME or NAME@COMMIT: nodes, versions and values. Status 1 where they differ."""
+    with boards.open(store, readonly=True) as board:
+        fields = differences(_state(board, a, store), _state(board, b, store))
+    echo({"a": a, "b": b, **fields}, as_json=as_json)
+    return 0 if fields["same"] else 1
+
+
+@click.command()
+@click.argument("name")
+@click.argument("new")
+@click.option("--at", type=click.IntRange(min=0), help="The commit to go on from; the last one where not given.")
+@store_option
+@json_option
+def fork(name: str, new: str, at: int | None, store: str, *, as_json: bool) -> None:
+    """Create the system NEW, which goes on from a commit of NAME and shares all before it."""
+    with boards.open(store) as board:
+        forked = existing(board, name, store).fork(new, at=at)
+        head = forked.head
+        echo(
+            {"name": new, "origin": name, "commit": None if head is None else head.id, "digest": forked.digest()},
+            as_json=as_json,
+        )
+
+
+def differences(a: Snapshot, b: Snapshot) -> dict[str, Any]:
+    """Return what two states differ in.
+
+    Returns
+    -------
+    dict
+        commits and digests of both; nodes only in one; nodes whose versions or values differ; for each attribute the
+        largest absolute difference of values of equal shape.
+    """
+    ours, theirs = set(a.nodes), set(b.nodes)
+    versions = values = 0
+    largest: dict[str, float] = {}
+    for node_id in sorted(ours & theirs):
+        first, second = a.nodes[node_id], b.nodes[node_id]
+        versions += first.version != second.version
+        differs = False
+        for attr in ATTRS:
+            x, y = getattr(first, attr), getattr(second, attr)
+            if x is None or y is None or x.shape != y.shape or x.dtype != y.dtype:
+                differs |= x is not y
+            elif x.tobytes() != y.tobytes():
+                differs = True
+                largest[attr] = max(largest.get(attr, 0.0), float(np.abs(x - y).max()))
+        values += differs
+    return {
+        "same": a.digest() == b.digest(),
+        "commits": [a.commit.id, b.commit.id],
+        "digests": [a.digest(), b.digest()],
+        "only_in_a": len(ours - theirs),
+        "only_in_b": len(theirs - ours),
+        "versions_differ": versions,
+        "values_differ": values,
+        "largest_difference": largest,
+    }
+
+
+def _state(board: Board, reference: str, store: str) -> Snapshot:
+    name, at, number = reference.rpartition("@")
+    if not at or not number.isdecimal():
+        name, number = reference, ""
+    system = existing(board, name, store)
+    if number:
+        return system.at(int(number))
+    return system.at(-1 if system.head is None else system.head.id)

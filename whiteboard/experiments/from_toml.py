@@ -1,0 +1,247 @@
+"""Experiments written as TOML files: nodes, jobs, a rule and a stop.
+
+::
+
+    name = "triangle"                  # default: the file's name
+    measure = "relative_stress"        # or "mse"
+
+    [[nodes]]
+    ids = [0, 1, 2]
+    p = { random = { seed = 1, shape = [3, 2], scale = 1.0 } }
+
+    [[jobs]]
+    op = "distance"
+    src_ids = { csv = "edges.csv", columns = ["a", "b"] }
+    target = { csv = "edges.csv", columns = "length" }
+    attr = "p"
+
+    [rule]
+    kind = "StressDescent"             # or "Relax"; the other keys are its arguments
+    omega = 0.9
+
+    [stop]
+    change = 1e-12
+    rounds = 10
+    relative = false
+
+    [options]                          # keywords of wb.open
+    persist = "auto"
+
+An array is a (nested) list of numbers, ``{ csv = FILE, columns = NAME or [NAMES] }``, ``{ npy = FILE }``, or
+``{ random = { seed, shape, scale } }`` (normal). Files are found beside the TOML file. Jobs take the fields of
+`JobBatch`: op, src_ids, out_ids, residual, target, scale, weight, params, attr.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whiteboard import ops
+from whiteboard.errors import ExperimentError, WhiteboardError
+from whiteboard.experiments.definition import Experiment, Stop
+from whiteboard.jobs import JobBatch
+from whiteboard.keys import digest, encode
+from whiteboard.rules import Relax, Rule, StressDescent
+from whiteboard.system import System
+from whiteboard.types import Array
+
+TOP = {"name", "measure", "nodes", "jobs", "rule", "stop", "options"}
+NODES = {"ids", "theta", "p", "fixed"}
+JOBS = {"op", "src_ids", "out_ids", "residual", "target", "scale", "weight", "params", "attr"}
+RULES: Mapping[str, type[rules.StressDescent | rules.Relax]] = {
+    "StressDescent": rules.StressDescent,
+    "Relax": rules.Relax,
+}
+OPTIONS = {"memory_bytes", "max_bytes", "persist", "durability"}
+INTEGERS = {"ids", "src_ids", "out_ids"}
+
+
+def from_toml(path: Path, seed: int | None = None) -> Experiment:
+    """Read an experiment; `seed`, where given, takes the place of every seed in the file.
+
+    Raises
+    ------
+    ExperimentError
+        Names the file, the line and the key.
+    """
+    reader = _Reader(path, seed)
+    table = reader.table
+    reader.known(table, TOP, ())
+    nodes = [reader.nodes(part, number) for number, part in enumerate(reader.tables("nodes"))]
+    jobs = [reader.jobs(part, number) for number, part in enumerate(reader.tables("jobs"))]
+    rule, stop = reader.rule(), reader.stop()
+    options = dict(table.get("options", {}))
+    reader.known(options, OPTIONS, ("options",))
+
+    def setup(system: System) -> None:
+        for number, columns in enumerate(nodes):
+            with reader.blame("nodes", number):
+                system.add_nodes(**columns)
+
+    content = [nodes, [[getattr(batch, name) for name in sorted(JOBS)] for batch in jobs]]
+    with reader.blame("measure"):
+        return Experiment(
+            str(table.get("name", path.stem)),
+            setup,
+            jobs,
+            rule,
+            stop,
+            measure=table.get("measure", "relative_stress"),
+            settings={"content": digest(encode(content)).hex()},
+            options=options,
+        )
+
+
+class _Reader:
+    """One TOML file: its table, and where each key stands."""
+
+    def __init__(self, path: Path, seed: int | None) -> None:
+        self.path, self.seed = path, seed
+        try:
+            self.text = path.read_text(encoding="utf-8")
+            self.table: dict[str, Any] = tomllib.loads(self.text)
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            raise ExperimentError(msg) from error
+        except tomllib.TOMLDecodeError as error:
+            msg = f"{path}: not TOML: {error}"
+            raise ExperimentError(msg) from error
+
+    def fail(self, message: str, *keys: str | int) -> ExperimentError:
+        """Return an error that names file, line and key."""
+        name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+        return ExperimentError(f"{self.path}:{self.line(*keys)}: {name}: {message}")
+
+    def line(self, *keys: str | int) -> int:
+        """Return the line of a key, or of the nearest table above it that has a line."""
+        lines = self.text.splitlines()
+        start, end = 0, len(lines)
+        names = [str(key) for key in keys if isinstance(key, str)]
+        number = next((key for key in keys if isinstance(key, int)), 0)
+        if names:
+            heads = [i for i, text in enumerate(lines) if re.match(rf"\s*\[+\s*{re.escape(names[0])}\s*\]+", text)]
+            if heads:
+                start = heads[min(number, len(heads) - 1)]
+                end = next((i for i in range(start + 1, end) if lines[i].lstrip().startswith("[")), end)
+        for i in range(start, end):
+            if names and re.match(rf"\s*{re.escape(names[-1])}\s*=", lines[i]):
+                return i + 1
+        return start + 1
+
+    @contextmanager
+    def blame(self, *keys: str | int) -> Iterator[None]:
+        """Give an error inside the block the file, the line and the key."""
+        try:
+            yield
+        except ExperimentError:
+            raise
+        except (WhiteboardError, TypeError, ValueError) as error:
+            raise self.fail(str(error), *keys) from error
+
+    def known(self, table: Mapping[str, Any], names: set[str], keys: tuple[str | int, ...]) -> None:
+        """Raise for a key that is not one of `names`."""
+        if unknown := sorted(table.keys() - names):
+            msg = f"unknown key; expected one of {', '.join(sorted(names))}"
+            raise self.fail(msg, *keys, unknown[0])
+
+    def tables(self, name: str) -> list[dict[str, Any]]:
+        """Return a table, or an array of tables, as a list that is not empty."""
+        found = self.table.get(name, [])
+        found = [found] if isinstance(found, dict) else found
+        if not isinstance(found, list) or not found or not all(isinstance(part, dict) for part in found):
+            msg = f"expected at least one table [[{name}]]"
+            raise self.fail(msg, name)
+        return found
+
+    def nodes(self, part: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return the columns of one group of nodes."""
+        self.known(part, NODES, ("nodes", number))
+        if "ids" not in part:
+            msg = "missing"
+            raise self.fail(msg, "nodes", number, "ids")
+        return {name: self.array(value, "nodes", number, name) for name, value in part.items()}
+
+    def jobs(self, part: dict[str, Any], number: int) -> JobBatch:
+        """Return one batch of jobs."""
+        self.known(part, JOBS, ("jobs", number))
+        for name in ("op", "src_ids"):
+            if name not in part:
+                msg = "missing"
+                raise self.fail(msg, "jobs", number, name)
+        plain = {"op", "weight", "params", "attr"}
+        columns = {
+            name: value if name in plain else self.array(value, "jobs", number, name) for name, value in part.items()
+        }
+        with self.blame("jobs", number, "op"):
+            ops.get(columns["op"]).bind(columns.get("params"))
+        with self.blame("jobs", number):
+            return JobBatch(**columns)
+
+    def rule(self) -> Rule:
+        """Return the rule."""
+        part = dict(self.table.get("rule", {}))
+        kind = part.pop("kind", None)
+        if kind not in RULES:
+            msg = f"expected one of {', '.join(RULES)}, got {kind!r}"
+            raise self.fail(msg, "rule", "kind")
+        self.known(part, {field.name for field in fields(RULES[kind])}, ("rule",))
+        with self.blame("rule"):
+            made: Rule = RULES[kind](**part)
+            return made
+
+    def stop(self) -> Stop:
+        """Return the stop."""
+        part = dict(self.table.get("stop", {}))
+        self.known(part, {field.name for field in fields(Stop)}, ("stop",))
+        with self.blame("stop"):
+            return Stop(**{"change": 1e-12, "rounds": 10, **part})
+
+    def array(self, value: Any, *keys: str | int) -> Any:
+        """Return the array that a value describes."""
+        name = str(keys[-1])
+        with self.blame(*keys):
+            if isinstance(value, dict):
+                self.known(value, {"csv", "columns", "npy", "random"}, keys)
+                value = self.described(value, *keys)
+            array = np.asarray(value)
+            if name in INTEGERS or name == "fixed":
+                return array
+            return array.astype(np.float64) if array.dtype.kind in "iu" else array
+
+    def described(self, value: dict[str, Any], *keys: str | int) -> Array:
+        """Return the array that a table describes: a CSV file's columns, an NPY file, or random numbers."""
+        if "random" in value:
+            how = value["random"]
+            self.known(how, {"seed", "shape", "scale"}, (*keys, "random"))
+            rng = np.random.default_rng(how.get("seed", 0) if self.seed is None else self.seed)
+            return rng.normal(scale=how.get("scale", 1.0), size=tuple(how["shape"]))
+        try:
+            if "npy" in value:
+                loaded: Array = np.load(self.path.parent / value["npy"], allow_pickle=False)
+                return loaded
+            return _columns(self.path.parent / value["csv"], value["columns"], integers=keys[-1] in INTEGERS)
+        except OSError as error:
+            msg = f"{error.filename}: {error.strerror}"
+            raise self.fail(msg, *keys) from error
+        except KeyError as error:
+            msg = f"missing {error}"
+            raise self.fail(msg, *keys) from error
+
+
+def _columns(path: Path, columns: str | list[str], *, integers: bool) -> Array:
+    """Return one column of a CSV file as (rows,), or several as (rows, columns)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kind = int if integers else float
+    if isinstance(columns, str):
+        return np.array([kind(row[columns]) for row in rows])
+    return np.array([[kind(row[name]) for name in columns] for row in rows])
