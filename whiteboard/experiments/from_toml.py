@@ -57,10 +57,7 @@ from whiteboard.types import Array
 TOP = {"name", "measure", "nodes", "jobs", "rule", "stop", "options"}
 NODES = {"ids", "theta", "p", "fixed"}
 JOBS = {"op", "src_ids", "out_ids", "residual", "target", "scale", "weight", "params", "attr"}
-RULES: Mapping[str, type[rules.StressDescent | rules.Relax]] = {
-    "StressDescent": rules.StressDescent,
-    "Relax": rules.Relax,
-}
+RULES: Mapping[str, type[StressDescent | Relax]] = {"StressDescent": StressDescent, "Relax": Relax}
 OPTIONS = {"memory_bytes", "max_bytes", "persist", "durability"}
 INTEGERS = {"ids", "src_ids", "out_ids"}
 
