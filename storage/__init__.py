@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sqlite3
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -122,7 +123,10 @@ _OPEN: weakref.WeakSet[Stores] = weakref.WeakSet()
 def _close_all() -> None:
     # Packages that a script put and never flushed are still worth keeping.
     for stores in list(_OPEN):
-        stores.close()
+        try:
+            stores.close()
+        except StoreError as error:
+            warnings.warn(f"packages that were not flushed are lost: {error}", RuntimeWarning, stacklevel=1)
 
 
 def open_store(

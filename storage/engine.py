@@ -169,13 +169,14 @@ class Database:
             with self.exclusive(), self._writer.begin() as connection:
                 yield connection
             return
-        with self._gate:
-            self.check_open()
-            self._reading += 1
         if self._raw is None:
             # A held connection keeps the log open, so that a reader's close is never the last one.
             with self._mutex:
+                self.check_open()
                 self._held()
+        with self._gate:
+            self.check_open()
+            self._reading += 1
         try:
             with translated(self.location), self._readers.begin() as connection:
                 yield connection
@@ -206,8 +207,8 @@ class Database:
     def vacuum(self, pages: int) -> None:
         """Give up to `pages` free pages back to the file system."""
         with self.exclusive():
-            # The pragma frees one page each time it is stepped.
-            self._held().execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
+            # It frees one page each time it is stepped, and only executescript steps to the end.
+            self._held().executescript(f"PRAGMA incremental_vacuum({int(pages)})")
 
     def bytes_on_disk(self) -> int:
         """Bytes of the file and its log (of the pages, in memory)."""

@@ -93,7 +93,12 @@ class WriteLock:
                 outcome.append(error)
 
         waiting = threading.Thread(target=block, name="whiteboard write lock", daemon=True)
-        waiting.start()
+        try:
+            waiting.start()
+        except RuntimeError:
+            # No thread can be started while the interpreter ends: then without a bound on the wait.
+            _enter(fd, place, 0)
+            return
         try:
             waiting.join(seconds)
         finally:

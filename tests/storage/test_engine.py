@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python
-from whiteboard.errors import ClosedError, StoreError
+from whiteboard.errors import ClosedError, StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, engine, open_store
+from whiteboard.storage.maintenance import verify
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
 
@@ -110,6 +113,31 @@ def test_no_read_transaction_stays_open(stores: Stores) -> None:
     assert Path(f"{stores.path}-wal").stat().st_size == 0
 
 
+def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that a reader keeps from being started anew grows without an error, and is cut when the reader is done."""
+    monkeypatch.setattr(engine, "_LOG_BYTES", 300_000)
+    monkeypatch.setattr(engine, "_LOG_STEP", 100_000)
+    monkeypatch.setattr(engine, "_LOG_WAIT_MS", 1)
+    path = tmp_path / "a.db"
+    wal = Path(f"{path}-wal")
+    with open_store(path) as stores:
+
+        def write(first: int) -> None:
+            stores.packages.put(page_of(range(first, first + 50), size=100))
+            stores.packages.flush()
+
+        with stores.database.read() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 0
+            for first in range(0, 500, 50):
+                write(first)
+            assert wal.stat().st_size > 900_000
+            assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 0
+        for first in range(500, 1500, 50):
+            write(first)
+        assert wal.stat().st_size < 500_000
+        assert_found(stores.packages.find([key_of(i) for i in range(1500)]), range(1500), lambda _: True, size=100)
+
+
 def test_threads_share_a_store(stores: Stores) -> None:
     """Threads that put, find and commit at once get right answers and no errors."""
     errors: list[BaseException] = []
@@ -169,6 +197,39 @@ def test_damage_in_the_file_is_a_miss(tmp_path: Path) -> None:
         assert isinstance(stores.packages, MemoryTier)
         assert isinstance(stores.packages.inner, SqlitePackages)
         assert stores.packages.inner.counters.corrupt == 1
+
+
+def test_flipped_bits_are_never_an_answer(tmp_path: Path) -> None:
+    """With bits flipped anywhere in the file, every answer is right or an error of the store."""
+    whole = tmp_path / "whole.db"
+    model = Model("a", 40)
+    with open_store(whole) as stores:
+        for first in range(0, 300, 50):
+            stores.packages.put(page_of(range(first, first + 50), size=20))
+            stores.packages.flush()
+        for _ in range(8):
+            rows = slice(7) if model.kept else slice(None)
+            stores.versions.append(model.record, *model.step(rows), model.columns)
+    content = whole.read_bytes()
+    chance = random.Random(0)
+    keys = [key_of(i) for i in range(300)]
+    for number in range(25):
+        damaged = bytearray(content)
+        for _ in range(chance.choice([1, 4, 40])):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(damaged)
+        with suppress(StoreError), open_store(path) as stores:
+            with suppress(StoreError):
+                assert_found(stores.packages.find(keys), range(300), lambda _: False, size=20)
+            with suppress(StoreError, UnknownSystemError, UnknownCommitError):
+                assert_state(stores.versions.state("a"), *model.kept[-1])
+            with suppress(StoreError, UnknownSystemError):
+                assert stores.versions.commits("a") == [commit for commit, _ in model.kept]
+            verify(stores.database, repair=True)
+            stores.packages.put(page_of(range(300), size=20))
+            stores.packages.flush()
+            assert_found(stores.packages.find(keys), range(300), lambda _: False, size=20)
 
 
 _DISK_FULL = """

@@ -67,6 +67,7 @@ def test_the_pages_used_longest_ago_go_first(stores: Stores, path: Path) -> None
     assert 3 <= report.evicted.pages <= 6
     assert path.stat().st_size < size * 8 // 10
     assert not Path(f"{path}-wal").stat().st_size
+    assert stores.database.pragma("freelist_count") == 0
     assert verify(stores.database).ok
 
 
@@ -116,6 +117,7 @@ def test_others_write_between_the_steps(stores: Stores, path: Path, monkeypatch:
     """An eviction is several transactions: another writer's commit comes in between."""
     monkeypatch.setattr(eviction, "STEP_PAGES", 2)
     seen: list[int] = []
+
     def watched(connection: Any, ids: Any) -> int:
         seen.append(len(ids))
         return rows.delete_pages(connection, ids)

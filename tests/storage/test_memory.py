@@ -158,3 +158,18 @@ def test_never_persist(tmp_path: Path) -> None:
         assert_found(stores.packages.find(_keys([1, 2])), [1, 2], lambda _: True)
     with open_store(path) as stores:
         assert_found(stores.packages.find(_keys([1, 2])), [1, 2], lambda i: i == 1)
+
+
+def test_auto_persist(tmp_path: Path) -> None:
+    """With persist="auto" the figures of each op and shape are in `info`, and decide what goes to disk."""
+    path = tmp_path / "a.db"
+    with open_store(path, persist="auto") as stores:
+        for start in (0, 10):
+            stores.packages.put(page_of(range(start, start + 10), cost_ns=1))
+            stores.packages.flush()
+        assert_found(stores.packages.find(_keys(range(20))), range(20), lambda _: True)
+        (figures,) = stores.info()["admission"]
+        assert (figures["op"], figures["kept"], figures["refused"]) == ("mul", 10, 10)
+    with open_store(path) as stores:
+        assert_found(stores.packages.find(_keys(range(20))), range(20), lambda i: i < 10)
+        assert stores.info()["admission"] == []
