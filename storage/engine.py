@@ -294,6 +294,9 @@ def translated(location: Location) -> Iterator[None]:
 def _translate(location: Location, error: BaseException | None) -> StoreError:
     # The low byte is the primary result code, whatever the extended one says.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    gone = code == sqlite3.SQLITE_CANTOPEN and location.path is not None and not location.path.exists()
+    if gone or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+        return StoreError(f"the store {location} was moved or removed while it was open; open it again")
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"the store {location} cannot be written; open it with readonly=True ({error})")
     if code == sqlite3.SQLITE_CORRUPT:

@@ -162,6 +162,9 @@ def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
         for start in range(0, len(rows), STEP_PAGES):
             with database.write() as connection:
                 delete_pages(connection, [row.id for row in rows[start : start + STEP_PAGES]])
+        with database.write() as connection:
+            # Counts that another process wrote after their page had gone.
+            connection.exec_driver_sql("DELETE FROM page_access WHERE page_id NOT IN (SELECT id FROM page)")
     return Evicted(len(rows), 0, sum(row.nbytes for row in rows))
 
 

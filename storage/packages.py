@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
@@ -237,6 +237,11 @@ class SqlitePackages(PackageStore):
                 self._broken_hashes -= broken.hashes
             self._measure_loads(pages)
 
+    @property
+    def pending(self) -> int:
+        """Packages, and counts of use, that wait to be written."""
+        return len(self._pending) + len(self._used) + len(self._touched)
+
     def close(self) -> None:
         if self._closed:
             return
@@ -326,6 +331,9 @@ class SqlitePackages(PackageStore):
             return
         try:
             self.flush()
+        except ClosedError:
+            # The store was closed, and flushed, while the timer ran.
+            return
         except StoreError as error:
             self._retry_at = time.monotonic() + self.bounds.seconds
             message = f"packages are kept in memory, as they cannot be written: {error}"

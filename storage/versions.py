@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
 
-from whiteboard.errors import ConflictError, SpecError, UnknownCommitError, UnknownSystemError
+from whiteboard.errors import (
+    ConflictError,
+    DtypeError,
+    SpecError,
+    StoreError,
+    UnknownCommitError,
+    UnknownSystemError,
+)
 from whiteboard.storage import tables as t
 from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
@@ -38,6 +45,7 @@ from whiteboard.storage.history import (
 )
 from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.pages import Blob, pack
+from whiteboard.storage.rows import Batch
 
 KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
@@ -88,13 +96,15 @@ class SqliteVersions(VersionStore):
         columns, keyframe = _keyframe(progress, commit, changed, everything)
         rows = sum(len(column.ids) for column in columns)
         blobs = list(_encode(system.uuid, commit.number, columns))
-        with self.packages.batch() as batch, self.database.write(durable=True) as connection:
-            system_id = self._claim(connection, system, commit)
-            batch.write(connection)
-            connection.execute(ADD_COMMIT, _log_row(system, system_id, commit, rows, keyframe, blobs))
-            if blobs:
-                parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
-                connection.exec_driver_sql(_INSERT_NODE_PAGE, parts)
+        log = _log_row(system, commit, rows, keyframe, blobs)
+        try:
+            with self.packages.batch() as batch:
+                self._write(system, commit, log, blobs, batch)
+        except StoreError:
+            if not self.packages.pending:
+                raise
+            # Packages that cannot be written, for want of room or for damage, must not keep a commit from it.
+            self._write(system, commit, log, blobs, None)
         if keyframe:
             progress.keyframe_rows, progress.rows, progress.commits = rows, 0, 0
         else:
@@ -102,6 +112,23 @@ class SqliteVersions(VersionStore):
             progress.commits += 1
         progress.head = commit.number
         self._progress[system.uuid] = progress
+
+    def _write(
+        self,
+        system: SystemRecord,
+        commit: CommitRecord,
+        log: Mapping[str, Any],
+        blobs: Sequence[Blob],
+        batch: Batch | None,
+    ) -> None:
+        with self.database.write(durable=True) as connection:
+            system_id = self._claim(connection, system, commit)
+            if batch is not None:
+                batch.write(connection)
+            connection.execute(ADD_COMMIT, {**log, "system_id": system_id})
+            if blobs:
+                parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
+                connection.exec_driver_sql(_INSERT_NODE_PAGE, parts)
 
     def commits(self, name: str) -> list[CommitRecord]:
         with self.database.read() as connection:
@@ -205,7 +232,7 @@ def _keyframe(
 
 
 def _log_row(
-    system: SystemRecord, system_id: int, commit: CommitRecord, rows: int, keyframe: bool, blobs: Sequence[Blob]
+    system: SystemRecord, commit: CommitRecord, rows: int, keyframe: bool, blobs: Sequence[Blob]
 ) -> dict[str, Any]:
     values = {
         "number": commit.number,
@@ -218,7 +245,7 @@ def _log_row(
         "rows": rows,
         "keyframe": int(keyframe),
     }
-    return {**values, "system_id": system_id, "seal": seal(system.uuid, values, [blob.digest for blob in blobs])}
+    return {**values, "seal": seal(system.uuid, values, [blob.digest for blob in blobs])}
 
 
 def _number(value: float | None) -> float | None:
@@ -227,6 +254,9 @@ def _number(value: float | None) -> float | None:
 
 def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[Blob]:
     for column in columns:
+        if column.values.dtype.kind not in "biufc":
+            message = f"node attribute {column.attr!r}: dtype {column.values.dtype} cannot be stored"
+            raise DtypeError(message)
         rows = max(1, _PART_BYTES // max(1, column.values.nbytes // max(1, len(column.ids)) + 17))
         for start in range(0, len(column.ids), rows):
             part = slice(start, start + rows)

@@ -199,6 +199,40 @@ def test_damage_in_the_file_is_a_miss(tmp_path: Path) -> None:
         assert stores.packages.inner.counters.corrupt == 1
 
 
+def test_a_damaged_cache_keeps_no_commit_back(tmp_path: Path) -> None:
+    """Where SQLite cannot write packages, for damage in their index, commits are written all the same."""
+    path = tmp_path / "a.db"
+    model = Model("a", 5)
+    with open_store(path) as stores:
+        stores.packages.put(page_of(range(3000)))
+        stores.versions.append(model.record, *model.step(), model.columns)
+    with sqlite3.connect(path) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'package'").fetchone()
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 8192)
+        file.write(b"\xff" * 8192)
+    stores = open_store(path)
+    stores.packages.put(page_of(range(5000, 5010)))
+    stores.versions.append(model.record, *model.step(), model.columns)
+    with pytest.raises(StoreError, match="damaged"):
+        stores.close()
+    with open_store(path) as stores:
+        assert_state(stores.versions.state("a"), *model.kept[-1])
+
+
+def test_a_file_that_is_removed(tmp_path: Path) -> None:
+    """A store whose file was removed under it says so."""
+    path = tmp_path / "a.db"
+    stores = open_store(path)
+    path.unlink()
+    stores.packages.put(page_of([1]))
+    with pytest.raises(StoreError, match="moved or removed"):
+        stores.packages.flush()
+    with pytest.raises(StoreError, match="moved or removed"):
+        stores.close()
+
+
 def test_flipped_bits_are_never_an_answer(tmp_path: Path) -> None:
     """With bits flipped anywhere in the file, every answer is right or an error of the store."""
     whole = tmp_path / "whole.db"
@@ -253,7 +287,10 @@ with open_store(sys.argv[1]) as stores:
             assert sys.argv[1] in str(error) and "\\n" not in str(error), error
         else:
             raise SystemExit("there was room")
+    # A commit needs less room than the packages, and does not wait for theirs.
+    stores.versions.append(model.record, *model.step(), model.columns)
     before = model.kept[-1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     commit, changed = model.step()
     try:
         stores.versions.append(model.record, commit, changed, model.columns)
