@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -57,39 +56,6 @@ def test_durability(tmp_path: Path, durability: str, level: int) -> None:
         stores.packages.put(page_of([1]))
         stores.packages.flush()
         assert stores.database.pragma("synchronous") == 1
-
-
-def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that does not get its turn is one clear error and writes nothing; the next one works."""
-    monkeypatch.setattr(engine, "WAIT_SECONDS", 0.05)
-    path = stores.path
-    assert path is not None
-    with open_store(path) as other:
-        other.packages.put(page_of([1]))
-        with (
-            stores.database.exclusive(),
-            pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock for 0\.05 s"),
-        ):
-            other.packages.flush()
-        assert stores.packages.stats()["packages"] == 0
-        other.packages.flush()
-    assert stores.packages.stats()["packages"] == 1
-
-
-def test_a_lock_file_that_is_removed(stores: Stores) -> None:
-    """Writers that lock a file which somebody removed, or put another in place of, find the new one."""
-    lock = Path(f"{stores.path}.lock")
-    for number in range(3):
-        lock.unlink()
-        stores.packages.put(page_of([number]))
-        stores.packages.flush()
-        assert lock.stat().st_mode & 0o777 == 0o600
-    lock.unlink()
-    lock.symlink_to("elsewhere")
-    stores.packages.put(page_of([5]))
-    with pytest.raises(StoreError, match=r"lock file .* cannot be opened"):
-        stores.packages.flush()
-    lock.unlink()
 
 
 def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:
@@ -312,90 +278,6 @@ with open_store(sys.argv[1]) as stores:
 def test_a_full_disk(tmp_path: Path) -> None:
     """No room: one clear error, nothing committed is lost, and the same store works when there is room again."""
     done = run_python(_DISK_FULL, str(tmp_path / "a.db"))
-    assert done.returncode == 0, done.stderr
-
-
-_FORK = """
-import os, sys, threading, time
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
-from whiteboard.storage import open_store
-
-path, how = sys.argv[1:]
-model, other = Model("parent", 20), Model("child", 20)
-stores = open_store(path)
-stores.versions.append(model.record, *model.step(), model.columns)
-stores.packages.put(page_of(range(10)))
-stores.packages.flush()
-stores.packages.put(page_of(range(10, 20)))
-stop = threading.Event()
-
-def busy():
-    number = 1000
-    while not stop.is_set():
-        stores.packages.put(page_of([number, number + 1]))
-        stores.packages.find([key_of(i) for i in range(990, number)])
-        stores.packages.flush()
-        number += 2
-
-threads = [threading.Thread(target=busy) for _ in range(2)]
-for thread in threads:
-    thread.start()
-children = []
-for round in range(5):
-    time.sleep(0.02)
-    pid = os.fork()
-    if not pid:
-        stop.set()
-        assert_found(stores.packages.find([key_of(i) for i in range(20)]), range(20), lambda i: i < 10)
-        if not round:
-            stores.versions.append(other.record, *other.step(), other.columns)
-        stores.packages.put(page_of([100 + round]))
-        stores.close()
-        os._exit(0) if how == "exit" else sys.exit(0)
-    children.append(pid)
-stop.set()
-for thread in threads:
-    thread.join()
-stores.close() if how == "exit" else None
-codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-assert codes == [0] * 5, codes
-other.step()
-stores.close()
-with open_store(path) as stores:
-    assert_state(stores.versions.state("parent"), *model.kept[-1])
-    assert_state(stores.versions.state("child"), *other.kept[0])
-    numbers = [*range(20), *range(100, 105)]
-    assert_found(stores.packages.find([key_of(i) for i in numbers]), numbers, lambda _: True)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("how", ["exit", "finalize"])
-def test_a_fork_in_the_middle(tmp_path: Path, how: str) -> None:
-    """A process that forks while its threads write leaves parent and child with a store that works, and all data."""
-    done = run_python(_FORK, str(tmp_path / "a.db"), how)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_fork_keeps_memory(tmp_path: Path) -> None:
-    """A store in memory is copied by a fork, and each side goes on with its own."""
-    code = """
-import os
-from tests.storage.samples import assert_found, key_of, page_of
-from whiteboard.storage import open_store
-
-stores = open_store(":memory:")
-stores.packages.put(page_of([1]))
-stores.packages.flush()
-pid = os.fork()
-stores.packages.put(page_of([2 if pid else 3]))
-stores.packages.flush()
-assert_found(stores.packages.find([key_of(i) for i in (1, 2, 3)]), (1, 2, 3), lambda i: i in (1, 2 if pid else 3))
-if not pid:
-    os._exit(0)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-    done = run_python(code)
     assert done.returncode == 0, done.stderr
 
 
