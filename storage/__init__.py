@@ -21,6 +21,7 @@ from whiteboard.storage.location import Location, StoreUrl, locate
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages, WriteBehind
 from whiteboard.storage.versions import SqliteVersions
+from whiteboard.storage.writers import Writers
 
 __all__ = ["BACKENDS", "Options", "Stores", "open_store"]
 
@@ -57,6 +58,8 @@ class Stores:
     ----------
     packages : PackageStore
     versions : VersionStore
+    writers : Writers
+        Who may write which system.
     database : Database
         For `whiteboard.storage.maintenance`.
     """
@@ -73,6 +76,7 @@ class Stores:
         self.packages = packages
         self.versions = versions
         self.database = database
+        self.writers = Writers(database)
         self.options = options
         _OPEN.add(self)
 
@@ -103,9 +107,12 @@ class Stores:
         }
 
     def close(self) -> None:
-        """Flush and close both halves. Closing twice is allowed."""
+        """Flush and close both halves, and let others write the systems. Closing twice is allowed."""
         _OPEN.discard(self)
-        self.packages.close()
+        try:
+            self.writers.release()
+        finally:
+            self.packages.close()
 
     def __enter__(self) -> Stores:
         return self

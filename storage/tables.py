@@ -62,6 +62,19 @@ system = Table(
     Column("origin_number", Integer, nullable=True),
 )
 
+# token: the open store that holds the claim; boot and started tell a living process from one that
+# has its pid by chance.
+writer = Table(
+    "writer",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started", Integer, nullable=False),
+)
+
 # rows: node rows written with the commit; keyframe: 1 where they are all rows of the system;
 # seal: digest over the commit's fields and its node pages, so that a lost or exchanged page shows.
 commit_log = Table(

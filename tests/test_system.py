@@ -328,14 +328,29 @@ def test_a_name_with_another_specification_is_refused(tmp_path: Path) -> None:
         assert board.system("s", {"seed": 1, "rule": "a"}) is board.system("s")
 
 
-def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
-    """A commit onto a head that another board moved on is refused; after it the state is what it was."""
+def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path) -> None:
+    """A system has one writing board; others may read it, and one of them takes over when it is closed."""
+    path = tmp_path / "store.db"
+    with wb.open(path) as two:
+        with wb.open(path) as one:
+            filled(one).commit()
+            second = two.system("s")
+            assert len(second.history()) == 1
+            for use in (second.commit, lambda: second.process([]), lambda: second.impulse(0, 1, "mul", np.ones(3))):
+                with pytest.raises(ConflictError, match="'s' is written by another board of this process"):
+                    use()
+        second.process([wb.Job("distance", (0, 1), target=3.0, attr="p")])
+        assert second.commit(wb.rules.StressDescent(0.5)).id == 1
+
+
+def test_a_commit_onto_a_head_that_moved_loses_nothing(tmp_path: Path) -> None:
+    """Where a takeover made two writers, the commit that comes second is refused, and its state is what it was."""
     path = tmp_path / "store.db"
     with wb.open(path) as one, wb.open(path) as two:
         first = filled(one)
         first.commit()
-        second = two.system("s")
-        for system in (first, second):
+        second = two.system("s", takeover=True)
+        for system in (second, first):
             system.process([wb.Job("distance", (0, 1), target=3.0, attr="p")])
         kept = second.digest()
         first.commit(wb.rules.StressDescent(0.5))
@@ -412,7 +427,7 @@ def test_an_impulse_against_an_older_version_is_refused(board: wb.Board) -> None
 
 
 def test_writes_come_with_the_next_commit(board: wb.Board) -> None:
-    """A written value is there after the commit, on a fixed node too; another value or an impulse beside it is refused."""
+    """A written value is there after the commit, on a fixed node too; a second value or an impulse is refused."""
     system = filled(board)
     system.commit()
     system.write(N - 1, theta=[1.0, 2.0, 3.0], p=[4.0, 5.0])

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -106,8 +107,11 @@ class Board:
         done = self._pipeline.evaluate(ops.get(op), params, ArraySources(op, sources))
         return ManyResult(done.y, done.grads, done.hit)
 
-    def system(self, name: str, spec: Mapping[str, Any] | None = None) -> System:
+    def system(self, name: str, spec: Mapping[str, Any] | None = None, *, takeover: bool = False) -> System:
         """Open a system at its last commit, or create it.
+
+        Many may read a system; the first call that changes it makes this board its one writer, until the board is
+        closed or its process is dead. A second writer gets a `ConflictError` that names the first.
 
         Parameters
         ----------
@@ -115,6 +119,8 @@ class Board:
             Unique in the store. A new system is written with its first commit.
         spec : mapping, optional
             JSON-able description of what the system is; kept with it. Where the system exists it must be equal.
+        takeover : bool
+            Become the writer whoever else is: for a writer that died on another host.
 
         Raises
         ------
@@ -123,13 +129,13 @@ class Board:
         """
         self._open()
         with self._lock:
-            system = self._systems.get(name) or self._load(name, spec)
+            system = self._systems.get(name) or self._load(name, spec, takeover=takeover)
         if spec is not None and (differs := _differences(system.spec or {}, spec)):
             msg = f"system {name!r} exists with another specification: {differs}"
             raise SpecError(msg)
         return system
 
-    def _load(self, name: str, spec: Mapping[str, Any] | None) -> System:
+    def _load(self, name: str, spec: Mapping[str, Any] | None, *, takeover: bool) -> System:
         if not name or not name.isprintable():
             msg = f"system name: expected printable characters, got {name!r}"
             raise ParamError(msg)
@@ -137,11 +143,16 @@ class Board:
         kept = None if record is None else self._stores.versions.state(name)
         if record is None:
             record = SystemRecord(name, os.urandom(16).hex(), spec)
-        return self._make(record, kept)
+        return self._make(record, kept, takeover=takeover)
 
-    def _make(self, record: SystemRecord, kept: State | None) -> System:
+    def _claim(self, name: str, *, takeover: bool) -> None:
+        self._open()
+        self._stores.writers.claim(name, takeover=takeover)
+
+    def _make(self, record: SystemRecord, kept: State | None, *, takeover: bool = False) -> System:
         with self._lock:
-            system = System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make)
+            claim = partial(self._claim, record.name, takeover=takeover)
+            system = System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make, claim)
             self._systems[record.name] = system
             return system
 

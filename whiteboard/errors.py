@@ -19,7 +19,7 @@
     ├── SecondBackwardError(RuntimeError)   a session was asked for more than one forward or backward
     ├── OpCheckError(AssertionError)        `ops.check` found a wrong VJP, batch rule or shape rule
     ├── SpecError(ValueError)               a system or experiment exists with another specification
-    ├── ConflictError(RuntimeError)         another writer moved the system on since it was read
+    ├── ConflictError(RuntimeError)         another writer has the system, or moved it on since it was read
     ├── ClosedError(RuntimeError)           a board, store or session is used after its end
     ├── SinkError(OSError)                  a sink's file cannot be written
     ├── PlotError(OSError)                  a drawing cannot be written
@@ -106,7 +106,7 @@ class SpecError(WhiteboardError, ValueError):
 
 
 class ConflictError(WhiteboardError, RuntimeError):
-    """Another writer moved the system on since this one read it."""
+    """Another writer has the system, or moved it on since this one read it."""
 
 
 class ClosedError(WhiteboardError, RuntimeError):

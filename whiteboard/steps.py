@@ -57,6 +57,29 @@ def ruled(
     return moved
 
 
+def merged(
+    nodes: Nodes, moved: Mapping[int, tuple[Ids, Array]], written: Mapping[int, Mapping[int, Array]], where: str
+) -> dict[int, tuple[Ids, Array]]:
+    """Return the rows that a rule moved together with those that were written (by arena, then row).
+
+    Raises
+    ------
+    ParamError
+        A row has both; `where` opens the message.
+    """
+    both = dict(moved)
+    for number, values in written.items():
+        arena = nodes.arenas[number]
+        rows, new = np.array(list(values), np.int64), np.stack(list(values.values()))
+        if number in moved:
+            if (twice := np.intersect1d(rows, moved[number][0])).size:
+                msg = f"{where}: node {nodes.ids[arena.owner[twice[0]]]} has impulses and was written"
+                raise ParamError(msg)
+            rows, new = (np.concatenate(pair) for pair in zip(moved[number], (rows, new), strict=True))
+        both[number] = (rows, new)
+    return both
+
+
 def steps(nodes: Nodes, moved: Mapping[int, tuple[Ids, Array]]) -> dict[int, Step]:
     """Return, by arena, the rows whose bytes change."""
     changing = {}

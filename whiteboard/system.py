@@ -30,7 +30,7 @@ from whiteboard.pipeline import Pipeline
 from whiteboard.propagate import Propagated, propagate
 from whiteboard.rules import Rule
 from whiteboard.sources import locate
-from whiteboard.steps import Step, different, ruled, steps
+from whiteboard.steps import Step, different, merged, ruled, steps
 from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
 from whiteboard.types import Array, Ids, ResultSink
 
@@ -50,14 +50,22 @@ class System:
         pipeline: Pipeline,
         op: Callable[[str], OpSpec],
         make: Callable[[SystemRecord, State | None], System],
+        claim: Callable[[], None],
     ) -> None:
         self._record, self._store, self._pipeline, self._op, self._make = record, store, pipeline, op, make
+        self._claim, self._claimed = claim, False
         self._inbox = Inbox()
         self._written: dict[int, dict[int, Array]] = {}
         self._head = None if kept is None else Commit.of(kept.commit)
         self.nodes = Nodes() if kept is None else state.load(kept.columns)
         self._lock = self.nodes.lock
         self._committed = len(self.nodes)
+
+    def _begin(self) -> None:
+        """Become the system's writer, at the first call that needs it, and before anything is computed."""
+        if not self._claimed:
+            self._claim()
+            self._claimed = True
 
     @property
     def name(self) -> str:
@@ -121,6 +129,7 @@ class System:
             )
             raise ShapeError(msg)
         with self._lock:
+            self._begin()
             versions = np.zeros(len(column), np.int64)
             self.nodes.add(column, versions, np.array(np.broadcast_to(flags, column.shape)), attrs)
 
@@ -147,6 +156,7 @@ class System:
             The message names the op, the job and the slot. No impulse of the call is taken in then.
         """
         with self._lock:
+            self._begin()
             results = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
         if sink is not None:
             for result in (results,) if isinstance(results, BatchResult) else results:
@@ -202,6 +212,7 @@ class System:
             The node has another version than `version`.
         """
         with self._lock:
+            self._begin()
             one = self._one(src_id, out_id, op_name, vector, version)
             if not self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]:
                 self._inbox.push([one])
@@ -245,6 +256,7 @@ class System:
             The node was written with another value since the last commit: which one counts would be a matter of order.
         """
         with self._lock:
+            self._begin()
             staged = []
             for attr, given in zip(ATTRS, (theta, p), strict=True):
                 if given is None:
@@ -285,7 +297,10 @@ class System:
             The commit could not be written. Nothing has changed.
         """
         with self._lock:
-            changing = steps(self.nodes, self._moved(rule))
+            self._begin()
+            where = f"system {self.name!r}: commit"
+            sums = self._inbox.sums(exact=getattr(rule, "exact", False))
+            changing = steps(self.nodes, merged(self.nodes, ruled(self.nodes, sums, rule, where), self._written, where))
             undo = [Step(step.arena, step.rows, step.arena.values[step.rows]) for step in changing.values()]
             moved = np.unique(np.concatenate([np.empty(0, np.int64), *(step.arena.owner[step.rows] for step in undo)]))
             for step in changing.values():
@@ -304,21 +319,6 @@ class System:
                 self.nodes.versions[moved] -= 1
                 raise
             return self._advance(record)
-
-    def _moved(self, rule: Rule | None) -> dict[int, tuple[Ids, Array]]:
-        """Return the rows of each arena that the rule moves or that were written, with their new values."""
-        where = f"system {self.name!r}: commit"
-        moved = ruled(self.nodes, self._inbox.sums(exact=getattr(rule, "exact", False)), rule, where)
-        for number, written in self._written.items():
-            arena = self.nodes.arenas[number]
-            rows, values = np.array(list(written), np.int64), np.stack(list(written.values()))
-            if number in moved:
-                if (both := np.intersect1d(rows, moved[number][0])).size:
-                    msg = f"{where}: node {self.nodes.ids[arena.owner[both[0]]]} has impulses and was written"
-                    raise ParamError(msg)
-                rows, values = (np.concatenate(pair) for pair in zip(moved[number], (rows, values), strict=True))
-            moved[number] = (rows, values)
-        return moved
 
     def _record_of(self, moved: Ids) -> CommitRecord:
         new = np.arange(self._committed, len(self.nodes))

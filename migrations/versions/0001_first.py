@@ -47,6 +47,15 @@ def upgrade() -> None:
         sa.Column("origin_number", sa.Integer, nullable=True),
     )
     op.create_table(
+        "writer",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("token", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("boot", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("started", sa.Integer, nullable=False),
+    )
+    op.create_table(
         "commit_log",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("system_id", sa.Integer, sa.ForeignKey("system.id"), nullable=False),

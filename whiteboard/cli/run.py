@@ -33,6 +33,7 @@ INTERRUPTED = 130
 @click.option("--seed", type=click.IntRange(min=0), help="Start at random from this seed.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the result into this file (.png, .svg, .pdf).")
 @click.option("--log", type=click.Path(path_type=Path), help="Append one JSON line for each commit to this file.")
+@click.option("--takeover", is_flag=True, help="Write the system although a writer on another host claims it.")
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 @json_option
 def run(
@@ -44,6 +45,7 @@ def run(
     plot: Path | None,
     log: Path | None,
     *,
+    takeover: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -53,7 +55,7 @@ def run(
         check_plot(plot)
     began = time.monotonic()
     with _log(log) as logged, boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
-        system = board.system(wanted.name if name is None else name, wanted.spec)
+        system = board.system(wanted.name if name is None else name, wanted.spec, takeover=takeover)
         with _progress(board, rounds, quiet=quiet or as_json) as show:
 
             def committed(commit: Commit, measure: float | None) -> None:

@@ -84,6 +84,7 @@ def draw_progress(
     if measures:
         above.plot(*zip(*measures, strict=True), color="C0")
         above.set_yscale("log")
+        above.set_xscale("log")  # most of the way is made in the first rounds
         number, value = measures[-1]
         above.annotate(f"{value:.4f}", (number, value), xytext=(-4, 8), textcoords="offset points", ha="right")
     above.set_ylabel(label)

@@ -1,0 +1,96 @@
+"""Writers: which living process may write a system, so that a second one is told before it has computed for hours.
+
+A row names the process by host, boot, pid and start time. Whoever finds the process dead takes the row over; of a
+process on another host nothing can be known, so there the user has to say so. The row guards nobody's data: a commit
+checks the head that it follows whatever stands here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from whiteboard.errors import ConflictError
+from whiteboard.storage import tables as t
+from whiteboard.storage.engine import Database
+
+
+class Writers:
+    """The rows of one open store; `release` gives back what was claimed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._token = os.urandom(8).hex()
+        self._names: set[str] = set()
+
+    def claim(self, name: str, *, takeover: bool = False) -> None:
+        """Become the writer of a system, or stay it.
+
+        Raises
+        ------
+        ConflictError
+            Another writer lives, or is on another host, and `takeover` is false; the message names it.
+        """
+        if self._database.readonly:
+            return  # the commit says that nothing can be written
+        with self._database.write() as connection:
+            row = connection.execute(select(t.writer).where(t.writer.c.name == name)).one_or_none()
+            if row is not None and row.token != self._token and not takeover and (why := _in_the_way(row)):
+                msg = f"system {name!r} is written by {why}"
+                raise ConflictError(msg)
+            connection.execute(delete(t.writer).where(t.writer.c.name == name))
+            connection.execute(insert(t.writer).values(name=name, token=self._token, **_identity()))
+        self._names.add(name)
+
+    def release(self) -> None:
+        """Stop being the writer of everything that was claimed."""
+        if self._names:
+            with self._database.write() as connection:
+                connection.execute(delete(t.writer).where(t.writer.c.token == self._token))
+            self._names.clear()
+
+
+def _identity() -> dict[str, Any]:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {
+        "host": socket.gethostname(),
+        "boot": boot.read_text().strip() if boot.exists() else "",
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+    }
+
+
+def _started(pid: int) -> int:
+    """Return when a process started, in ticks since the boot; 0 where the system does not tell."""
+    try:
+        # The command, second field, may hold spaces and brackets: count from behind the last bracket.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
+
+
+def _in_the_way(row: Any) -> str:
+    """Say which living writer a row names, or return an empty string where it is dead."""
+    here = _identity()
+    if row.host != here["host"]:
+        return (
+            f"process {row.pid} on {row.host}, of which {here['host']} cannot know whether it lives: "
+            "end it, or take over (takeover=True, --takeover) if it is dead"
+        )
+    if row.boot != here["boot"]:
+        return ""
+    try:
+        os.kill(row.pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass  # it lives, as another user
+    if row.started != _started(row.pid):
+        return ""  # the pid is another process's now
+    if row.pid == here["pid"]:
+        return "another board of this process: close that one first, or open this one with readonly=True"
+    return f"process {row.pid} on this machine: end it first, or open the store with readonly=True"

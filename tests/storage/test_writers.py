@@ -1,0 +1,73 @@
+"""Writers: a living one is named, a dead one is replaced, one far away is left to the user."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from whiteboard.errors import ConflictError
+from whiteboard.storage import open_store
+from whiteboard.storage import tables as t
+
+CLAIM = (
+    "import sys, time; from whiteboard.storage import open_store\n"
+    "s = open_store(sys.argv[1]); s.writers.claim('s'); print('claimed', flush=True); time.sleep(600)\n"
+)
+
+
+def test_a_living_process_is_named_and_a_killed_one_is_replaced(tmp_path: Path) -> None:
+    """A second process is refused with the first one's pid, and takes over once the first is killed."""
+    path = tmp_path / "x.db"
+    first = subprocess.Popen([sys.executable, "-c", CLAIM, str(path)], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "claimed\n"
+    with open_store(path) as stores:
+        with pytest.raises(ConflictError, match=f"'s' is written by process {first.pid} on this machine"):
+            stores.writers.claim("s")
+        stores.writers.claim("other")
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        stores.writers.claim("s")
+        stores.writers.claim("s")
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"host": "elsewhere"}, f"process {os.getpid()} on elsewhere, of which"),
+        ({"boot": "before"}, None),
+        ({"started": 1}, None),
+        ({}, "another board of this process"),
+    ],
+)
+def test_what_a_claim_says_of_its_writer_decides(change: dict[str, Any], refused: str | None, tmp_path: Path) -> None:
+    """A claim of another boot or start time is dead; one of another host or this process stands until a takeover."""
+    path = tmp_path / "x.db"
+    with open_store(path) as one, open_store(path) as two:
+        one.writers.claim("s")
+        if change:
+            with two.database.write() as connection:
+                connection.execute(update(t.writer).values(**change))
+        if refused is None:
+            two.writers.claim("s")
+        else:
+            with pytest.raises(ConflictError, match=refused):
+                two.writers.claim("s")
+            two.writers.claim("s", takeover=True)
+
+
+def test_a_closed_store_has_released_its_claims(tmp_path: Path) -> None:
+    """After close the next one may write; a store that is only read claims nothing."""
+    path = tmp_path / "x.db"
+    with open_store(path) as stores:
+        stores.writers.claim("s")
+    with open_store(path, readonly=True) as reader, open_store(path) as stores:
+        reader.writers.claim("s")
+        stores.writers.claim("s")
