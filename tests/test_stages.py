@@ -72,7 +72,7 @@ def test_triage_computes_each_missing_key_once() -> None:
     plan.place(plan.todo, page([2.0, 3.0]))
     plan.settle()
     assert plan.hit.tolist() == [0, 2, 1, 0, 1]
-    assert separate.column("y", plan.pages, plan.page, plan.slot, (), F8).tolist() == [2.0, 1.0, 2.0, 3.0, 2.0]
+    assert separate.columns({"y": ()}, plan.pages, plan.page, plan.slot, F8)[0].tolist() == [2.0, 1.0, 2.0, 3.0, 2.0]
 
 
 def test_what_cannot_be_cached_is_computed_job_by_job() -> None:
@@ -88,7 +88,7 @@ def test_columns_come_back_in_the_order_of_the_jobs(numbers: list[int], random: 
     """Packages scattered over pages come back each to its job, read-only and owned."""
     pages = [page([10.0 * number + slot for slot in range(5)]) for number in range(4)]
     slots = [random.randrange(5) for _ in numbers]
-    got = separate.column("y", pages, np.array(numbers, np.int64), np.array(slots, np.int64), (), F8)
+    got = separate.columns({"y": ()}, pages, np.array(numbers, np.int64), np.array(slots, np.int64), F8)[0]
     assert got.tolist() == [10.0 * number + slot for number, slot in zip(numbers, slots, strict=True)]
     assert not got.flags.writeable
     assert got.base is None

@@ -8,11 +8,11 @@ so no two different inputs encode to the same bytes.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,10 @@ def encode(value: object) -> bytes:
     ParamError
         For a value of another type: it has no canonical bytes.
     """
-    tag, body = _tagged(value)
+    return _wrapped(*_tagged(value))
+
+
+def _wrapped(tag: bytes, body: bytes) -> bytes:
     return tag + struct.pack("<q", len(body)) + body
 
 
@@ -95,19 +98,24 @@ def tokens(values: Array) -> NDArray[np.uint8]:
         msg = f"dtype {values.dtype} cannot be hashed: expected a number, got kind {values.dtype.kind!r}"
         raise DtypeError(msg)
     n, shape = len(values), values.shape[1:]
-    start = blake2b(encode((values.dtype.str, shape)), digest_size=DIGEST_BYTES)
-    width = values.itemsize * int(np.prod(shape, dtype=np.int64))
-    rows = memoryview(np.ascontiguousarray(values).tobytes() if width == 0 else _bytes(values))
-    digests = bytearray()
+    width = values.itemsize * math.prod(shape)
+    rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data if width else memoryview(b"")
+    digests = _digests(encode((values.dtype.str, shape)), rows, width, n)
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(n, DIGEST_BYTES)
+
+
+def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> list[bytes]:
+    """Return the digests of `prefix` followed by each of n rows of `width` bytes.
+
+    A copy of the state after the prefix is cheaper than a new one, and saves hashing the prefix again.
+    """
+    copy = blake2b(prefix, digest_size=DIGEST_BYTES).copy
+    digests = []
     for at in range(0, n * width, width) if width else [0] * n:
-        row = start.copy()
-        row.update(rows[at : at + width])
-        digests += row.digest()
-    return np.frombuffer(bytes(digests), np.uint8).reshape(n, DIGEST_BYTES)
-
-
-def _bytes(values: Array) -> Any:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+        state = copy()
+        state.update(rows[at : at + width])
+        digests.append(state.digest())
+    return digests
 
 
 def key_prefix(
@@ -124,19 +132,21 @@ def key_prefix(
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
     VJP of a cotangent, whose token is then the last one of the key.
     """
-    return digest(
-        encode((SCHEME, name, version, fingerprint, exactness, arithmetic_class(), dict(params), gradient, fan_in))
-    )
+    return _prefix(name, version, fingerprint, exactness, encode(dict(params)), gradient, fan_in)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _prefix(
+    name: str, version: int, fingerprint: bytes, exactness: str, params: bytes, gradient: str, fan_in: int
+) -> bytes:
+    before = (SCHEME, name, version, fingerprint, exactness, arithmetic_class())
+    return digest(_wrapped(b"T", b"".join((*map(encode, before), params, encode(gradient), encode(fan_in)))))
 
 
 def keys(prefix: bytes, source_tokens: NDArray[np.uint8]) -> list[bytes]:
     """Return the keys of n jobs from their tokens, uint8 of shape (n, k, 16), in source order."""
     n, fan_in = source_tokens.shape[:2]
-    rows = np.empty((n, 1 + fan_in, DIGEST_BYTES), np.uint8)
-    rows[:, 0] = np.frombuffer(prefix, np.uint8)
-    rows[:, 1:] = source_tokens
-    width, data = (1 + fan_in) * DIGEST_BYTES, rows.tobytes()
-    return [blake2b(data[at : at + width], digest_size=DIGEST_BYTES).digest() for at in range(0, n * width, width)]
+    return _digests(prefix, source_tokens.tobytes(), fan_in * DIGEST_BYTES, n)
 
 
 @cache

@@ -59,12 +59,13 @@ class Arena:
 
     def tokens(self, rows: Ids) -> NDArray[np.uint8]:
         """Return the tokens of `rows` (any shape), uint8 of shape (*rows.shape, 16); each is hashed once a version."""
-        stale = rows[~self._fresh[rows]]
+        stale = rows[~self._fresh.take(rows)]
         if stale.size:
-            stale = np.unique(stale)
+            stale = np.sort(stale)
+            stale = stale[np.diff(stale, prepend=-1) > 0]
             self._tokens[stale] = tokens(self.values[stale])
             self._fresh[stale] = True
-        return self._tokens[rows]
+        return self._tokens.take(rows, axis=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +92,13 @@ class Nodes:
         self._arena: dict[str, Ids] = {"theta": np.empty(0, np.int64), "p": np.empty(0, np.int64)}
         self._row: dict[str, Ids] = {"theta": np.empty(0, np.int64), "p": np.empty(0, np.int64)}
         self._order: Ids = np.empty(0, np.int64)
+        self._sorted: Ids = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.ids[self._order].tolist())
+        return iter(self._sorted.tolist())
 
     def __contains__(self, node_id: object) -> bool:
         return isinstance(node_id, int | np.integer) and bool(self._find(np.array([node_id], np.int64))[0] >= 0)
@@ -121,9 +123,12 @@ class Nodes:
     def _find(self, ids: Ids) -> Ids:
         if not len(self):
             return np.full(ids.shape, -1, np.int64)
-        ordered = self.ids[self._order]
-        at = np.minimum(np.searchsorted(ordered, ids), len(self) - 1)
-        return np.where(ordered[at] == ids, self._order[at], -1)
+        low, high = int(self._sorted[0]), int(self._sorted[-1])
+        if high - low == len(self) - 1:  # no gaps: the place of an id is the id itself
+            at = np.clip(ids, low, high) - low
+        else:
+            at = np.minimum(np.searchsorted(self._sorted, ids), len(self) - 1)
+        return np.where(self._sorted.take(at) == ids, self._order.take(at), -1)
 
     def index(self, ids: Ids) -> Ids:
         """Return the node index of each id (any shape), -1 for an id that is not there."""
@@ -131,7 +136,7 @@ class Nodes:
 
     def locate(self, attr: str, index: Ids) -> tuple[Ids, Ids]:
         """Return (arena number, row) of an attribute for node indices of any shape; arena -1 where there is none."""
-        return self._arena[attr][index], self._row[attr][index]
+        return self._arena[attr].take(index), self._row[attr].take(index)
 
     def ordered(self) -> Ids:
         """Return the node indices by ascending id."""
@@ -164,6 +169,7 @@ class Nodes:
         for attr, values in attrs.items():
             self.attach(attr, owner, values)
         self._order = np.argsort(self.ids, kind="stable")
+        self._sorted = self.ids[self._order]
 
     def attach(self, attr: str, owner: Ids, values: Array) -> None:
         """Give the nodes at index `owner` an attribute that they do not have yet; `values` is (n, …)."""

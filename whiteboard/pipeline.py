@@ -106,10 +106,7 @@ class Pipeline:
             plan.settle()
             self._count(plan, known)
         fields = {"y": shape, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
-        columns = [
-            separate.column(name, plan.pages, plan.page, plan.slot, field, sources.dtype)
-            for name, field in fields.items()
-        ]
+        columns = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
 
     def _keys(
@@ -151,7 +148,7 @@ class Pipeline:
         start = time.perf_counter_ns()
         with (
             self._pool.lend() as lend,
-            Session(spec, params, sources.gather(rows, lend)) as session,
+            Session(spec, params, sources.gather(rows, lend, share=spec.exactness == "tolerance")) as session,
             np.errstate(all="ignore"),  # non-finite results are allowed: they are results
         ):
             y = session.forward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,16 +14,20 @@ import numpy as np
 
 from whiteboard.types import Array, Shape
 
+POISON = "WHITEBOARD_POISON"
+"""Environment variable that turns poisoning on: the tests set it."""
+
 
 class BufferPool:
     """Uninitialised C-contiguous arrays, reused by size in bytes; at most `max_bytes` are kept idle.
 
     Thread-safe. With `poison`, what comes back is filled with 0xFF bytes (NaN in every float dtype), so that a
-    result that still aliases a buffer shows at once.
+    result that still aliases a buffer shows at once; by default where the environment has ``WHITEBOARD_POISON=1``.
     """
 
-    def __init__(self, max_bytes: int = 64 * 2**20, *, poison: bool = False) -> None:
-        self._max_bytes, self._poison = max_bytes, poison
+    def __init__(self, max_bytes: int = 64 * 2**20, *, poison: bool | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._poison = os.environ.get(POISON) == "1" if poison is None else poison
         self._idle: defaultdict[int, list[Array]] = defaultdict(list)
         self._idle_bytes = 0
         self._lock = threading.Lock()
@@ -69,6 +75,6 @@ class Lender:
 
     def __call__(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """Return an uninitialised array that is valid until the lending ends."""
-        buffer = self._pool.borrow(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        buffer = self._pool.borrow(math.prod(shape) * dtype.itemsize)
         self.borrowed.append(buffer)
         return buffer.view(dtype).reshape(shape)

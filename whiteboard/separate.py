@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.types import Array, Page, Shape
 
-
-def column(
-    name: str, pages: Sequence[Page], page: NDArray[np.int64], slot: NDArray[np.int64], shape: Shape, dtype: np.dtype
-) -> Array:
-    """Return one field of n packages as (n, *shape), read-only and in memory of its own."""
-    out = np.empty((len(page), *shape), dtype)
-    if len(pages) == 1:
-        np.take(pages[0].arrays[name], slot, axis=0, out=out, mode="clip")
-    else:
-        for number, rows in _runs(page):
-            out[rows] = pages[number].arrays[name][slot[rows]]
-    out.flags.writeable = False
-    return out
+Places: TypeAlias = NDArray[np.int64] | slice
 
 
-def _runs(page: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64] | slice]]:
-    """Return (page number, positions) for each page in use; a slice where the positions are one run."""
+def columns(
+    fields: Mapping[str, Shape],
+    pages: Sequence[Page],
+    page: NDArray[np.int64],
+    slot: NDArray[np.int64],
+    dtype: np.dtype,
+) -> list[Array]:
+    """Return the fields of n packages, each (n, *shape), read-only.
+
+    They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
+    keep no more alive than themselves and cannot be made writable.
+    """
+    runs = _runs(page, slot)
+    if len(runs) == 1:
+        number, here, there = runs[0]
+        if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
+            return [_read_only(pages[number].arrays[name].view()) for name in fields]
+    filled = []
+    for name, shape in fields.items():
+        out = np.empty((len(page), *shape), dtype)
+        for number, here, there in runs:
+            out[here] = pages[number].arrays[name][there]
+        filled.append(_read_only(out))
+    return filled
+
+
+def _read_only(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+def _runs(page: NDArray[np.int64], slot: NDArray[np.int64]) -> list[tuple[int, Places, Places]]:
+    """Return (page number, positions, rows of the page) for each page in use; slices where they are consecutive."""
     if not len(page):
         return []
     order = np.argsort(page, kind="stable")
     starts = np.flatnonzero(np.diff(page[order], prepend=-1))
-    runs: list[tuple[int, NDArray[np.int64] | slice]] = []
-    for start, end in zip(starts, [*starts[1:], len(page)], strict=True):
-        rows = order[start:end]
-        whole = rows[-1] - rows[0] + 1 == len(rows)
-        runs.append((int(page[rows[0]]), slice(rows[0], rows[-1] + 1) if whole else rows))
+    runs = []
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(page)], strict=True):
+        here = order[start:end]
+        runs.append((int(page[here[0]]), _places(here), _places(slot[here])))
     return runs
+
+
+def _places(positions: NDArray[np.int64]) -> Places:
+    """Return positions as a slice where they are consecutive."""
+    first, n = int(positions[0]), len(positions)
+    if int(positions[-1]) - first == n - 1 and (n < 3 or bool(np.all(np.diff(positions) == 1))):
+        return slice(first, first + n)
+    return positions

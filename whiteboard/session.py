@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError
+from whiteboard.ops.rows import sum_back
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Shape
 
@@ -62,13 +62,14 @@ class Session:
             self._saved = [self._one(tuple(x[i] for x in xs), out[i, ...]) for i in range(self._n)]
         else:
             self._saved = self._one(xs, out)
+        _canonical(out)
         return out
 
     def _one(self, xs: tuple[Array, ...], out: Array) -> Any:
         y, saved = self._spec.forward(xs, out, **self._params)
         if y is not out:
             self._check(y, out.shape, "forward")
-            np.copyto(out, y)
+            out[...] = y
         return saved
 
     def backward(self, cotangent: Array | None = None) -> tuple[Array, ...]:
@@ -83,13 +84,15 @@ class Session:
         self._open()
         shape = (self._n, *self._shape)
         if cotangent is None:
-            cotangent = np.broadcast_to(np.ones((), self._dtype), shape)
+            cotangent = _ones(shape, self._dtype)
         grads = tuple(np.empty((self._n, *s), self._dtype) for s in self._shapes)
         if self._spec.batch == "loop":
             for i in range(self._n):
                 self._pull(self._saved[i], cotangent[i, ...], tuple(g[i, ...] for g in grads))
         else:
             self._pull(self._saved, cotangent, grads)
+        for grad in grads:
+            _canonical(grad)
         return grads
 
     def _pull(self, saved: Any, cotangent: Array, into: tuple[Array, ...]) -> None:
@@ -97,14 +100,20 @@ class Session:
         if len(given) != len(into):
             msg = f"op {self._spec.name!r}: vjp: expected {len(into)} gradients, got {len(given)}"
             raise ShapeError(msg)
+        grad: Any
         for slot, (grad, target) in enumerate(zip(given, into, strict=True)):
-            own: Any = grad
-            if self._spec.kind == "elementwise" and grad is not None:
-                own = _sum_back(grad, target.shape, cotangent.shape, int(self._spec.batch == "lead_axis"))
-            self._check(own, target.shape, f"vjp, slot {slot}")
-            np.copyto(target, own)
+            if self._spec.kind == "elementwise" and target.shape != cotangent.shape:
+                self._check(grad, cotangent.shape, "vjp", slot)
+                lead = self._spec.batch == "lead_axis"
+                grad = sum_back(grad, target.shape[1:]) if lead else sum_back(grad[None], target.shape)[0]
+            self._check(grad, target.shape, "vjp", slot)
+            target[...] = grad
 
-    def _check(self, array: Any, shape: Shape, where: str) -> None:
+    def _check(self, array: Any, shape: Shape, where: str, slot: int | None = None) -> None:
+        if isinstance(array, np.ndarray) and array.shape == shape and array.dtype == self._dtype:
+            return
+        if slot is not None:
+            where = f"{where}, slot {slot}"
         if not isinstance(array, np.ndarray | np.generic):
             msg = f"op {self._spec.name!r}: {where}: expected an array, got {type(array).__name__}"
             raise ShapeError(msg)
@@ -122,28 +131,25 @@ class Session:
         return self._xs
 
     def _aligned(self, x: Array) -> Array:
-        view = x
+        view = x.view()
         if self._spec.kind == "elementwise" and self._spec.batch == "lead_axis":
-            missing = max(map(len, self._shapes)) - (x.ndim - 1)
-            view = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
-        view = view.view()
+            missing = len(self._shape) - (x.ndim - 1)
+            if missing > 0:
+                view = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
         view.flags.writeable = False
         return view
 
 
-def _sum_back(grad: Array, shape: Shape, full: Shape, lead: int) -> Array:
-    """Sum a gradient of the broadcast shape back to a source's, with the same bits for a job in any bin.
+def _ones(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """Return ones of a shape: one number in memory, read-only, with no stride."""
+    return np.ndarray(shape, dtype, buffer=np.ones((), dtype).tobytes(), strides=(0,) * len(shape))
 
-    `shape` is the source's, `full` is y's, both with `lead` axes of jobs. The broadcast axes go last and are
-    summed as one contiguous axis: the reduction that NumPy does row by row.
+
+def _canonical(array: Array) -> None:
+    """Make every NaN the same one.
+
+    Which of two NaNs a sum or product returns, and so its sign and payload, follows the lane of the vector register
+    that the element is in (NumPy's loops and remainders differ), and with it the bin.
     """
-    grad = np.broadcast_to(grad, np.broadcast_shapes(grad.shape, full))
-    padded = (*shape[:lead], *(1,) * (len(full) - len(shape)), *shape[lead:])
-    summed = [axis for axis, (have, want) in enumerate(zip(grad.shape, padded, strict=True)) if have != want]
-    if not summed:
-        return grad.reshape(shape)
-    kept = [axis for axis in range(grad.ndim) if axis not in summed]
-    width = math.prod(grad.shape[axis] for axis in summed)
-    moved = np.ascontiguousarray(grad.transpose(*kept, *summed))
-    flat = moved.reshape(*(grad.shape[axis] for axis in kept), width)
-    return np.asarray(flat.sum(-1)).reshape(shape)
+    if array.size and np.isnan(np.maximum.reduce(array, axis=None)):  # a maximum with NaN is NaN
+        np.copyto(array, np.nan, where=np.isnan(array))

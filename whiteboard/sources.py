@@ -31,8 +31,12 @@ class Sources(Protocol):
         """Return the tokens, (n, k, 16)."""
         ...
 
-    def gather(self, rows: Ids, lend: Lender) -> list[Array]:
-        """Return the k sources of some jobs, each (m, *shape) and C-contiguous."""
+    def gather(self, rows: Ids, lend: Lender, *, share: bool = False) -> list[Array]:
+        """Return the k sources of m ≥ 1 jobs, each (m, *shape) and C-contiguous; not to be written.
+
+        They are views where the rows lie one after another. With `share`, a slot whose jobs all have one source
+        comes as a 0-stride broadcast of it.
+        """
         ...
 
     def take(self, jobs: Ids) -> Sources:
@@ -87,8 +91,8 @@ class ArraySources:
     def tokens(self) -> NDArray[np.uint8]:
         return np.stack([tokens(array) for array in self._arrays], axis=1)
 
-    def gather(self, rows: Ids, lend: Lender) -> list[Array]:
-        return [_take(array, rows, lend) for array in self._arrays]
+    def gather(self, rows: Ids, lend: Lender, *, share: bool = False) -> list[Array]:
+        return [_take(array, rows, lend, share) for array in self._arrays]
 
     def take(self, jobs: Ids) -> ArraySources:
         """Return the sources of some of the jobs."""
@@ -117,13 +121,15 @@ class NodeSources:
         return self.arenas[0].dtype
 
     def tokens(self) -> NDArray[np.uint8]:
+        if all(arena is self.arenas[0] for arena in self.arenas):
+            return self.arenas[0].tokens(self.rows)
         out = np.empty((*self.rows.shape, DIGEST_BYTES), np.uint8)
         for slot, arena in enumerate(self.arenas):
             out[:, slot] = arena.tokens(self.rows[:, slot])
         return out
 
-    def gather(self, rows: Ids, lend: Lender) -> list[Array]:
-        return [_take(arena.values, self.rows[rows, slot], lend) for slot, arena in enumerate(self.arenas)]
+    def gather(self, rows: Ids, lend: Lender, *, share: bool = False) -> list[Array]:
+        return [_take(arena.values, self.rows[rows, slot], lend, share) for slot, arena in enumerate(self.arenas)]
 
     def take(self, jobs: Ids) -> NodeSources:
         """Return the sources of some of the jobs."""
@@ -157,7 +163,16 @@ def locate(nodes: Nodes, batch: JobBatch) -> tuple[Ids, Ids, Ids]:
     return index, arena, rows
 
 
-def _take(values: Array, rows: Ids, lend: Lender) -> Array:
+def _take(values: Array, rows: Ids, lend: Lender, share: bool) -> Array:
+    first, n = int(rows[0]), len(rows)
+    if int(rows[-1]) - first == n - 1 and values.flags.c_contiguous and values.flags.aligned and _consecutive(rows):
+        return values[first : first + n]
+    if share and np.all(rows == first):
+        return np.broadcast_to(values[first], (n, *values.shape[1:]))
     out = lend((len(rows), *values.shape[1:]), values.dtype)
     # Rows are known to be in range; "clip" spares the copy through a buffer that "raise" makes of `out`.
     return np.take(values, rows, axis=0, out=out, mode="clip")
+
+
+def _consecutive(rows: Ids) -> bool:
+    return len(rows) == 1 or bool(np.all(rows[1:] - rows[:-1] == 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +22,8 @@ class Finder(Protocol):
 class Triage:
     """Where the package of each of n jobs lies, or will lie once the misses are computed.
 
-    `todo` holds the positions to compute, one for each missing key; `twin` maps each position to the one whose
-    package it shares (itself but for repeated keys). `place` fills the rest in.
+    `todo` holds the positions to compute, one for each missing key; `repeated` holds the other positions of those
+    keys, and `twin` for each of them the one that is computed. `place` fills the rest in.
     """
 
     pages: list[Page]
@@ -31,7 +31,8 @@ class Triage:
     slot: NDArray[np.int64]
     hit: NDArray[np.uint8]
     todo: Ids
-    twin: Ids
+    repeated: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    twin: Ids = field(default_factory=lambda: np.empty(0, np.int64))
 
     def place(self, positions: Ids, page: Page) -> None:
         """Say that `page` holds the packages of `positions`, in that order."""
@@ -41,31 +42,27 @@ class Triage:
 
     def settle(self) -> None:
         """Give repeated misses the place of the one that was computed; they count as hits in memory."""
-        repeated = np.flatnonzero(self.twin != np.arange(len(self.twin)))
-        self.page[repeated] = self.page[self.twin[repeated]]
-        self.slot[repeated] = self.slot[self.twin[repeated]]
-        self.hit[repeated] = MEMORY
+        self.page[self.repeated] = self.page[self.twin]
+        self.slot[self.repeated] = self.slot[self.twin]
+        self.hit[self.repeated] = MEMORY
 
 
 def triage(store: Finder, keys: Sequence[bytes]) -> Triage:
     """Look n keys up and list what is left to compute."""
     found = store.find(keys)
-    missing = np.flatnonzero(found.page < 0)
-    twin = np.arange(len(keys), dtype=np.int64)
+    todo = np.flatnonzero(found.page < 0)
+    plan = Triage(list(found.pages), found.page.copy(), found.slot.copy(), found.tier.copy(), todo)
+    wanted = keys if len(todo) == len(keys) else [keys[position] for position in todo.tolist()]
+    if len(set(wanted)) == len(wanted):
+        return plan
     first: dict[bytes, int] = {}
-    todo = []
-    for position in missing.tolist():
-        seen = first.setdefault(keys[position], position)
-        twin[position] = seen
-        if seen == position:
-            todo.append(position)
-    return Triage(
-        list(found.pages), found.page.copy(), found.slot.copy(), found.tier.copy(), np.array(todo, np.int64), twin
-    )
+    twin = np.array([first.setdefault(key, at) for at, key in zip(todo.tolist(), wanted, strict=True)], np.int64)
+    once = twin == todo
+    plan.todo, plan.repeated, plan.twin = todo[once], todo[~once], twin[~once]
+    return plan
 
 
 def compute_all(n: int) -> Triage:
     """Return the triage of n jobs that cannot be cached: all are to be computed."""
     none = np.full(n, -1, np.int64)
-    here = np.arange(n, dtype=np.int64)
-    return Triage([], none, none.copy(), np.full(n, MISS, np.uint8), here, here.copy())
+    return Triage([], none, none.copy(), np.full(n, MISS, np.uint8), np.arange(n, dtype=np.int64))
