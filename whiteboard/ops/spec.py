@@ -58,9 +58,9 @@ class OpSpec:
 
     With batch rule ``lead_axis`` every source has shape (n, …) with n jobs on axis 0, y has shape (n, *shape),
     and job i's results may depend on row i alone. With ``loop`` the session calls forward and VJP job by job, on
-    arrays without that axis. Sources are C-contiguous and read-only. For ``elementwise`` ops the session lines
-    up the job axes of the sources (inserting axes after the lead axis) and sums the gradients back over what
-    was broadcast, so that a VJP is the plain formula.
+    arrays without that axis. Sources are C-contiguous and read-only; one that all jobs of a ``tolerance`` op share
+    comes as a 0-stride broadcast. For ``elementwise`` ops the session lines up the job axes of the sources (inserting
+    axes after the lead axis) and sums the gradients back over what was broadcast, so that a VJP is the plain formula.
 
     Parameters
     ----------

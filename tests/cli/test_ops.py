@@ -1,0 +1,111 @@
+"""``whiteboard ops``: the list, one op, the check of each, and what is said of a broken one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from whiteboard import ops
+from whiteboard.cli import status
+from whiteboard.ops import registry
+from whiteboard.ops.catalogue import FAMILY
+
+BROKEN = """
+import whiteboard as wb
+
+@wb.op(name="five_times", kind="elementwise", vjp=lambda c, y, x: 5e-7 * c)
+def five_times(x):
+    "1e-7 x."
+    return 1e-7 * x
+
+@wb.op(name="needs")
+def needs(x, *, power):
+    return x**power
+"""
+
+
+class Done(NamedTuple):
+    """What a command left: exit status, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Return a function that runs the command line in an empty folder; ops that it registers are forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(*arguments: str) -> Done:
+        code = status(arguments)
+        return Done(code, *capfd.readouterr())
+
+    yield run
+    for name in registry._entries.keys() - FAMILY.keys():
+        del registry._entries[name]
+
+
+def test_the_list_has_every_op(cli: Any) -> None:
+    """Each op is a line of name, arity, kind, exactness and subgradients."""
+    done = cli("ops")
+    head, *lines = done.out.splitlines()
+    assert (done.code, done.err) == (0, "")
+    assert head.split() == ["name", "arity", "kind", "exactness", "subgradients"]
+    assert [line.split()[0] for line in lines] == ops.names()
+    rows = {line.split()[0]: line for line in lines}
+    assert rows["abs"].split() == ["abs", "1", "elementwise", "exact", "0", "at", "0"]
+    assert rows["sum_k"].split()[:4] == ["sum_k", "any", "elementwise", "exact"]
+    assert rows["linear_gemm"].split()[:4] == ["linear_gemm", "3", "general", "tolerance"]
+
+
+def test_the_list_as_json(cli: Any) -> None:
+    """One object with a row an op, JSON all through."""
+    rows = json.loads(cli("ops", "--json").out)["ops"]
+    assert [row["name"] for row in rows] == ops.names()
+    clip = next(row for row in rows if row["name"] == "clip")
+    assert (clip["arity"], clip["kind"], clip["params"]) == (1, "elementwise", {"lo": None, "hi": None})
+    assert len(bytes.fromhex(clip["fingerprint"])) == 16
+
+
+def test_one_op_is_shown_whole(cli: Any) -> None:
+    """Its details, by name or alias, with parameters that must be given marked."""
+    shown = cli("ops", "multiply")
+    assert shown.code == 0
+    assert shown.out.splitlines()[0].split() == ["name", "mul"]
+    assert json.loads(cli("ops", "einsum", "--json").out)["params"] == {"subscripts": "required"}
+
+
+def test_all_ops_pass_their_check(cli: Any) -> None:
+    """Every built-in op keeps its word, and the last line counts them."""
+    done = cli("ops", "--check")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == f"{len(FAMILY)} of {len(FAMILY)} passed"
+    assert json.loads(cli("ops", "tanh", "--check", "--json").out)["check"] == "passed"
+
+
+def test_a_broken_op_is_found_and_named(cli: Any, tmp_path: Path) -> None:
+    """A user's op with a VJP five times too large at 1e-7 fails the check, by name, with status 1."""
+    (tmp_path / "broken_ops.py").write_text(BROKEN, "utf-8")
+    done = cli("ops", "five_times", "--module", "broken_ops", "--check", "--json")
+    assert done.code == 1
+    assert "op 'five_times': job 0: the gradient of source 0" in json.loads(done.out)["check"]
+    done = cli("ops", "--module", "broken_ops", "--check")
+    assert done.code == 1
+    assert "failed: op 'needs': no example fits it" in done.out
+    assert done.out.splitlines()[-1] == f"{len(FAMILY)} of {len(FAMILY) + 2} passed"
+
+
+def test_bad_use_is_one_line_and_status_2(cli: Any) -> None:
+    """An unknown op gets the nearest names, a module that cannot be imported its reason."""
+    done = cli("ops", "tanhh")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("whiteboard: unknown op 'tanhh': did you mean 'tanh'")
+    done = cli("ops", "--module", "no_such_module")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "whiteboard: --module no_such_module: ModuleNotFoundError: No module named 'no_such_module'\n"
