@@ -70,7 +70,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measure:
-    """Squared edge stresses and squared residuals of some jobs; `stress` is None where a target was 0."""
+    """Σσ² and Σr² of each of some jobs, (n,); `stress` is None where a target was 0."""
 
     stress: NDArray[np.float64] | None
     residual: NDArray[np.float64]
@@ -183,6 +183,8 @@ def _runs(values: Array, order: Ids, starts: Ids, count: Ids) -> Array:
     Long runs one by one, while they are in the processor's cache: 4.6 times as fast as `reduceat` at 100 rows of
     512 bytes, 1.4 times at 4, and slower below.
     """
+    if len(starts) == len(order):
+        return values.take(order, axis=0)
     out = np.empty((len(starts), *values.shape[1:]), values.dtype)
     long = count >= LONG_RUN
     for run in np.flatnonzero(long).tolist():

@@ -40,12 +40,18 @@ def residual(batch: JobBatch, y: Array) -> tuple[Residual, Measure] | None:
         target = _column(batch, "target", np.asarray(batch.target), y)
         values = y - target
         with np.errstate(divide="ignore", invalid="ignore"):
-            stress = np.square(values / target, dtype=np.float64) if np.all(target) else None
+            stress = _squares(values / target) if np.all(target) else None
     elif batch.residual is not None:
         values, stress = _column(batch, "residual", np.asarray(batch.residual), y), None
     else:
         return None
-    return Residual(values, _constant(values)), Measure(stress, np.square(values, dtype=np.float64))
+    return Residual(values, _constant(values)), Measure(stress, _squares(values))
+
+
+def _squares(values: Array) -> NDArray[np.float64]:
+    """Return the sum of squares of each job, (n,): a last-axis reduction, so the same bits in any batch."""
+    squares = np.square(values, dtype=np.float64)
+    return np.asarray(squares.reshape(len(values), math.prod(values.shape[1:])).sum(-1))
 
 
 def _column(batch: JobBatch, name: str, given: Array, y: Array) -> Array:

@@ -86,12 +86,17 @@ class Relax:
 
     def __call__(self, rows: Array, sums: Sums, /) -> Array:
         kind = rows.dtype.type
-        step = kind(self.eta) * sums.vector
-        scaled = step / (kind(self.atol) + kind(self.rtol) * np.abs(rows))
-        square = np.ascontiguousarray(scaled * scaled).reshape(len(rows), -1)
+        step: Array = kind(self.eta) * sums.vector
+        scaled = np.abs(rows)  # in place from here: large arrays cost more to make than to fill
+        scaled *= kind(self.rtol)
+        scaled += kind(self.atol)
+        np.divide(step, scaled, out=scaled)
+        scaled *= scaled
+        square = np.ascontiguousarray(scaled).reshape(len(rows), math.prod(rows.shape[1:]))
         error = np.sqrt(square.mean(-1)) if square.shape[1] else np.zeros(len(rows), rows.dtype)
-        moved: Array = rows + step / _per_row(np.maximum(kind(1), error), rows)
-        return moved
+        step /= _per_row(np.maximum(kind(1), error), rows)
+        step += rows
+        return step
 
 
 def _per_row(column: Array, rows: Array) -> Array:

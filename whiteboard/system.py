@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import bins, state
 from whiteboard.columns import attribute, fitted, ids_column
@@ -32,7 +32,7 @@ from whiteboard.rules import Rule
 from whiteboard.sources import locate
 from whiteboard.steps import Step, different, merged, ruled, steps
 from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
-from whiteboard.types import Array, Ids, ResultSink
+from whiteboard.types import Array, ResultSink
 
 
 class System:
@@ -302,7 +302,9 @@ class System:
             sums = self._inbox.sums(exact=getattr(rule, "exact", False))
             changing = steps(self.nodes, merged(self.nodes, ruled(self.nodes, sums, rule, where), self._written, where))
             undo = [Step(step.arena, step.rows, step.arena.values[step.rows]) for step in changing.values()]
-            moved = np.unique(np.concatenate([np.empty(0, np.int64), *(step.arena.owner[step.rows] for step in undo)]))
+            moved = np.zeros(len(self.nodes), np.bool_)
+            for step in undo:
+                moved[step.arena.owner[step.rows]] = True
             for step in changing.values():
                 step.arena.write(step.rows, step.values)
             self.nodes.versions[moved] += 1
@@ -320,12 +322,11 @@ class System:
                 raise
             return self._advance(record)
 
-    def _record_of(self, moved: Ids) -> CommitRecord:
-        new = np.arange(self._committed, len(self.nodes))
+    def _record_of(self, moved: NDArray[np.bool_]) -> CommitRecord:
         return CommitRecord(
             0 if self._head is None else self._head.id + 1,
             None if self._head is None else self._head.id,
-            len(np.union1d(moved, new)),
+            len(self.nodes) - self._committed + int(np.count_nonzero(moved[: self._committed])),
             self._inbox.stress(),
             self._inbox.residual_norm(),
             state.digest(self.nodes),
@@ -335,8 +336,10 @@ class System:
         """Return the rows that moved and those of nodes added since the last commit."""
         changed = {}
         for number, arena in enumerate(self.nodes.arenas):
-            moved = changing[number].rows if number in changing else np.empty(0, np.int64)
-            changed[number] = np.union1d(moved, np.flatnonzero(arena.owner >= self._committed))
+            rows = arena.owner >= self._committed
+            if number in changing:
+                rows[changing[number].rows] = True
+            changed[number] = np.flatnonzero(rows)
         return state.dump(self.nodes, changed)
 
     def _landed(self, record: CommitRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Kill ``whiteboard run`` with SIGKILL at random instants, go on, and compare with a run that was left alone.
+"""Kill ``whiteboard run`` or mixed.py with SIGKILL at random instants, go on, and compare with a run left alone.
 
 After each kill `show` must stand at a commit that had been acknowledged (or at the one that was being
 acknowledged), with the digest that the undisturbed run had there; every run must end with its digest.
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+MIXED = Path(__file__).with_name("mixed.py")
 WHITEBOARD = (sys.executable, "-m", "whiteboard")
 
 
@@ -24,11 +25,14 @@ class Life:
 
     def __init__(self, experiment: str, store: Path, name: str, folder: Path) -> None:
         self.store, self.name, self.log = store, name, folder / f"{name}.jsonl"
-        self.run = (*WHITEBOARD, "run", experiment, "--store", str(store), "--name", name, "--log", str(self.log))
+        self.run: tuple[str, ...] = (*WHITEBOARD, "run", experiment, "--json", "--store", str(store))
+        self.run += ("--name", name, "--log", str(self.log))
+        if experiment == "mixed":
+            self.run = (sys.executable, str(MIXED), str(store), name, str(self.log))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start or resume the experiment."""
-        return subprocess.Popen([*self.run, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(self.run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def acknowledged(self) -> int:
         """Return the last commit that the log holds, -1 for none."""
@@ -103,7 +107,7 @@ def torture(experiment: str, kills: int, seed: int, folder: Path) -> dict[str, i
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiment", default="europe")
+    parser.add_argument("--experiment", default="europe", help="europe, diabetes, mixed, or what `run` takes")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
