@@ -20,6 +20,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.location import Location, StoreUrl, locate
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages, WriteBehind
+from whiteboard.storage.rows import contents, evicted
 from whiteboard.storage.versions import SqliteVersions
 from whiteboard.storage.writers import Writers
 
@@ -91,7 +92,9 @@ class Stores:
         return self.database.location.url
 
     def info(self) -> dict[str, Any]:
-        """What the store is, and what is in it."""
+        """What the store is, what is in it, by op, what left it since it was made, and how this opening is set."""
+        with self.database.read() as connection:
+            ops, gone = contents(connection), evicted(connection)
         return {
             "path": str(self.database.location),
             "schema": schema.HEAD,
@@ -102,6 +105,8 @@ class Stores:
             "memory_bytes": self.options.memory_bytes,
             "max_bytes": self.options.max_bytes,
             "systems": len(self.versions.systems()),
+            "ops": ops,
+            "evicted": gone,
             "admission": [] if self._admission is None else self._admission.info(),
             **self.packages.stats(),
         }

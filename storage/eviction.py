@@ -32,7 +32,12 @@ def live_bytes(database: Database) -> int:
 
 
 def evict(
-    database: Database, max_bytes: int | None, *, older_than: float | None = None, dry_run: bool = False
+    database: Database,
+    max_bytes: int | None,
+    *,
+    older_than: float | None = None,
+    dry_run: bool = False,
+    reason: str = "max_bytes",
 ) -> Evicted:
     """Delete the pages used longest ago until the file holds at most `max_bytes`; node versions are never touched.
 
@@ -45,6 +50,8 @@ def evict(
         Seconds: pages that were used since are kept, whatever `max_bytes` says.
     dry_run : bool
         Only count.
+    reason : str
+        Under which the store counts what has gone.
     """
     excess = live_bytes(database) - max_bytes if max_bytes is not None else None
     if excess is not None and excess <= 0:
@@ -69,7 +76,7 @@ def evict(
     before, packages = live_bytes(database), 0
     for start in range(0, len(victims), STEP_PAGES):
         with database.write() as connection:
-            packages += delete_pages(connection, victims[start : start + STEP_PAGES])
+            packages += delete_pages(connection, victims[start : start + STEP_PAGES], reason)
     return Evicted(len(victims), packages, max(0, before - live_bytes(database)))
 
 

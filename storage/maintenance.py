@@ -96,7 +96,7 @@ def gc(
     unreferenced = _drop_unreferenced(database, dry_run=dry_run)
     evicted = Evicted()
     if max_bytes is not None or older_than is not None:
-        evicted = evict(database, max_bytes, older_than=older_than, dry_run=dry_run)
+        evicted = evict(database, max_bytes, older_than=older_than, dry_run=dry_run, reason="gc")
     if dry_run:
         return GcReport(evicted, unreferenced, before, max(0, before - evicted.nbytes - unreferenced.nbytes), dry_run)
     give_back(database)
@@ -161,7 +161,7 @@ def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
     if not dry_run:
         for start in range(0, len(rows), STEP_PAGES):
             with database.write() as connection:
-                delete_pages(connection, [row.id for row in rows[start : start + STEP_PAGES]])
+                delete_pages(connection, [row.id for row in rows[start : start + STEP_PAGES]], "unreferenced")
         with database.write() as connection:
             # Counts that another process wrote after their page had gone.
             connection.exec_driver_sql("DELETE FROM page_access WHERE page_id NOT IN (SELECT id FROM page)")
@@ -215,7 +215,7 @@ def _misplaced(page: Page, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64]) -> None:
     for start in range(0, len(damaged), STEP_PAGES):
         with database.write() as connection:
-            delete_pages(connection, damaged[start : start + STEP_PAGES])
+            delete_pages(connection, damaged[start : start + STEP_PAGES], "damaged")
     for start in range(0, len(wrong), _REPAIR_ROWS):
         with database.write() as connection:
             delete_index(connection, ((row[0], row[1]) for row in wrong[start : start + _REPAIR_ROWS].tolist()))

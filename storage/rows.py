@@ -26,8 +26,10 @@ _UPSERT_ACCESS = (
     "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
     "last_use = max(last_use, excluded.last_use), hits = hits + excluded.hits"
 )
-
-
+_UPSERT_EVICTION = (
+    "INSERT INTO eviction VALUES (?, ?, ?, ?, ?) ON CONFLICT(reason) DO UPDATE SET pages = pages + excluded.pages, "
+    "packages = packages + excluded.packages, nbytes = nbytes + excluded.nbytes, last = excluded.last"
+)
 _DELETE_INDEX = (
     "DELETE FROM package WHERE hash = ? AND (page_id = ? OR typeof(page_id) <> 'integer' OR typeof(slot) <> 'integer')"
 )
@@ -151,11 +153,32 @@ def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> Non
         connection.exec_driver_sql(_DELETE_INDEX, rows)
 
 
-def delete_pages(connection: Connection, ids: Sequence[int]) -> int:
-    """Delete pages with their index rows and access counts; returns the number of index rows."""
+def contents(connection: Connection) -> dict[str, dict[str, int]]:
+    """What the pages hold, by op: packages, pages, nbytes, and compute_ns, which is what a package cost on average."""
+    sql = "SELECT op, sum(n) AS packages, count(*) AS pages, sum(nbytes) AS nbytes, sum(cost_ns) AS cost FROM page"
+    return {
+        row.op: {
+            "packages": row.packages,
+            "pages": row.pages,
+            "nbytes": row.nbytes,
+            "compute_ns": row.cost // max(row.packages, 1),
+        }
+        for row in connection.exec_driver_sql(f"{sql} GROUP BY op ORDER BY op")
+    }
+
+
+def evicted(connection: Connection) -> dict[str, dict[str, int]]:
+    """What left the store since it was made, by reason: pages, packages, nbytes, and when it last happened."""
+    rows = connection.exec_driver_sql("SELECT reason, pages, packages, nbytes, last FROM eviction ORDER BY reason")
+    return {row.reason: {name: getattr(row, name) for name in ("pages", "packages", "nbytes", "last")} for row in rows}
+
+
+def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int:
+    """Delete pages with their index rows and access counts, and count them; returns the number of index rows."""
     rows: list[tuple[int, int]] = []
     unreadable: list[int] = []
-    for page_id, blob in select_pages(connection, ids).items():
+    blobs = select_pages(connection, ids)
+    for page_id, blob in blobs.items():
         try:
             _, arrays = unpack(blob, only=("keys",))
             rows += [(hashed, page_id) for hashed in hashes_of(arrays["keys"]).tolist()]
@@ -172,6 +195,9 @@ def delete_pages(connection: Connection, ids: Sequence[int]) -> int:
     if each:
         connection.exec_driver_sql("DELETE FROM page WHERE id = ?", each)
         connection.exec_driver_sql("DELETE FROM page_access WHERE page_id = ?", each)
+        parts: Iterable[Any] = (part for blob in blobs.values() for part in (blob.header, blob.data))
+        nbytes = sum(len(part) for part in parts if isinstance(part, bytes))
+        connection.exec_driver_sql(_UPSERT_EVICTION, (reason, len(blobs), int(deleted), nbytes, int(time.time())))
     return int(deleted)
 
 

@@ -16,7 +16,7 @@ from whiteboard.storage.tables import FORMAT, VERSION_TABLE
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision. A constant, so that opening a store that is at head imports no Alembic."""
 
 

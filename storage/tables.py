@@ -51,6 +51,17 @@ page_access = Table(
     Column("hits", Integer, nullable=False),
 )
 
+# Totals since the store was made, one row a reason; last: seconds since 1970 of the last eviction.
+eviction = Table(
+    "eviction",
+    metadata,
+    Column("reason", Text, primary_key=True),
+    Column("pages", Integer, nullable=False),
+    Column("packages", Integer, nullable=False),
+    Column("nbytes", Integer, nullable=False),
+    Column("last", Integer, nullable=False),
+)
+
 system = Table(
     "system",
     metadata,

@@ -60,7 +60,7 @@ LAZY: dict[str, frozenset[str]] = {
 }
 """Slow to import, so imported inside functions only, but for the parts named."""
 
-DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", "filelock", *LAZY})
+DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", *LAZY})
 
 TOP_LEVEL = frozenset(
     {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "migrations", "pyproject.toml", "scripts"}

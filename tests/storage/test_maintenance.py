@@ -118,9 +118,9 @@ def test_others_write_between_the_steps(stores: Stores, path: Path, monkeypatch:
     monkeypatch.setattr(eviction, "STEP_PAGES", 2)
     seen: list[int] = []
 
-    def watched(connection: Any, ids: Any) -> int:
+    def watched(connection: Any, ids: Any, reason: str) -> int:
         seen.append(len(ids))
-        return rows.delete_pages(connection, ids)
+        return rows.delete_pages(connection, ids, reason)
 
     monkeypatch.setattr(eviction, "delete_pages", watched)
     gc(stores.database, max_bytes=0)
@@ -146,6 +146,26 @@ def test_a_bound_on_the_file(path: Path) -> None:
             assert_state(stores.versions.state("a", commit.number), commit, columns)
         assert_found(stores.packages.find([key_of(2999)]), [2999], lambda _: True, size=64)
         assert verify(stores.database).ok
+
+
+def test_what_left_is_counted_for_good(stores: Stores, path: Path) -> None:
+    """Each eviction is in the store's totals by its reason, for whoever opens it later."""
+    _sql(path, "DELETE FROM package WHERE page_id = 3")
+    _sql(path, "UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
+    verify(stores.database, repair=True)
+    report = gc(stores.database, max_bytes=0)
+    with open_store(path, readonly=True) as reader:
+        evicted = reader.info()["evicted"]
+    counted = {reason: (row["pages"], row["packages"]) for reason, row in evicted.items()}
+    assert counted == {"damaged": (1, 100), "gc": (8, 800), "unreferenced": (1, 0)}
+    assert report.evicted.packages == 800
+    assert evicted["gc"]["nbytes"] == pytest.approx(report.evicted.nbytes, rel=0.5)
+    with open_store(path, max_bytes=200_000) as bounded:
+        for start in range(0, 1000, 50):
+            bounded.packages.put(page_of(range(start, start + 50), size=64))
+            bounded.packages.flush()
+        stats, row = bounded.packages.stats(), bounded.info()["evicted"]["max_bytes"]
+    assert (row["pages"], row["packages"]) == (stats["evicted_pages"], stats["evicted_packages"])
 
 
 def test_pages_that_no_key_leads_to(stores: Stores, path: Path) -> None:

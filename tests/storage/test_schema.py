@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from tests.storage.samples import environment, run_python
+from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
 from whiteboard.errors import SchemaError
 from whiteboard.storage import open_store, schema, tables
 
@@ -97,13 +97,37 @@ def _set_revision(path: Path, revision: str) -> None:
     connection.close()
 
 
-def test_an_older_store_says_how_to_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store of an older revision is refused with the command that upgrades it."""
+def _first_schema(path: Path) -> None:
+    """Make a store of the first schema with one package."""
+    with open_store(path) as stores:
+        stores.packages.put(page_of([1]))
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE eviction")
+    connection.close()
+    _set_revision(path, "0001")
+
+
+def test_an_older_store_says_how_to_upgrade(tmp_path: Path) -> None:
+    """A store of an older revision is refused with the command that upgrades it, and left as it is."""
     path = tmp_path / "a.db"
-    open_store(path).close()
-    monkeypatch.setattr(schema, "HEAD", "0002")
-    with pytest.raises(SchemaError, match=f"older than 0002; run `whiteboard db upgrade --store {path}`"):
-        open_store(path)
+    _first_schema(path)
+    before = path.read_bytes()
+    for readonly in (False, True):
+        with pytest.raises(SchemaError, match=f"older than {schema.HEAD}; run `whiteboard db upgrade --store {path}`"):
+            open_store(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+def test_an_older_store_is_upgraded(tmp_path: Path) -> None:
+    """After an upgrade the store is as a new one is, with what was in it."""
+    path = tmp_path / "a.db"
+    _first_schema(path)
+    assert schema.upgrade(path) == ("0001", schema.HEAD)
+    with open_store(path) as stores:
+        assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
+        assert stores.info()["evicted"] == {}
+    open_store(tmp_path / "b.db").close()
+    assert _statements(path) == _statements(tmp_path / "b.db")
 
 
 def test_upgrade(tmp_path: Path) -> None:

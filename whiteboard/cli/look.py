@@ -11,6 +11,8 @@ from whiteboard.cli.options import echo, existing, json_option, store_option
 from whiteboard.experiments.definition import measured
 from whiteboard.system import System
 
+_INFO = ("path", "schema", "sqlite", "systems", "packages", "pages", "bytes_disk", "ops", "evicted")
+
 
 @click.command()
 @click.argument("name")
@@ -40,11 +42,16 @@ def _described(system: System) -> dict[str, Any]:
 @store_option
 @json_option
 def info(store: str, *, as_json: bool) -> None:
-    """Show what the store is and holds."""
+    """Show what the store is and holds, by op, and what was evicted from it since it was made."""
     with boards.open(store, readonly=True) as board:
-        stats = board.stats()
-        sizes = {name: stats[name] for name in ("packages", "pages", "bytes_disk")}
-        echo({**board.info(), **sizes, "systems": len(board.systems())}, as_json=as_json)
+        said = board.info()
+    # What a process counts, and how it opened the store, says nothing of a store that was opened to be looked at.
+    shown = {name: said[name] for name in _INFO}
+    if as_json:
+        echo(shown, as_json=True)
+        return
+    by_name = {f"{kind} {name}": row for kind in ("ops", "evicted") for name, row in shown.pop(kind).items()}
+    echo({**shown, **by_name}, as_json=False)
 
 
 @click.command()
