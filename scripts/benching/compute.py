@@ -1,0 +1,277 @@
+"""Computing: misses and hits beside hand-written NumPy, HIPS autograd and JAX, and where the time of a job goes.
+
+All figures are µs a job unless a column says otherwise, medians of runs taken in turns. The boards are in memory and
+write nothing (``persist="never"``); jobs are a `JobBatch` over nodes, whose sources lie scattered in one arena.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import whiteboard as wb
+from scripts.benching import measure, peers
+from scripts.benching.peers import PEERS
+from whiteboard import bins, board, keys, pipeline, propagate, queue, separate, session, sources, system
+from whiteboard.storage.memory import MemoryTier
+
+SIZES = (8, 64, 1024)
+BINS = (1, 16, 256)
+Setup = Callable[[], Any]
+Work = tuple[Callable[[Any], object], Setup]
+
+
+class Ready(NamedTuple):
+    """A board with nodes, and the batch to process."""
+
+    board: wb.Board
+    system: wb.System
+    batch: wb.JobBatch
+
+    def process(self) -> None:
+        """Answer the batch."""
+        self.system.process(self.batch)
+
+
+class Bench:
+    """n jobs of one op at one size of source."""
+
+    def __init__(self, op: str, d: int, n: int) -> None:
+        self.op, self.n, self.arity = op, n, PEERS[op].arity
+        rng = np.random.default_rng(0)
+        self.theta = rng.normal(size=(n * self.arity, d))
+        self.ids = rng.permutation(n * self.arity).reshape(n, self.arity)
+        self.stacked = [self.theta[slot] for slot in self.ids.T]
+        self.jobs = list(zip(*(list(x) for x in self.stacked), strict=True))
+
+    def ready(self, *, hashed: bool = False, **options: Any) -> Ready:
+        """Return a new board whose nodes have their tokens, or have not."""
+        options = {"persist": "never", **options}
+        made = wb.open(":memory:", **options)
+        nodes = made.system("bench")
+        nodes.add_nodes(np.arange(len(self.theta)), theta=self.theta)
+        if hashed:
+            nodes.nodes.arenas[0].tokens(np.arange(len(self.theta)))
+        return Ready(made, nodes, wb.JobBatch(self.op, self.ids))
+
+    def works(self, size: int, jax: Callable[..., peers.Results] | None) -> dict[str, Work]:
+        """Return everything that is timed for bins of one size."""
+        kernel = PEERS[self.op].by_hand
+        works: dict[str, Work] = {
+            "pipeline": (Ready.process, lambda: self.ready(bin_jobs=size, bin_bytes=2**30)),
+            "tokens known": (Ready.process, lambda: self.ready(bin_jobs=size, bin_bytes=2**30, hashed=True)),
+            "kernel": (lambda _: peers.in_bins(kernel, size, self.stacked, None), lambda: None),
+            "kernel, gathered": (
+                lambda _: peers.in_bins(kernel, size, [self.theta] * self.arity, list(self.ids.T)),
+                lambda: None,
+            ),
+            "kernel, stack+split": (lambda _: peers.stack_and_split(kernel, size)(self.jobs), lambda: None),
+            "autograd": (lambda _: peers.autograd_jobs(self.op)(self.jobs), lambda: None),
+        }
+        if jax is not None:
+            compiled = jax
+            compiled(*(x[:size] for x in self.stacked))  # compiled before it is timed
+            works["jax"] = (lambda _: peers.in_bins(compiled, size, self.stacked, None), lambda: None)
+            works["jax, stack+split"] = (lambda _: peers.stack_and_split(compiled, size)(self.jobs), lambda: None)
+        return works
+
+
+def misses(op: str, d: int, size: int, runs: int) -> dict[str, Any]:
+    """Return one row: an op at one size of source and of bin."""
+    n = {8: 4096, 64: 4096, 1024: 512}.get(d, 2048) if size > 1 else 256
+    seconds = measure.interleaved(Bench(op, d, n).works(size, peers.jax_bin(op)), runs=runs)
+    us = {name: value / n * 1e6 for name, value in seconds.items()}
+    ours, known = us["pipeline"], us["tokens known"]
+    row: dict[str, Any] = {"op": op, "D": d, "bin": size, **us}
+    row["÷ gathered"] = ours / us["kernel, gathered"]
+    row["÷ stack+split"] = ours / us["kernel, stack+split"]
+    row["known ÷ stack+split"] = known / us["kernel, stack+split"]
+    row["× autograd"] = us["autograd"] / ours
+    if "jax" in us:
+        row["× jax, stack+split"] = us["jax, stack+split"] / ours
+    return row
+
+
+def hits(runs: int, n: int = 10_000) -> list[dict[str, Any]]:
+    """Return what a hit in memory costs, by `JobBatch` and by `call_many`, beside diskcache and joblib."""
+    bench = Bench("mul", 64, n)
+    ready = bench.ready()
+    ready.process()
+    works: dict[str, Work] = {
+        "JobBatch": (lambda _: ready.process(), lambda: None),
+        "call_many": (lambda _: ready.board.call_many("mul", *bench.stacked), lambda: None),
+    }
+    packages = [(a * b, b.copy(), a.copy()) for a, b in bench.jobs]
+    with tempfile.TemporaryDirectory() as folder:
+        closing = _cached_peers(works, bench, packages, folder)
+        seconds = measure.interleaved(works, runs=runs)
+        for close in closing:
+            close()
+    ready.board.close()
+    counts = dict.fromkeys(works, n) | {"joblib hit": 200}
+    us = {name: value / counts[name] * 1e6 for name, value in seconds.items()}
+    rows = []
+    for name, value in us.items():
+        row: dict[str, Any] = {"hits in memory": name, "µs a job": value}
+        for peer in ("diskcache get", "joblib hit"):
+            if peer in us and name in ("JobBatch", "call_many"):
+                row[f"× {peer}"] = us[peer] / value
+        rows.append(row)
+    return rows
+
+
+def _cached_peers(works: dict[str, Work], bench: Bench, packages: list[Any], folder: str) -> list[Callable[[], Any]]:
+    """Add diskcache and joblib where they are installed; return what closes them."""
+    closing: list[Callable[[], Any]] = []
+    try:
+        import diskcache
+    except ImportError:
+        pass
+    else:
+        cache = diskcache.Cache(f"{folder}/diskcache")
+        closing.append(cache.close)
+        with cache.transact():
+            for number, package in enumerate(packages):
+                cache[number] = package
+        works["diskcache get"] = (lambda _: [cache.get(number) for number in range(len(packages))], lambda: None)
+    try:
+        import joblib
+    except ImportError:
+        pass
+    else:
+        memory = joblib.Memory(f"{folder}/joblib", verbose=0)
+        cached = memory.cache(PEERS["mul"].by_hand)
+        few = bench.jobs[:200]
+        for xs in few:
+            cached(*xs)
+        works["joblib hit"] = (lambda _: [cached(*xs) for xs in few], lambda: None)
+    return closing
+
+
+def identity(runs: int, n: int = 4096) -> list[dict[str, Any]]:
+    """Return what a token and a key cost."""
+    rows = []
+    for d in SIZES:
+        values = np.random.default_rng(0).normal(size=(n, 2, d))
+        tokens = keys.tokens(values.reshape(2 * n, d)).reshape(n, 2, 16)
+        prefix = keys.key_prefix("mul", 1, b"", "exact", {}, "ones", 2)
+
+        def hash_all(_: Any, values: Any = values, d: int = d) -> None:
+            keys.tokens(values.reshape(2 * n, d))
+
+        def name_all(_: Any, tokens: Any = tokens, prefix: bytes = prefix) -> None:
+            keys.keys(prefix, tokens)
+
+        token, key = measure.timed(hash_all, runs=runs), measure.timed(name_all, runs=runs)
+        rows.append({"D": d, "token, µs a source": token / n / 2 * 1e6, "key at k = 2, µs a job": key / n * 1e6})
+    return rows
+
+
+PLACES = (
+    (queue.JobQueue, "submit", "queue"),
+    (queue.JobQueue, "take", "queue"),
+    (board, "answer", "queue"),
+    (system, "batches", "columns"),
+    (propagate, "locate", "locate"),
+    (system, "locate", "locate"),
+    (sources.NodeSources, "tokens", "token"),
+    (pipeline.Pipeline, "_keys", "key"),
+    (pipeline, "triage", "triage"),
+    (MemoryTier, "find", "triage"),
+    (bins, "cut", "bin"),
+    (bins, "by_signature", "bin"),
+    (sources.NodeSources, "gather", "gather"),
+    (session.Session, "__init__", "session"),
+    (session.Session, "forward", "forward"),
+    (session.Session, "backward", "backward"),
+    (MemoryTier, "put", "put"),
+    (separate, "columns", "separate"),
+    (wb.CallbackSink, "publish", "sink"),
+)
+"""Functions whose own time is a stage's; what is left over is in "rest"."""
+
+
+def stages(runs: int) -> list[dict[str, Any]]:
+    """Return where the time of a job goes: batches at each size, and jobs that are submitted one by one."""
+    columns: dict[str, Mapping[str, float]] = {}
+    for d in SIZES:
+        bench = Bench("mul", d, 4096 if d < 1024 else 512)
+        columns[f"misses, D={d}"] = _stages(bench, runs, _published)
+    bench = Bench("mul", 64, 4096)
+    columns["hits, D=64"] = _stages(bench, runs, _published, warm=True)
+    columns["submitted, D=64"] = _stages(Bench("mul", 64, 1024), runs, _submitted)
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    return [{"stage": name, **{title: column[name] for title, column in columns.items()}} for name in names]
+
+
+def _published(ready: Ready) -> None:
+    ready.system.process(ready.batch, wb.CallbackSink(lambda _: None))
+
+
+def _submitted(ready: Ready) -> None:
+    futures = [ready.board.submit(wb.Job(ready.batch.op, ids)) for ids in np.asarray(ready.batch.src_ids).tolist()]
+    ready.board.drain()
+    for future in futures:
+        future.result()
+
+
+def _same(ready: Ready) -> Ready:
+    return ready
+
+
+def _stages(bench: Bench, runs: int, work: Callable[[Ready], None], *, warm: bool = False) -> dict[str, float]:
+    taken: list[dict[str, float]] = []
+    for _ in range(runs):
+        ready = bench.ready()
+        if warm:
+            ready.process()
+        watch = measure.Stages()
+        with watch.watching(PLACES):
+            (whole,) = measure.timings(work, partial(_same, ready), runs=1)
+        ready.board.close()
+        rest = whole - sum(watch.seconds.values())
+        taken.append({**watch.seconds, "rest": rest, "whole": whole})
+    return {name: float(np.median([run[name] for run in taken])) / bench.n * 1e6 for name in taken[0]}
+
+
+def bin_sizes(runs: int) -> list[dict[str, Any]]:
+    """Return what the bound of a bin does, tokens known."""
+    rows = []
+    for d in SIZES:
+        bench = Bench("mul", d, 8192 if d < 1024 else 1024)
+        works: dict[str, Work] = {
+            f"{kib} KiB": (Ready.process, partial(bench.ready, hashed=True, bin_bytes=kib * 2**10))
+            for kib in (64, 128, 256, 512, 1024, 2048)
+        }
+        seconds = measure.interleaved(works, runs=runs)
+        rows.append({"D": d, **{name: value / bench.n * 1e6 for name, value in seconds.items()}})
+    return rows
+
+
+def main() -> None:
+    """Print the tables."""
+    options = measure.parser(__doc__ or "")
+    options.add_argument("--quick", action="store_true", help="few sizes, to see that it runs")
+    given = options.parse_args()
+    runs = given.runs
+    sizes, sizes_of_bins = (SIZES, BINS) if not given.quick else ((64,), (16,))
+    tables = {
+        "Misses of mul (µs a job)": [misses("mul", d, size, runs) for d in sizes for size in sizes_of_bins],
+        "Misses of other ops (µs a job)": [misses(op, 64, 256, runs) for op in PEERS if op != "mul"],
+        "Hits, 10,000 jobs of mul at D = 64 (µs a job)": hits(runs),
+        "Tokens and keys": identity(runs),
+        "Where the time goes (µs a job)": stages(runs),
+        "The bound of a bin, tokens known (µs a job)": bin_sizes(runs) if not given.quick else [],
+    }
+    about = measure.machine("autograd", "jax", "diskcache", "joblib")
+    if about["jax"] == "not installed":
+        print("JAX is not installed: its columns are left out\n")
+    measure.report(about, {title: rows for title, rows in tables.items() if rows}, given.json)
+
+
+if __name__ == "__main__":
+    main()
