@@ -56,7 +56,7 @@ def run(
     began = time.monotonic()
     with _log(log) as logged, boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
         system = board.system(wanted.name if name is None else name, wanted.spec, takeover=takeover)
-        with _progress(board, rounds, quiet=quiet or as_json) as show:
+        with _progress(board, wanted.measure, rounds, quiet=quiet or as_json) as show:
 
             def committed(commit: Commit, measure: float | None) -> None:
                 logged.publish(commit)
@@ -143,7 +143,9 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress(board: Board, rounds: int | None, *, quiet: bool) -> Iterator[Callable[[Commit, float | None], None]]:
+def _progress(
+    board: Board, measure_name: str, rounds: int | None, *, quiet: bool
+) -> Iterator[Callable[[Commit, float | None], None]]:
     """Yield what is called after each commit: a bar on a terminal, a line every ten seconds elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -151,38 +153,40 @@ def _progress(board: Board, rounds: int | None, *, quiet: bool) -> Iterator[Call
     console = Console(stderr=True)
     last = time.monotonic()
 
+    def due(seconds: float) -> bool:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
     def text(measure: float | None) -> str:
         stats = board.stats()
         hits = stats["hits_memory"] + stats["hits_disk"]
         rate = 100 * hits / max(1, hits + stats["misses"])
         value = "-" if measure is None else f"{measure:.8g}"
-        return f"measure {value}  hits {rate:.0f} %  saved {stats['seconds_saved']:.1f} s"
+        return f"{measure_name} {value}  hits {rate:.0f} %  saved {stats['seconds_saved']:.1f} s"
 
     if quiet:
-        yield lambda commit, measure: None  # noqa: ARG005
+        yield lambda *_: None
     elif not console.is_terminal:
 
         def line(commit: Commit, measure: float | None) -> None:
-            nonlocal last
-            if time.monotonic() - last >= 10:
-                last = time.monotonic()
+            if due(10):
                 click.echo(f"commit {commit.id}  {text(measure)}", err=True)
 
         yield line
     else:
-        columns = (
-            TextColumn("round {task.completed:.0f}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-        )
-        with Progress(*columns, console=console) as bar:
+        columns = [TextColumn("round {task.completed:.0f}"), BarColumn(20), TimeElapsedColumn()]
+        with Progress(*columns, TextColumn("{task.description}"), console=console) as bar:
             task = bar.add_task("", total=rounds)
+            newest: tuple[int, float | None] = (0, None)
 
             def advance(commit: Commit, measure: float | None) -> None:
-                nonlocal last
-                if commit.id and time.monotonic() - last >= 0.1:
-                    last = time.monotonic()
+                nonlocal newest
+                newest = (commit.id, measure)
+                if due(0.1):
                     bar.update(task, completed=commit.id, description=text(measure))
 
             yield advance
+            bar.update(task, completed=newest[0], total=newest[0], description=text(newest[1]))
