@@ -20,7 +20,7 @@ from whiteboard.session import Session
 from whiteboard.sources import Sources
 from whiteboard.storage.base import Page
 from whiteboard.triage import Triage, compute_all, triage
-from whiteboard.types import DISK, MEMORY, MISS, Array, Found, Ids, Params
+from whiteboard.types import DISK, MEMORY, MISS, Array, Found, Ids, Params, Shape
 
 
 class PackageStore(Protocol):
@@ -98,11 +98,12 @@ class Pipeline:
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
             known = len(plan.pages)
             size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
-            for rows in bins.cut(plan.todo, size, self._max_bytes, self._max_jobs):
-                page = self._compute(spec, bound, sources, rows, raw[rows], cotangent)
-                plan.place(rows, page)
-                if cacheable:
-                    self._store.put(page)
+            with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
+                for rows in bins.cut(plan.todo, size, self._max_bytes, self._max_jobs):
+                    page = self._compute(spec, bound, shape, sources, rows, raw[rows], cotangent)
+                    plan.place(rows, page)
+                    if cacheable:
+                        self._store.put(page)
             plan.settle()
             self._count(plan, known)
         fields = {"y": shape, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
@@ -139,6 +140,7 @@ class Pipeline:
         self,
         spec: OpSpec,
         params: dict[str, Any],
+        shape: Shape,
         sources: Sources,
         rows: Ids,
         names: NDArray[np.uint8],
@@ -146,13 +148,11 @@ class Pipeline:
     ) -> Page:
         """Run one session over one bin and stack what it gives into a page."""
         start = time.perf_counter_ns()
-        with (
-            self._pool.lend() as lend,
-            Session(spec, params, sources.gather(rows, lend, share=spec.exactness == "tolerance")) as session,
-            np.errstate(all="ignore"),  # non-finite results are allowed: they are results
-        ):
-            y = session.forward()
-            grads = session.backward(None if cotangent is None else cotangent[rows])
+        with self._pool.lend() as lend:
+            xs = sources.gather(rows, lend, share=spec.exactness == "tolerance")
+            with Session(spec, params, xs, shape) as session:
+                y = session.forward()
+                grads = session.backward(None if cotangent is None else cotangent[rows])
         cost = time.perf_counter_ns() - start
         arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
         src_ids, versions = sources.provenance(rows) or (None, None)

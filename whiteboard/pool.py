@@ -6,9 +6,8 @@ import math
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -37,15 +36,9 @@ class BufferPool:
         """Bytes of the buffers that wait to be borrowed."""
         return self._idle_bytes
 
-    @contextmanager
-    def lend(self) -> Iterator[Lender]:
-        """Yield a lender; everything borrowed from it comes back when the block ends, with or without an error."""
-        lender = Lender(self)
-        try:
-            yield lender
-        finally:
-            self._take_back(lender.borrowed)
-            lender.borrowed = []
+    def lend(self) -> Lender:
+        """Return a lender for a ``with`` block."""
+        return Lender(self)
 
     def borrow(self, nbytes: int) -> Array:
         """Return a flat uint8 buffer of `nbytes`, idle or new."""
@@ -55,9 +48,9 @@ class BufferPool:
                 return idle.pop()
         return np.empty(nbytes, np.uint8)
 
-    def _take_back(self, buffers: list[Array]) -> None:
-        for buffer in buffers:
-            if self._poison:
+    def take_back(self, buffers: list[Array]) -> None:
+        if self._poison:
+            for buffer in buffers:
                 buffer.fill(0xFF)
         with self._lock:
             for buffer in buffers:
@@ -67,14 +60,23 @@ class BufferPool:
 
 
 class Lender:
-    """What one session has borrowed."""
+    """What one session has borrowed: all of it goes back when the block ends, with or without an error."""
 
     def __init__(self, pool: BufferPool) -> None:
         self._pool = pool
-        self.borrowed: list[Array] = []
+        self._borrowed: list[Array] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.take_back(self._borrowed)
+        self._borrowed = []
 
     def __call__(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """Return an uninitialised array that is valid until the lending ends."""
         buffer = self._pool.borrow(math.prod(shape) * dtype.itemsize)
-        self.borrowed.append(buffer)
+        self._borrowed.append(buffer)
         return buffer.view(dtype).reshape(shape)

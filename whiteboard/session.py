@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from whiteboard.columns import FLOATS
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError
 from whiteboard.ops.rows import sum_back
 from whiteboard.ops.spec import OpSpec
@@ -23,7 +24,9 @@ class Session:
     params : dict
         The op's full parameters (`OpSpec.bind`).
     xs : sequence of ndarray, each (n, *shape)
-        The sources of n ≥ 1 jobs of equal signature, C-contiguous, of one floating dtype.
+        The sources of n ≥ 1 jobs of equal signature, C-contiguous, float32 or float64.
+    shape : tuple of int, optional
+        y's shape of one job, where it is known; else the op's shape rule is asked.
 
     Use as a context manager: leaving it wipes what the forward saved, also after an error.
 
@@ -33,11 +36,11 @@ class Session:
         From a second `forward` or `backward`.
     """
 
-    def __init__(self, spec: OpSpec, params: dict[str, Any], xs: Sequence[Array]) -> None:
+    def __init__(self, spec: OpSpec, params: dict[str, Any], xs: Sequence[Array], shape: Shape | None = None) -> None:
         self._spec, self._params = spec, params
         self._shapes: tuple[Shape, ...] = tuple(x.shape[1:] for x in xs)
         self._n, self._dtype = len(xs[0]), xs[0].dtype
-        self._shape = spec.shape(spec.name, self._shapes, params)
+        self._shape = spec.shape(spec.name, self._shapes, params) if shape is None else shape
         self._xs: tuple[Array, ...] | None = tuple(self._aligned(x) for x in xs)
         self._saved: Any = None
         self._forwards = self._backwards = 0
@@ -140,9 +143,12 @@ class Session:
         return view
 
 
+_ONE = {dtype: np.ones((), dtype).tobytes() for dtype in FLOATS}
+
+
 def _ones(shape: Shape, dtype: np.dtype[Any]) -> Array:
     """Return ones of a shape: one number in memory, read-only, with no stride."""
-    return np.ndarray(shape, dtype, buffer=np.ones((), dtype).tobytes(), strides=(0,) * len(shape))
+    return np.ndarray(shape, dtype, buffer=_ONE[dtype], strides=(0,) * len(shape))
 
 
 def _canonical(array: Array) -> None:
@@ -151,5 +157,8 @@ def _canonical(array: Array) -> None:
     Which of two NaNs a sum or product returns, and so its sign and payload, follows the lane of the vector register
     that the element is in (NumPy's loops and remainders differ), and with it the bin.
     """
-    if array.size and np.isnan(np.maximum.reduce(array, axis=None)):  # a maximum with NaN is NaN
+    if not array.size:
+        return
+    largest = np.maximum.reduce(array, axis=None)
+    if largest != largest:  # a maximum with NaN is NaN, and only NaN differs from itself
         np.copyto(array, np.nan, where=np.isnan(array))

@@ -1,7 +1,14 @@
 """Computing: misses and hits beside hand-written NumPy, HIPS autograd and JAX, and where the time of a job goes.
 
-All figures are µs a job unless a column says otherwise, medians of runs taken in turns. The boards are in memory and
-write nothing (``persist="never"``); jobs are a `JobBatch` over nodes, whose sources lie scattered in one arena.
+Figures are µs a job, or ratios, medians of runs taken in turns. The boards are in memory and write nothing
+(``persist="never"``); jobs are a `JobBatch` over nodes that lie scattered in one arena. All jobs are misses:
+
+    pipeline        every job has sources of its own, never hashed before: the worst case
+    graph           each node is in 20 jobs, and never hashed before: a round of an experiment
+    tokens known    as pipeline, the nodes hashed before: another op over the same nodes
+    bins alone      gather, forward, backward, separate: what is left without keys and store
+    kernel          the op by hand on stacked sources; gathered: from the nodes' matrix, into whole columns;
+                    stack+split: from one array a source, to one array a result
 """
 
 from __future__ import annotations
@@ -16,11 +23,16 @@ import numpy as np
 import whiteboard as wb
 from scripts.benching import measure, peers
 from scripts.benching.peers import PEERS
-from whiteboard import bins, board, keys, pipeline, propagate, queue, separate, session, sources, system
+from whiteboard import bins, board, keys, ops, pipeline, propagate, queue, separate, session, sources, system
+from whiteboard.nodes import Nodes
+from whiteboard.pool import BufferPool
 from whiteboard.storage.memory import MemoryTier
 
 SIZES = (8, 64, 1024)
 BINS = (1, 16, 256)
+DEGREE = 20
+"""Jobs that a node of a graph is in: an edge of 21 cities is a job, and each city has 20."""
+
 Setup = Callable[[], Any]
 Work = tuple[Callable[[Any], object], Setup]
 
@@ -45,24 +57,44 @@ class Bench:
         rng = np.random.default_rng(0)
         self.theta = rng.normal(size=(n * self.arity, d))
         self.ids = rng.permutation(n * self.arity).reshape(n, self.arity)
+        few, job = max(2, self.arity * n // DEGREE), np.arange(n)
+        self.graph = np.stack([job % few, (job % few + 1 + job // few) % few], axis=1)[:, : self.arity]
         self.stacked = [self.theta[slot] for slot in self.ids.T]
         self.jobs = list(zip(*(list(x) for x in self.stacked), strict=True))
 
-    def ready(self, *, hashed: bool = False, **options: Any) -> Ready:
-        """Return a new board whose nodes have their tokens, or have not."""
+    def ready(self, *, hashed: bool = False, graph: bool = False, **options: Any) -> Ready:
+        """Return a new board whose nodes have their tokens, or have not; in a graph each is in `DEGREE` jobs."""
         options = {"persist": "never", **options}
         made = wb.open(":memory:", **options)
         nodes = made.system("bench")
         nodes.add_nodes(np.arange(len(self.theta)), theta=self.theta)
         if hashed:
             nodes.nodes.arenas[0].tokens(np.arange(len(self.theta)))
-        return Ready(made, nodes, wb.JobBatch(self.op, self.ids))
+        return Ready(made, nodes, wb.JobBatch(self.op, self.graph if graph else self.ids))
+
+    def nodes(self) -> sources.NodeSources:
+        """Return the sources of all jobs, as a pipeline gets them."""
+        made = Nodes()
+        count = np.arange(len(self.theta))
+        made.add(count, np.zeros_like(count), np.zeros(len(count), np.bool_), {"theta": self.theta})
+        return sources.NodeSources(made, self.ids, made.arenas * self.arity, self.ids)
+
+    def compute(self, nodes: sources.NodeSources, size: int) -> None:
+        """Gather, run one session a bin and put its results into columns: what is left of a job without its key."""
+        spec, pool = ops.get(self.op), BufferPool()
+        shape = spec.shape(self.op, nodes.shapes, spec.bind(None))
+        columns = [np.empty((self.n, *each), nodes.dtype) for each in (shape, *nodes.shapes)]
+        for rows in bins.cut(np.arange(self.n), 1, size, size):
+            with pool.lend() as lend, session.Session(spec, {}, nodes.gather(rows, lend), shape) as one:
+                for column, part in zip(columns, (one.forward(), *one.backward()), strict=True):
+                    column[rows[0] : rows[0] + len(rows)] = part
 
     def works(self, size: int, jax: Callable[..., peers.Results] | None) -> dict[str, Work]:
         """Return everything that is timed for bins of one size."""
         kernel = PEERS[self.op].by_hand
         works: dict[str, Work] = {
             "pipeline": (Ready.process, lambda: self.ready(bin_jobs=size, bin_bytes=2**30)),
+            "bins alone": (lambda nodes: self.compute(nodes, size), self.nodes),
             "tokens known": (Ready.process, lambda: self.ready(bin_jobs=size, bin_bytes=2**30, hashed=True)),
             "kernel": (lambda _: peers.in_bins(kernel, size, self.stacked, None), lambda: None),
             "kernel, gathered": (
@@ -72,6 +104,11 @@ class Bench:
             "kernel, stack+split": (lambda _: peers.stack_and_split(kernel, size)(self.jobs), lambda: None),
             "autograd": (lambda _: peers.autograd_jobs(self.op)(self.jobs), lambda: None),
         }
+        if self.arity > 1:
+            works["graph"] = (
+                Ready.process,
+                lambda: self.ready(bin_jobs=size, bin_bytes=2**30, graph=True),
+            )
         if jax is not None:
             compiled = jax
             compiled(*(x[:size] for x in self.stacked))  # compiled before it is timed
@@ -80,20 +117,21 @@ class Bench:
         return works
 
 
-def misses(op: str, d: int, size: int, runs: int) -> dict[str, Any]:
-    """Return one row: an op at one size of source and of bin."""
+def misses(op: str, d: int, size: int, runs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return one row of times and one of ratios: an op at one size of source and of bin."""
     n = {8: 4096, 64: 4096, 1024: 512}.get(d, 2048) if size > 1 else 256
     seconds = measure.interleaved(Bench(op, d, n).works(size, peers.jax_bin(op)), runs=runs)
     us = {name: value / n * 1e6 for name, value in seconds.items()}
-    ours, known = us["pipeline"], us["tokens known"]
-    row: dict[str, Any] = {"op": op, "D": d, "bin": size, **us}
-    row["÷ gathered"] = ours / us["kernel, gathered"]
-    row["÷ stack+split"] = ours / us["kernel, stack+split"]
-    row["known ÷ stack+split"] = known / us["kernel, stack+split"]
-    row["× autograd"] = us["autograd"] / ours
-    if "jax" in us:
-        row["× jax, stack+split"] = us["jax, stack+split"] / ours
-    return row
+    where = {"op": op, "D": d, "bin": size}
+    ratios: dict[str, Any] = {}
+    for name in ("pipeline", "graph", "tokens known", "bins alone"):
+        if name not in us:
+            continue
+        ratios[f"{name} ÷ stack+split"] = us[name] / us["kernel, stack+split"]
+        ratios[f"autograd ÷ {name}"] = us["autograd"] / us[name]
+        if "jax" in us:
+            ratios[f"jax ÷ {name}"] = us["jax, stack+split"] / us[name]
+    return where | us, where | ratios
 
 
 def hits(runs: int, n: int = 10_000) -> list[dict[str, Any]]:
@@ -259,9 +297,11 @@ def main() -> None:
     given = options.parse_args()
     runs = given.runs
     sizes, sizes_of_bins = (SIZES, BINS) if not given.quick else ((64,), (16,))
+    rows = [misses("mul", d, size, runs) for d in sizes for size in sizes_of_bins]
+    rows += [misses(op, 64, 256, runs) for op in PEERS if op != "mul"]
     tables = {
-        "Misses of mul (µs a job)": [misses("mul", d, size, runs) for d in sizes for size in sizes_of_bins],
-        "Misses of other ops (µs a job)": [misses(op, 64, 256, runs) for op in PEERS if op != "mul"],
+        "Misses (µs a job)": [times for times, _ in rows],
+        "Misses, against the kernel, autograd and JAX with stack and split (ratios)": [ratios for _, ratios in rows],
         "Hits, 10,000 jobs of mul at D = 64 (µs a job)": hits(runs),
         "Tokens and keys": identity(runs),
         "Where the time goes (µs a job)": stages(runs),

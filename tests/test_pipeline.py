@@ -1,0 +1,141 @@
+"""The pipeline: nothing is left of a bin that failed, buffers never leave, and threads do not meet."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import whiteboard as wb
+from whiteboard import ops
+from whiteboard.ops import registry
+from whiteboard.ops.catalogue import FAMILY
+from whiteboard.ops.spec import OpSpec
+from whiteboard.pipeline import Pipeline
+from whiteboard.pool import BufferPool
+from whiteboard.sources import ArraySources
+from whiteboard.storage import open_store
+
+F8 = np.dtype(np.float64)
+
+
+@pytest.fixture(autouse=True)
+def _builtin_ops_only() -> Iterator[None]:
+    """Forget, after each test, the ops that it registered."""
+    yield
+    for name in registry._entries.keys() - FAMILY.keys():
+        del registry._entries[name]
+
+
+def identity(pull: Any) -> OpSpec:
+    """Return an op y = x with this VJP, under a fingerprint of its own."""
+    return OpSpec(
+        "same", 1, "general", lambda xs, out: (xs[0], xs), pull, lambda op, shapes, params: shapes[0], fingerprint=b"x"
+    )
+
+
+class Kept:
+    """Something that a forward saves, which can be seen to go."""
+
+
+def test_nothing_is_kept_after_an_exception() -> None:
+    """What the forward saved is gone, the buffers are back, no page was put, and the next evaluation is right."""
+    saved: list[weakref.ref[Kept]] = []
+
+    def forward(xs: Any, out: Any) -> Any:
+        kept = Kept()
+        saved.append(weakref.ref(kept))
+        return xs[0], kept
+
+    def vjp(state: Any, cotangent: Any, need: Any) -> Any:
+        raise ZeroDivisionError
+
+    stores = open_store(":memory:", memory_bytes=2**20)
+    pool = BufferPool()
+    pipeline = Pipeline(stores.packages, pool, max_bin_jobs=2)
+    spec = OpSpec("fails", 1, "general", forward, vjp, lambda op, shapes, params: shapes[0], fingerprint=b"f")
+    x = np.arange(12.0).reshape(6, 2)[::-1]  # not contiguous: it is gathered into buffers of the pool
+    with pytest.raises(ZeroDivisionError):
+        pipeline.evaluate(spec, None, ArraySources("fails", [x]))
+    gc.collect()
+    assert [ref() for ref in saved] == [None]
+    assert pool.idle_bytes == 2 * x[0].nbytes
+    assert stores.packages.stats()["puts"] == 0
+    done = pipeline.evaluate(identity(lambda state, c, need: (c,)), None, ArraySources("same", [x]))
+    assert done.y.tolist() == x.tolist()
+    stores.close()
+
+
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_a_result_that_is_its_source_is_still_owned(contiguous: bool) -> None:
+    """An op that returns its sources as y and gradients: no result aliases a buffer, a source or another result."""
+    stores = open_store(":memory:", memory_bytes=2**20)
+    pipeline = Pipeline(stores.packages, BufferPool(poison=True), max_bin_jobs=4)
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    x = x if contiguous else x[::-1]
+    before = x.copy()
+    done = pipeline.evaluate(identity(lambda state, c, need: state), None, ArraySources("same", [x]))
+    x[...] = 0
+    for column in (done.y, *done.grads):
+        assert column.tobytes() == before.tobytes()
+        assert not column.flags.writeable
+    assert not np.shares_memory(done.y, done.grads[0])
+    stores.close()
+
+
+def test_a_result_keeps_no_more_alive_than_itself_and_cannot_be_made_writable() -> None:
+    """Columns are as large as what they are views of, whether they are a page or were gathered from several."""
+    x = np.random.default_rng(0).normal(size=(100, 8))
+    with wb.open(":memory:", bin_jobs=30) as board:
+        for rows in (slice(0, 30), slice(0, 100), slice(10, 20), slice(0, 30)):
+            result = board.call_many("tanh", x[rows])
+            for column in (result.y, *result.grads):
+                base = column if column.base is None else column.base
+                assert isinstance(base, np.ndarray)
+                assert base.nbytes == column.nbytes
+                if column.base is not None:
+                    with pytest.raises(ValueError, match="WRITEABLE"):
+                        column.flags.writeable = True
+
+
+def test_threads_get_their_own_results() -> None:
+    """Different ops and values from many threads at once: each answer is the right one."""
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=(60, 5)) for _ in range(6)]
+    wrong: list[str] = []
+    with wb.open(":memory:", bin_jobs=7, memory_bytes=20_000) as board:
+
+        def work(number: int) -> None:
+            x = values[number]
+            for name, function in (("tanh", np.tanh), ("exp", np.exp), ("square", np.square)) * 5:
+                if not np.allclose(board.call_many(name, x).y, function(x), rtol=1e-12):
+                    wrong.append(name)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_an_op_that_cannot_be_seen_through_is_computed_each_time_with_one_warning() -> None:
+    """A mutable global in its code: results are right, nothing is put, and the warning names it once."""
+    state = [2.0]
+
+    @ops.op(name="opaque_scale", kind="elementwise", vjp=lambda c, y, x: c * 3.0)
+    def scale(x: Any) -> Any:
+        return x * state[0]
+
+    with wb.open(":memory:") as board:
+        with pytest.warns(wb.UncachedWarning, match="op 'opaque_scale' is computed and not cached: 'state'"):
+            assert board.call("opaque_scale", [1.0]).y.tolist() == [2.0]
+        state[0] = 5.0
+        again = board.call("opaque_scale", [1.0])  # a second warning would be an error here
+        assert (again.y.tolist(), again.hit) == ([5.0], "miss")
+        assert board.stats()["puts"] == 0
