@@ -250,11 +250,12 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
     if job.residual is not None and job.target is not None:
         msg = f"op {job.op!r}, job {_name(position, job)!r}: give residual or target, not both"
         raise ParamError(msg)
-    params: bytes | int
-    try:
-        params = encode(dict(job.params or {}))
-    except ParamError:
-        params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
+    params: bytes | int = b""
+    if job.params:
+        try:
+            params = encode(dict(job.params))
+        except ParamError:
+            params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
     return (job.op, len(tuple(job.src_ids)), job.out_id is None, *columns, job.weight, params, job.attr)
 

@@ -125,7 +125,7 @@ class Nodes:
             return np.full(ids.shape, -1, np.int64)
         low, high = int(self._sorted[0]), int(self._sorted[-1])
         if high - low == len(self) - 1:  # no gaps: the place of an id is the id itself
-            at = np.clip(ids, low, high) - low
+            at = np.minimum(np.maximum(ids, low), high) - low  # np.clip costs 10 µs a call
         else:
             at = np.minimum(np.searchsorted(self._sorted, ids), len(self) - 1)
         return np.where(self._sorted.take(at) == ids, self._order.take(at), -1)

@@ -82,10 +82,11 @@ class Bench:
     def compute(self, nodes: sources.NodeSources, size: int) -> None:
         """Gather, run one session a bin and put its results into columns: what is left of a job without its key."""
         spec, pool = ops.get(self.op), BufferPool()
-        shape = spec.shape(self.op, nodes.shapes, spec.bind(None))
+        params = spec.bind(None)
+        shape = spec.shape(self.op, nodes.shapes, params)
         columns = [np.empty((self.n, *each), nodes.dtype) for each in (shape, *nodes.shapes)]
         for rows in bins.cut(np.arange(self.n), 1, size, size):
-            with pool.lend() as lend, session.Session(spec, {}, nodes.gather(rows, lend), shape) as one:
+            with pool.lend() as lend, session.Session(spec, params, nodes.gather(rows, lend), shape) as one:
                 for column, part in zip(columns, (one.forward(), *one.backward()), strict=True):
                     column[rows[0] : rows[0] + len(rows)] = part
 
