@@ -35,12 +35,13 @@ ADD_COMMIT = insert(t.commit_log)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The commits that a history takes from one system: numbers above `after`, up to `upto`."""
+    """The commits that a history takes from one system: numbers above `after`, up to `upto`; `head` is its last one."""
 
     system_id: int
     uuid: str
     after: int
     upto: int | None
+    head: int | None
 
 
 def record_of(row: Row[Any]) -> SystemRecord:
@@ -62,7 +63,7 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
     upto = number
     while True:
         after = -1 if row.origin_number is None else row.origin_number
-        spans.append(Span(row.id, row.uuid, after, upto))
+        spans.append(Span(row.id, row.uuid, after, upto, row.head))
         if row.origin_id is None:
             return spans[::-1]
         upto = after if upto is None else min(upto, after)
@@ -93,6 +94,15 @@ def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[
     return found
 
 
+def check_head(name: str, spans: Sequence[Span], last: int) -> None:
+    """Raise where a history does not end at the head that its system has."""
+    own = spans[-1]
+    head = own.after if own.head is None else own.head
+    if last != head:
+        message = f"system {name!r}: its last commit is {head}, but the log ends at {last}"
+        raise CorruptPackageError(message)
+
+
 def check_whole(name: str, rows: Sequence[Row[Any]]) -> None:
     """Raise where a commit is missing between a keyframe and the last commit."""
     numbers = [row.number for row in rows]
@@ -115,7 +125,9 @@ def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row[Any]]]) ->
 
 def checked_log(connection: Connection, name: str) -> list[Row[Any]]:
     """All commits of a history, oldest first, each behind its seal."""
-    rows = [(span, row) for span in spans_of(connection, name) for row in log_of(connection, span)]
+    spans = spans_of(connection, name)
+    rows = [(span, row) for span in spans for row in log_of(connection, span)]
+    check_head(name, spans, rows[-1][1].number if rows else -1)
     digests: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for system_id in {span.system_id for span, _ in rows}:
         for number, digest in connection.exec_driver_sql(_SELECT_DIGESTS, (system_id,)):

@@ -5,7 +5,20 @@ Package pages and node pages are two tables, so that nothing which evicts packag
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    DDL,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+)
 
 APPLICATION_ID = 0x57424F44
 """SQLite's ``application_id`` of every store: the bytes ``WBOD``."""
@@ -62,6 +75,8 @@ eviction = Table(
     Column("last", Integer, nullable=False),
 )
 
+# head: the number of the last commit of its own, kept by a trigger, so that a commit lost from the end of
+# the log shows.
 system = Table(
     "system",
     metadata,
@@ -71,6 +86,7 @@ system = Table(
     Column("spec", Text, nullable=True),
     Column("origin_id", Integer, ForeignKey("system.id"), nullable=True),
     Column("origin_number", Integer, nullable=True),
+    Column("head", Integer, nullable=True),
 )
 
 # token: the open store that holds the claim; boot and started tell a living process from one that
@@ -117,3 +133,9 @@ node_page = Table(
     Column("data", LargeBinary, nullable=False),
 )
 Index("ix_node_page_system_number", node_page.c.system_id, node_page.c.number, node_page.c.part, unique=True)
+
+HEAD_TRIGGER = (
+    "CREATE TRIGGER system_head AFTER INSERT ON commit_log BEGIN "
+    "UPDATE system SET head = max(coalesce(head, -1), NEW.number) WHERE id = NEW.system_id; END"
+)
+event.listen(commit_log, "after_create", DDL(HEAD_TRIGGER))

@@ -32,6 +32,7 @@ from whiteboard.storage.history import (
     BY_NAME,
     LAST_OWN,
     SYSTEMS,
+    check_head,
     check_whole,
     checked_log,
     commit_of,
@@ -136,7 +137,10 @@ class SqliteVersions(VersionStore):
 
     def state(self, name: str, number: int | None = None) -> State:
         with self.database.read() as connection:
-            rows = since_keyframe(connection, spans_of(connection, name, number))
+            spans = spans_of(connection, name, number)
+            rows = since_keyframe(connection, spans)
+            if number is None:
+                check_head(name, spans, rows[-1][1].number if rows else -1)
             if not rows or (number is not None and rows[-1][1].number != number):
                 message = f"system {name!r} has no commit {number}"
                 raise UnknownCommitError(message)

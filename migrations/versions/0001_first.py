@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("spec", sa.Text, nullable=True),
         sa.Column("origin_id", sa.Integer, sa.ForeignKey("system.id"), nullable=True),
         sa.Column("origin_number", sa.Integer, nullable=True),
+        sa.Column("head", sa.Integer, nullable=True),
     )
     op.create_table(
         "writer",
@@ -81,3 +82,7 @@ def upgrade() -> None:
         sa.Column("data", sa.LargeBinary, nullable=False),
     )
     op.create_index("ix_node_page_system_number", "node_page", ["system_id", "number", "part"], unique=True)
+    op.execute(
+        "CREATE TRIGGER system_head AFTER INSERT ON commit_log BEGIN "
+        "UPDATE system SET head = max(coalesce(head, -1), NEW.number) WHERE id = NEW.system_id; END"
+    )

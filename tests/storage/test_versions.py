@@ -17,6 +17,7 @@ from tests.storage.samples import Model, assert_found, assert_state, key_of, pag
 from whiteboard.errors import ConflictError, CorruptPackageError
 from whiteboard.storage import Stores, open_store, versions
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
+from whiteboard.storage.maintenance import verify
 
 
 @pytest.fixture
@@ -196,3 +197,20 @@ def test_nodes_of_any_attribute(stores: Stores) -> None:
     commit = CommitRecord(0, None, 3, None, None, "d")
     stores.versions.append(SystemRecord("ß \"'\n", "u"), commit, columns[:2], lambda: columns[:2])
     assert_state(stores.versions.state("ß \"'\n"), commit, columns[:2])
+
+
+def test_a_commit_lost_from_the_end_shows(tmp_path: Path) -> None:
+    """A log that ends before the system's head is damage, not an older state; verify names the last whole commit."""
+    model = Model("a", 5)
+    with open_store(tmp_path / "x.db") as stores:
+        for _ in range(3):
+            stores.versions.append(model.record, *model.step(), model.columns)
+        with stores.database.write() as connection:
+            connection.exec_driver_sql("DELETE FROM commit_log WHERE number = 2")
+        for read in (stores.versions.state, stores.versions.commits):
+            with pytest.raises(CorruptPackageError, match="'a': its last commit is 2, but the log ends at 1"):
+                read("a")
+        assert_state(stores.versions.state("a", 1), *model.kept[1])
+        (report,) = verify(stores.database).systems
+        assert report.last_whole == 1
+        assert report.damaged
