@@ -20,7 +20,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.location import Location, StoreUrl, locate
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages, WriteBehind
-from whiteboard.storage.rows import contents, evicted
+from whiteboard.storage.rows import by_op, evicted
 from whiteboard.storage.versions import SqliteVersions
 from whiteboard.storage.writers import Writers
 
@@ -94,7 +94,7 @@ class Stores:
     def info(self) -> dict[str, Any]:
         """What the store is, what is in it, by op, what left it since it was made, and how this opening is set."""
         with self.database.read() as connection:
-            ops, gone = contents(connection), evicted(connection)
+            ops, gone = by_op(connection), evicted(connection)
         return {
             "path": str(self.database.location),
             "schema": schema.HEAD,

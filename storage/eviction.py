@@ -53,15 +53,29 @@ def evict(
     reason : str
         Under which the store counts what has gone.
     """
-    excess = live_bytes(database) - max_bytes if max_bytes is not None else None
-    if excess is not None and excess <= 0:
-        return Evicted()
+    pages = packages = nbytes = 0
+    horizon = 2**62 if older_than is None else int(time.time() - older_than)
+    while max_bytes is None or live_bytes(database) > max_bytes:
+        excess = None if max_bytes is None else live_bytes(database) - max_bytes
+        victims, planned = _oldest(database, excess, horizon)
+        if dry_run or not victims:
+            return planned if dry_run else Evicted(pages, packages, nbytes)
+        before = live_bytes(database)
+        for start in range(0, len(victims), STEP_PAGES):
+            with database.write() as connection:
+                packages += delete_pages(connection, victims[start : start + STEP_PAGES], reason)
+        pages += len(victims)
+        nbytes += max(0, before - live_bytes(database))
+    return Evicted(pages, packages, nbytes)
+
+
+def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[int], Evicted]:
+    """The pages used longest ago, and before the horizon, that take up about `excess` bytes (None: all of them)."""
     # NULL: a page without a count was never used.
     sql = (
         "SELECT page.id, page.n, page.nbytes FROM page LEFT JOIN page_access ON page_access.page_id = page.id "
         "WHERE coalesce(last_use, 0) <= ? ORDER BY coalesce(last_use, 0), page.id"
     )
-    horizon = 2**62 if older_than is None else int(time.time() - older_than)
     victims: list[int] = []
     packages = nbytes = 0
     with database.read() as connection:
@@ -71,13 +85,7 @@ def evict(
             victims.append(page_id)
             packages += n
             nbytes += size + n * _INDEX_ROW_BYTES
-    if dry_run:
-        return Evicted(len(victims), packages, nbytes)
-    before, packages = live_bytes(database), 0
-    for start in range(0, len(victims), STEP_PAGES):
-        with database.write() as connection:
-            packages += delete_pages(connection, victims[start : start + STEP_PAGES], reason)
-    return Evicted(len(victims), packages, max(0, before - live_bytes(database)))
+    return victims, Evicted(len(victims), packages, nbytes)
 
 
 def give_back(database: Database) -> None:

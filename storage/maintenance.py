@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError, StoreError
+from whiteboard.errors import CorruptPackageError, ParamError, StoreError
 from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
-from whiteboard.storage.history import Span, log_of, node_pages, opened, spans_of
+from whiteboard.storage.history import Span, check_head, log_of, node_pages, opened, spans_of
 from whiteboard.storage.pages import decode_page
 from whiteboard.storage.rows import delete_index, delete_pages, hashes_of, index_array, select_pages
 
@@ -115,10 +116,17 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         Drop damaged pages and wrong index rows. Node versions are reported, never changed.
     seed : int
         Of the sample.
+
+    Raises
+    ------
+    ParamError
+        `sample` is not between 0 and 1.
+    ReadOnlyError
+        Something has to be repaired, and the store was opened for reading.
     """
     if not 0 <= sample <= 1:
         message = f"sample must lie between 0 and 1, got {sample}"
-        raise ValueError(message)
+        raise ParamError(message)
     structure = _structure(database)
     try:
         index = _index(database)
@@ -128,7 +136,7 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         return VerifyReport(systems=_systems(database), structure=(*structure, str(error)))
     known = np.array([row.id for row in pages], np.int64)
     dangling = index[~np.isin(index[:, 1], known)]
-    chosen = pages if sample == 1 else random.Random(seed).sample(pages, round(sample * len(pages)))
+    chosen = pages if sample == 1 else random.Random(seed).sample(pages, math.ceil(sample * len(pages)))
     damaged: list[DamagedPage] = []
     misplaced: list[NDArray[np.int64]] = []
     order = index[np.argsort(index[:, 1], kind="stable")]
@@ -236,7 +244,8 @@ def _system(database: Database, name: str) -> SystemReport:
     last_whole, number, whole = None, -1, False
     try:
         with database.read() as connection:
-            log = [(span, row) for span in spans_of(connection, name) for row in log_of(connection, span)]
+            spans = spans_of(connection, name)
+            log = [(span, row) for span in spans for row in log_of(connection, span)]
         for span, row in log:
             if row.number != number + 1:
                 damaged.append((number + 1, "the commit is missing"))
@@ -248,6 +257,7 @@ def _system(database: Database, name: str) -> SystemReport:
             whole = not why and (whole or bool(row.keyframe))
             if whole:
                 last_whole = number
+        check_head(name, spans, number)
     except CorruptPackageError as error:
         damaged.append((number + 1, str(error)))
     return SystemReport(name, number + 1, tuple(damaged), last_whole)

@@ -153,7 +153,7 @@ def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> Non
         connection.exec_driver_sql(_DELETE_INDEX, rows)
 
 
-def contents(connection: Connection) -> dict[str, dict[str, int]]:
+def by_op(connection: Connection) -> dict[str, dict[str, int]]:
     """What the pages hold, by op: packages, pages, nbytes, and compute_ns, which is what a package cost on average."""
     sql = "SELECT op, sum(n) AS packages, count(*) AS pages, sum(nbytes) AS nbytes, sum(cost_ns) AS cost FROM page"
     return {

@@ -14,14 +14,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import bins, ops
+from whiteboard import audit, bins, ops
 from whiteboard.errors import ClosedError, ParamError, SpecError
 from whiteboard.jobs import Job, OpResult
 from whiteboard.pipeline import Pipeline
 from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket
 from whiteboard.sources import ArraySources
-from whiteboard.storage import open_store
+from whiteboard.storage import maintenance, open_store, provenance
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.submission import Submission, answer
 from whiteboard.system import System
@@ -230,6 +230,69 @@ class Board:
         """Return what the store is: where it lies, its schema, sizes and settings."""
         self._open()
         return self._stores.info()
+
+    def gc(
+        self, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False
+    ) -> maintenance.GcReport:
+        """Evict the packages used longest ago and give the space back; node versions are never touched.
+
+        Parameters
+        ----------
+        max_bytes : int, optional
+            Evict until the file holds no more than this.
+        older_than : float, optional
+            Seconds: evict what was not used since; with `max_bytes`, evict only such.
+        dry_run : bool
+            Only count.
+
+        Raises
+        ------
+        ReadOnlyError
+        """
+        self._open()
+        if not self._stores.options.readonly:
+            self._stores.packages.flush()
+        return maintenance.gc(self._stores.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
+
+    def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> maintenance.VerifyReport:
+        """Read every commit and a part of the pages on disk, and say what is damaged.
+
+        Parameters
+        ----------
+        sample : float
+            Part of the pages, 0 to 1.
+        repair : bool
+            Drop damaged packages, which will be computed again. Node versions are never changed.
+        seed : int
+            Of the sample.
+
+        Raises
+        ------
+        ParamError, ReadOnlyError
+        """
+        self._open()
+        return maintenance.verify(self._stores.database, sample=sample, repair=repair, seed=seed)
+
+    def audit(self, *, sample: float = 1.0, seed: int = 0) -> audit.AuditReport:
+        """Compute a part of the packages on disk again, from the node versions that they came from, and compare.
+
+        Parameters
+        ----------
+        sample : float
+            Part of the packages, 0 to 1.
+        seed : int
+            Of the sample.
+
+        Raises
+        ------
+        ParamError
+        """
+        self._open()
+        database = self._stores.database
+        parts = provenance.sampled(database, sample, seed)
+        values = provenance.node_values(database, provenance.wanted(database, parts))
+        pages = ((part.page_id, part.op, len(part.rows), provenance.read(database, part)) for part in parts)
+        return audit.audit(pages, values, ops.get)
 
     def close(self) -> None:
         """Cancel what is queued, flush, and release the store. Closing twice is allowed."""

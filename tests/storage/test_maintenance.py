@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
-from whiteboard.errors import ReadOnlyError
+from whiteboard.errors import ParamError, ReadOnlyError
 from whiteboard.storage import Stores, eviction, maintenance, open_store, rows
 from whiteboard.storage.base import SystemRecord
 from whiteboard.storage.eviction import live_bytes
@@ -185,7 +185,7 @@ def test_a_whole_store_verifies(stores: Stores) -> None:
     assert [(system.name, system.commits, system.last_whole) for system in report.systems] == [("a", 3, 2)]
     assert verify(stores.database, sample=0.3).pages == 3
     assert verify(stores.database, sample=0).pages == 0
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ParamError, match="between 0 and 1"):
         verify(stores.database, sample=2)
 
 

@@ -10,6 +10,7 @@ import click
 from whiteboard.cli.db import db
 from whiteboard.cli.history import diff, fork, log
 from whiteboard.cli.look import info, ls, show
+from whiteboard.cli.maintain import audit, gc, verify
 from whiteboard.cli.ops import ops
 from whiteboard.cli.run import run
 from whiteboard.errors import UnknownExperimentError, WhiteboardError
@@ -21,7 +22,7 @@ def whiteboard() -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
 
 
-for command in (run, show, ls, log, diff, fork, info, ops, db):
+for command in (run, show, ls, log, diff, fork, info, verify, audit, gc, ops, db):
     whiteboard.add_command(command)
 
 

@@ -15,18 +15,22 @@ from whiteboard import ops as registry
 from whiteboard.cli.options import echo, json_option
 from whiteboard.errors import UnknownOpError, WhiteboardError
 
+module_option = click.option(
+    "--module", multiple=True, metavar="MODULE", help="Import MODULE first, for the ops that it registers."
+)
+"""Adds ``--module``."""
+
 _COLUMNS = ("name", "arity", "kind", "exactness", "subgradients")
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--check", is_flag=True, help="Try its VJP, batching, shapes and dtypes; status 1 where one fails.")
-@click.option("--module", multiple=True, metavar="MODULE", help="Import MODULE first, for the ops that it registers.")
+@module_option
 @json_option
 def ops(name: str | None, module: Sequence[str], *, check: bool, as_json: bool) -> int:
     """List all operations, or show the one NAME."""
-    for each in module:
-        _import(each)
+    import_modules(module)
     rows = registry.describe()
     if name is not None:
         try:
@@ -38,6 +42,17 @@ def ops(name: str | None, module: Sequence[str], *, check: bool, as_json: bool) 
         rows = [{**row, "check": _checked(row["name"])} for row in rows]
     _show(rows, one=name is not None, as_json=as_json)
     return int(any(row.get("check", "passed") != "passed" for row in rows))
+
+
+def import_modules(modules: Sequence[str]) -> None:
+    """Import what ``--module`` names, from the working folder too.
+
+    Raises
+    ------
+    click.UsageError
+    """
+    for module in modules:
+        _import(module)
 
 
 def _import(module: str) -> None:

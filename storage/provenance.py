@@ -1,0 +1,145 @@
+"""Where packages came from: a sample of them with their sources' ids and versions, and the values of those sources."""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import CorruptPackageError, ParamError
+from whiteboard.storage.base import NodeColumns, Page
+from whiteboard.storage.engine import Database
+from whiteboard.storage.history import log_of, node_pages, opened, spans_of
+from whiteboard.storage.pages import decode_page, take, unpack
+from whiteboard.storage.rows import select_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some packages of one page: their rows, in order."""
+
+    page_id: int
+    op: str
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeValues:
+    """The values that one attribute of a system's nodes had at the versions that were asked for."""
+
+    system: str
+    attr: str
+    _kept: dict[int, tuple[list[int], list[NDArray[Any]]]] = field(
+        default_factory=lambda: defaultdict(lambda: ([], []))
+    )
+
+    def at(self, node_id: int, version: int) -> NDArray[Any] | None:
+        """The attribute of a node at a version, None where the system has no such node or never committed it."""
+        versions, values = self._kept.get(node_id, ((), ()))
+        place = bisect_right(versions, version)
+        return values[place - 1] if place else None
+
+    def keep(self, node_id: int, version: int, value: NDArray[Any], wanted: Sequence[int]) -> None:
+        """Take in a row of the history, oldest first, where a wanted version may be answered by it."""
+        if bisect_left(wanted, version) == len(wanted):
+            return
+        versions, values = self._kept[node_id]
+        # A row that another follows before the next wanted version answers nothing.
+        if versions and bisect_left(wanted, versions[-1]) == bisect_left(wanted, version):
+            versions.pop()
+            values.pop()
+        versions.append(version)
+        values.append(value)
+
+
+def sampled(database: Database, sample: float, seed: int) -> list[Part]:
+    """A part of all packages: of √sample of the pages √sample of their rows, so that few pages have to be read.
+
+    Raises
+    ------
+    ParamError
+        `sample` is not between 0 and 1.
+    """
+    if not 0 <= sample <= 1:
+        message = f"sample must lie between 0 and 1, got {sample}"
+        raise ParamError(message)
+    with database.read() as connection:
+        pages = connection.exec_driver_sql("SELECT id, op, n FROM page WHERE n > 0 ORDER BY id").all()
+    if not sample or not pages:
+        return []
+    chance = random.Random(seed)
+    chosen = sorted(chance.sample(range(len(pages)), math.ceil(math.sqrt(sample) * len(pages))))
+    share = sample * len(pages) / len(chosen)
+    parts = []
+    for page_id, op, n in (pages[number] for number in chosen):
+        rows = sorted(chance.sample(range(n), min(n, math.ceil(share * n))))
+        parts.append(Part(page_id, op, np.array(rows, np.intp)))
+    return parts
+
+
+def read(database: Database, part: Part) -> Page | None:
+    """The packages of a part, with their provenance; None where the page cannot be read."""
+    try:
+        with database.read() as connection:
+            blob = select_pages(connection, [part.page_id])[part.page_id]
+        return take(decode_page(blob, provenance=True), part.rows)
+    except (CorruptPackageError, KeyError, IndexError):
+        return None
+
+
+def wanted(database: Database, parts: Iterable[Part]) -> dict[int, list[int]]:
+    """The versions of each node that packages were computed from, ascending; damaged pages want none."""
+    pairs = [np.empty((0, 2), np.int64)]
+    for part in parts:
+        try:
+            with database.read() as connection:
+                blob = select_pages(connection, [part.page_id])[part.page_id]
+            _, arrays = unpack(blob, only=("src_ids", "versions"))
+            columns = [arrays[name][part.rows].reshape(-1) for name in ("src_ids", "versions")]
+            pairs.append(np.unique(np.stack(columns, axis=1), axis=0))
+        except (CorruptPackageError, KeyError, IndexError, ValueError):
+            continue
+    versions: dict[int, list[int]] = defaultdict(list)
+    for node_id, version in np.unique(np.concatenate(pairs), axis=0).tolist():
+        versions[node_id].append(version)
+    return versions
+
+
+def node_values(database: Database, wanted: Mapping[int, Sequence[int]]) -> list[NodeValues]:
+    """The values at the wanted versions, one `NodeValues` a system and attribute; damaged commits are left out."""
+    with database.read() as connection:
+        names = connection.exec_driver_sql("SELECT name FROM system ORDER BY name").scalars().all()
+    ids = np.array(sorted(wanted), np.int64)
+    found: dict[tuple[str, str], NodeValues] = {}
+    for name in names if len(ids) else ():
+        for columns in _history(database, name):
+            values = found.setdefault((name, columns.attr), NodeValues(name, columns.attr))
+            for row in np.flatnonzero(np.isin(columns.ids, ids)).tolist():
+                node_id = int(columns.ids[row])
+                # A copy: a view would keep the whole page of the commit alive.
+                values.keep(node_id, int(columns.versions[row]), columns.values[row].copy(), wanted[node_id])
+    return list(found.values())
+
+
+def _history(database: Database, name: str) -> Iterator[NodeColumns]:
+    """Every node row of a system's history, oldest commit first."""
+    try:
+        with database.read() as connection:
+            log = [(span, row) for span in spans_of(connection, name) for row in log_of(connection, span)]
+    except CorruptPackageError:
+        return
+    for span, row in log:
+        try:
+            with database.read() as connection:
+                blobs = node_pages(connection, [(span, row)])
+            columns = opened(name, span, row, blobs[span.system_id, row.number])
+        except CorruptPackageError:
+            continue
+        yield from columns

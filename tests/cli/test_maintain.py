@@ -1,0 +1,151 @@
+"""``gc``, ``verify`` and ``audit`` on the command line: what they say, and their status."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import whiteboard as wb
+from whiteboard.cli import status
+from whiteboard.storage.pages import decode_page, encode_page
+from whiteboard.storage.rows import select_pages
+
+
+class Done(NamedTuple):
+    """What a command left: exit status, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """The JSON object on stdout."""
+        fields: dict[str, Any] = json.loads(self.out)
+        return fields
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that runs the command line in a folder with a store of four rounds of europe."""
+    monkeypatch.chdir(tmp_path)
+    assert status(("run", "europe", "--rounds", "4", "--quiet")) == 0
+    capfd.readouterr()
+
+    def run(*arguments: str) -> Done:
+        return Done(status(arguments), *capfd.readouterr())
+
+    return run
+
+
+def _sql(statement: str, *values: object) -> None:
+    with sqlite3.connect("whiteboard.db") as connection:
+        connection.execute(statement, values)
+    connection.close()
+
+
+def _forge(page_id: int) -> bytes:
+    """Change one number of a page, with a digest that fits; return the package's key."""
+    with wb.open("whiteboard.db") as board, board._stores.database.write() as connection:
+        page = decode_page(select_pages(connection, [page_id])[page_id], provenance=True)
+        y = page.arrays["y"].copy()
+        y[5] = np.nextafter(y[5], np.inf)
+        blob = encode_page(type(page)(page.op, page.keys, {**page.arrays, "y": y}, 1, page.src_ids, page.versions))
+        update = "UPDATE page SET header = ?, digest = ?, data = ? WHERE id = ?"
+        connection.exec_driver_sql(update, (blob.header, blob.digest, blob.data, page_id))
+    return bytes(page.keys[5].data)
+
+
+def test_a_whole_store_is_verified(cli: Any) -> None:
+    """A store that nobody hurt is found whole, in text and in JSON, all of it and in part."""
+    done = cli("verify")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "read 4 pages of 840 packages, and 1 systems\nnothing is damaged\n"
+    done = cli("verify", "--sample", "0.5", "--seed", "3", "--json")
+    assert (done.code, done.said["ok"], done.said["pages"], done.said["seed"]) == (0, True, 2, 3)
+    assert done.said["systems"] == [{"name": "europe", "commits": 5, "damaged": [], "last_whole": 4}]
+
+
+def test_damage_is_named_repaired_and_gone(cli: Any) -> None:
+    """Damage is status 1, named by page, op, system and commit; repair drops packages and leaves commits alone."""
+    _sql("UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
+    done = cli("verify")
+    assert done.code == 1
+    assert "page 2, op distance: 210 packages are lost: the digest does not fit the bytes" in done.out
+    assert cli("verify", "--repair").code == 1
+    assert cli("verify").code == 0
+    assert cli("info", "--json").said["evicted"]["damaged"]["packages"] == 210
+    _sql("UPDATE node_page SET data = x'00' WHERE number = 3")
+    done = cli("verify", "--repair")
+    assert done.code == 1
+    assert "system europe, commit 3: " in done.out
+    assert "system europe: commit 4 is the last that is whole" in done.out
+    (system,) = cli("verify", "--json").said["systems"]
+    assert [row["commit"] for row in system["damaged"]] == [3]
+
+
+def test_packages_are_computed_again(cli: Any) -> None:
+    """An audit computes every package again and finds the one that is wrong by one unit in the last place."""
+    done = cli("audit")
+    assert (done.code, done.out) == (0, "distance: computed 840 of 840 again, 0 differ\n")
+    assert 0 < cli("audit", "--sample", "0.1", "--json").said["checked"] < 840
+    key = _forge(3)
+    assert cli("verify").code == 0
+    done = cli("audit")
+    assert done.code == 1
+    assert "distance: computed 840 of 840 again, 1 differ, the farthest by 1 ulp" in done.out
+    assert f"op distance, package {key.hex()} on page 3, of nodes " in done.out
+    (difference,) = cli("audit", "--json").said["differences"]
+    assert (difference["op"], difference["key"], difference["ulp"]) == ("distance", key.hex(), {"y": 1})
+
+
+def test_packages_are_evicted(cli: Any) -> None:
+    """A dry run takes nothing; a collection stops at its bound, keeps the commits, and is told by info afterwards."""
+    planned = cli("gc", "--max-bytes", "0", "--dry-run", "--json").said
+    assert (planned["evicted"]["packages"], planned["dry_run"]) == (840, True)
+    assert cli("info", "--json").said["packages"] == 840
+    assert cli("gc", "--older-than", "1h", "--json").said["evicted"]["pages"] == 0
+    assert cli("gc", "--older-than", "1h", "--max-bytes", "1K", "--json").said["evicted"]["pages"] == 0
+    before = cli("show", "europe", "--json").said
+    done = cli("gc", "--max-bytes", "0.1M")
+    assert (done.code, "evicted" in done.out) == (0, True)
+    said = cli("info", "--json").said
+    assert said["packages"] < 840
+    assert said["evicted"]["gc"]["packages"] == 840 - said["packages"]
+    assert cli("show", "europe", "--json").said == before
+    assert cli("gc", "--older-than", "0s", "--json").said["evicted"]["packages"] == said["packages"]
+
+
+class Bad(NamedTuple):
+    """A command that must fail: arguments, status, and what its one line of stderr says."""
+
+    arguments: tuple[str, ...]
+    code: int
+    says: str
+
+
+BAD = [
+    Bad(("gc", "--max-bytes", "-1"), 2, "'-1' is not a size: expected bytes, or a number with K, M, G or T"),
+    Bad(("gc", "--max-bytes", "many"), 2, "'many' is not a size"),
+    Bad(("gc", "--older-than", "2y"), 2, "'2y' is not a time: expected days, or a number with s, m, h, d or w"),
+    Bad(("verify", "--sample", "2"), 2, "2.0 is not in the range 0<=x<=1"),
+    Bad(("audit", "--module", "no_such_module"), 2, "no_such_module"),
+    Bad(("gc", "--store", "none.db"), 1, "none.db"),
+    Bad(("verify", "--repair", "--store", "none.db"), 1, "none.db"),
+    Bad(("audit", "--store", "none.db"), 1, "none.db"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: " ".join(bad.arguments))
+def test_bad_input_is_one_line(cli: Any, tmp_path: Path, bad: Bad) -> None:
+    """Each mistake is one line on stderr with its status, and makes no store."""
+    done = cli(*bad.arguments)
+    assert (done.code, done.out) == (bad.code, "")
+    assert bad.says in done.err
+    assert (done.err.count("\n"), done.err[:12]) == (1, "whiteboard: ")
+    assert not (tmp_path / "none.db").exists()
