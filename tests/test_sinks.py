@@ -32,7 +32,8 @@ def test_list_and_callback_sinks_get_results_in_order() -> None:
     for sink in (kept, CallbackSink(called.append), NullSink()):
         sink.publish(RESULT)
         sink.publish(BATCH)
-    assert kept.results == called == [RESULT, BATCH]
+    assert kept.results == called == list(kept) == [RESULT, BATCH]
+    assert (len(kept), kept[1]) == (2, BATCH)
 
 
 def test_jsonl_is_strict_and_appended(tmp_path: Path) -> None:

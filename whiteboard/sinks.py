@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ class NullSink:
 
 
 class ListSink:
-    """Keeps results in the list `results`, in submission order."""
+    """Keeps results in the list `results`, in submission order; reads like that list."""
 
     def __init__(self) -> None:
         self.results: list[Any] = []
@@ -33,6 +33,15 @@ class ListSink:
     def publish(self, result: Any) -> None:
         """Append `result`."""
         self.results.append(result)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.results)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.results[position]
 
 
 class CallbackSink:
