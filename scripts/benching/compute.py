@@ -30,6 +30,9 @@ from whiteboard.storage.memory import MemoryTier
 
 SIZES = (8, 64, 1024)
 BINS = (1, 16, 256)
+FEW = 200
+"""Jobs by joblib, which is slow."""
+
 DEGREE = 20
 """Jobs that a node of a graph is in: an edge of 21 cities is a job, and each city has 20."""
 
@@ -118,9 +121,9 @@ class Bench:
         return works
 
 
-def misses(op: str, d: int, size: int, runs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def misses(op: str, d: int, size: int, runs: int, most: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return one row of times and one of ratios: an op at one size of source and of bin."""
-    n = {8: 4096, 64: 4096, 1024: 512}.get(d, 2048) if size > 1 else 256
+    n = min(most, (512 if d == 1024 else 4096) if size > 1 else 256)
     seconds = measure.interleaved(Bench(op, d, n).works(size, peers.jax_bin(op)), runs=runs)
     us = {name: value / n * 1e6 for name, value in seconds.items()}
     where = {"op": op, "D": d, "bin": size}
@@ -135,7 +138,7 @@ def misses(op: str, d: int, size: int, runs: int) -> tuple[dict[str, Any], dict[
     return where | us, where | ratios
 
 
-def hits(runs: int, n: int = 10_000) -> list[dict[str, Any]]:
+def hits(runs: int, n: int) -> list[dict[str, Any]]:
     """Return what a hit in memory costs, by `JobBatch` and by `call_many`, beside diskcache and joblib."""
     bench = Bench("mul", 64, n)
     ready = bench.ready()
@@ -151,7 +154,7 @@ def hits(runs: int, n: int = 10_000) -> list[dict[str, Any]]:
         for close in closing:
             close()
     ready.board.close()
-    counts = dict.fromkeys(works, n) | {"joblib hit": 200}
+    counts = dict.fromkeys(works, n) | {"joblib hit": min(n, FEW)}
     us = {name: value / counts[name] * 1e6 for name, value in seconds.items()}
     rows = []
     for name, value in us.items():
@@ -184,14 +187,14 @@ def _cached_peers(works: dict[str, Work], bench: Bench, packages: list[Any], fol
     else:
         memory = joblib.Memory(f"{folder}/joblib", verbose=0)
         cached = memory.cache(PEERS["mul"].by_hand)
-        few = bench.jobs[:200]
+        few = bench.jobs[:FEW]
         for xs in few:
             cached(*xs)
         works["joblib hit"] = (lambda _: [cached(*xs) for xs in few], lambda: None)
     return closing
 
 
-def identity(runs: int, n: int = 4096) -> list[dict[str, Any]]:
+def identity(runs: int, n: int) -> list[dict[str, Any]]:
     """Return what a token and a key cost."""
     rows = []
     for d in SIZES:
@@ -234,15 +237,15 @@ PLACES = (
 """Functions whose own time is a stage's; what is left over is in "rest"."""
 
 
-def stages(runs: int) -> list[dict[str, Any]]:
+def stages(runs: int, most: int) -> list[dict[str, Any]]:
     """Return where the time of a job goes: batches at each size, and jobs that are submitted one by one."""
     columns: dict[str, Mapping[str, float]] = {}
     for d in SIZES:
-        bench = Bench("mul", d, 4096 if d < 1024 else 512)
+        bench = Bench("mul", d, min(most, 4096 if d < 1024 else 512))
         columns[f"misses, D={d}"] = _stages(bench, runs, _published)
-    bench = Bench("mul", 64, 4096)
+    bench = Bench("mul", 64, min(most, 4096))
     columns["hits, D=64"] = _stages(bench, runs, _published, warm=True)
-    columns["submitted, D=64"] = _stages(Bench("mul", 64, 1024), runs, _submitted)
+    columns["submitted, D=64"] = _stages(Bench("mul", 64, min(most, 1024)), runs, _submitted)
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     return [{"stage": name, **{title: column[name] for title, column in columns.items()}} for name in names]
 
@@ -277,11 +280,11 @@ def _stages(bench: Bench, runs: int, work: Callable[[Ready], None], *, warm: boo
     return {name: float(np.median([run[name] for run in taken])) / bench.n * 1e6 for name in taken[0]}
 
 
-def bin_sizes(runs: int) -> list[dict[str, Any]]:
+def bin_sizes(runs: int, most: int) -> list[dict[str, Any]]:
     """Return what the bound of a bin does, tokens known."""
     rows = []
     for d in SIZES:
-        bench = Bench("mul", d, 8192 if d < 1024 else 1024)
+        bench = Bench("mul", d, min(most, 8192 if d < 1024 else 1024))
         works: dict[str, Work] = {
             f"{kib} KiB": (Ready.process, partial(bench.ready, hashed=True, bin_bytes=kib * 2**10))
             for kib in (64, 128, 256, 512, 1024, 2048)
@@ -294,24 +297,25 @@ def bin_sizes(runs: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Print the tables."""
     options = measure.parser(__doc__ or "")
-    options.add_argument("--quick", action="store_true", help="few sizes, to see that it runs")
+    options.add_argument(
+        "--jobs", type=int, default=10_000, help="jobs of a measurement at most (default: %(default)s)"
+    )
     given = options.parse_args()
-    runs = given.runs
-    sizes, sizes_of_bins = (SIZES, BINS) if not given.quick else ((64,), (16,))
-    rows = [misses("mul", d, size, runs) for d in sizes for size in sizes_of_bins]
-    rows += [misses(op, 64, 256, runs) for op in PEERS if op != "mul"]
+    runs, most = given.runs, given.jobs
+    rows = [misses("mul", d, size, runs, most) for d in SIZES for size in BINS]
+    rows += [misses(op, 64, 256, runs, most) for op in PEERS if op != "mul"]
     tables = {
         "Misses (µs a job)": [times for times, _ in rows],
         "Misses, against the kernel, autograd and JAX with stack and split (ratios)": [ratios for _, ratios in rows],
-        "Hits, 10,000 jobs of mul at D = 64 (µs a job)": hits(runs),
-        "Tokens and keys": identity(runs),
-        "Where the time goes (µs a job)": stages(runs),
-        "The bound of a bin, tokens known (µs a job)": bin_sizes(runs) if not given.quick else [],
+        "Hits of mul at D = 64 (µs a job)": hits(runs, most),
+        "Tokens and keys": identity(runs, min(most, 4096)),
+        "Where the time goes (µs a job)": stages(runs, most),
+        "The bound of a bin, tokens known (µs a job)": bin_sizes(runs, most),
     }
     about = measure.machine("autograd", "jax", "diskcache", "joblib")
     if about["jax"] == "not installed":
         print("JAX is not installed: its columns are left out\n")
-    measure.report(about, {title: rows for title, rows in tables.items() if rows}, given.json)
+    measure.report(about, tables, given.json)
 
 
 if __name__ == "__main__":
