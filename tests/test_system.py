@@ -490,3 +490,35 @@ def test_a_fork_shares_the_past_and_goes_its_own_way(where: str, tmp_path: Path)
                 origin.fork(name, at=at)
         with pytest.raises(UnknownCommitError, match="no commit yet"):
             board.system("empty").fork("x")
+
+
+def test_what_is_no_job_is_refused_by_name(board: wb.Board) -> None:
+    """A lone job, a text, a rule that cannot be called and a specification that JSON cannot hold are named."""
+    system = filled(board)
+    cases: list[tuple[Any, str]] = [
+        (lambda: system.process(wb.Job("mul", (0, 1))), "expected a JobBatch or a sequence of Job, got Job"),  # type: ignore[call-overload]
+        (lambda: system.process("mul"), "got str"),  # type: ignore[arg-type]
+        (lambda: system.process([wb.Job("mul", 3)]), "job 0: src_ids: expected a sequence of ids, got 3"),  # type: ignore[arg-type]
+        (lambda: system.commit(3), r"expected a rule\(rows, sums\), got 3"),  # type: ignore[arg-type]
+        (lambda: board.system(3), "system name: expected printable characters, got 3"),  # type: ignore[arg-type]
+        (lambda: board.system("x", {"a": object()}), "'x': spec: expected what JSON can hold"),
+        (lambda: board.submit("mul", system), "submit: expected a Job, got str"),  # type: ignore[arg-type]
+    ]
+    for use, says in cases:
+        with pytest.raises(ParamError, match=says):
+            use()
+
+
+def test_an_empty_batch_is_answered_with_nothing(board: wb.Board) -> None:
+    """No jobs give no results and no impulses."""
+    system = filled(board)
+    result = system.process(wb.JobBatch("mul", np.empty((0, 2), np.int64), target=1.0))
+    assert (len(result), list(result), len(result.grads)) == (0, [], 2)
+    assert system.commit().stress is None
+
+
+def test_a_specification_survives_json(tmp_path: Path) -> None:
+    """A specification with a tuple in it is the same one after it was stored."""
+    for _ in range(2):
+        with wb.open(tmp_path / "x.db") as opened:
+            opened.system("s", {"shape": (1, 2)}).commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from whiteboard.pipeline import Pipeline
 from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket
 from whiteboard.sources import ArraySources
-from whiteboard.storage import maintenance, open_store, provenance
+from whiteboard.storage import Stores, maintenance, open_store, provenance
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.submission import Submission, answer
 from whiteboard.system import System
@@ -52,31 +53,9 @@ class Board:
     Every method may be called from any thread.
     """
 
-    def __init__(
-        self,
-        url: str | os.PathLike[str],
-        *,
-        memory_bytes: int,
-        max_bytes: int | None,
-        persist: str,
-        durability: str,
-        readonly: bool,
-        bin_bytes: int,
-        bin_jobs: int,
-    ) -> None:
-        for name, value in (("bin_bytes", bin_bytes), ("bin_jobs", bin_jobs)):
-            if value < 1:
-                msg = f"{name}: expected a positive number, got {value!r}"
-                raise ParamError(msg)
-        self._stores = open_store(
-            url,
-            memory_bytes=memory_bytes,
-            max_bytes=max_bytes,
-            persist=persist,
-            durability=durability,
-            readonly=readonly,
-        )
-        self._pipeline = Pipeline(self._stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
+    def __init__(self, stores: Stores, *, bin_bytes: int, bin_jobs: int) -> None:
+        self._stores = stores
+        self._pipeline = Pipeline(stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = threading.RLock()
@@ -128,6 +107,7 @@ class Board:
             The system exists with another specification; the message says what differs.
         """
         self._open()
+        spec = None if spec is None else _plain(name, spec)
         with self._lock:
             system = self._systems.get(name) or self._load(name, spec, takeover=takeover)
         if spec is not None and (differs := _differences(system.spec or {}, spec)):
@@ -136,7 +116,7 @@ class Board:
         return system
 
     def _load(self, name: str, spec: Mapping[str, Any] | None, *, takeover: bool) -> System:
-        if not name or not name.isprintable():
+        if not _is_name(name):
             msg = f"system name: expected printable characters, got {name!r}"
             raise ParamError(msg)
         record = self._stores.versions.system(name)
@@ -179,6 +159,7 @@ class Board:
             and marks the result `stale`; ``raise`` puts a `StaleImpulseError` into the future.
         """
         self._open()
+        _expect_job(job)
         if stale not in ("requeue", "raise"):
             msg = f"submit: stale: expected 'requeue' or 'raise', got {stale!r}"
             raise ParamError(msg)
@@ -350,16 +331,39 @@ def open(
     StoreError, SchemaError
         The message names the path and what to do.
     """
-    return Board(
+    for name, value in (("bin_bytes", bin_bytes), ("bin_jobs", bin_jobs)):
+        if value < 1:
+            msg = f"{name}: expected a positive number, got {value!r}"
+            raise ParamError(msg)
+    stores = open_store(
         url,
         memory_bytes=memory_bytes,
         max_bytes=max_bytes,
         persist=persist,
         durability=durability,
         readonly=readonly,
-        bin_bytes=bin_bytes,
-        bin_jobs=bin_jobs,
     )
+    return Board(stores, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and name.isprintable()
+
+
+def _expect_job(job: object) -> None:
+    if not isinstance(job, Job):
+        msg = f"submit: expected a Job, got {type(job).__name__}"
+        raise ParamError(msg)
+
+
+def _plain(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification as JSON gives it back, so that it equals what is kept."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(spec), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        msg = f"system {name!r}: spec: expected what JSON can hold: {error}"
+        raise ParamError(msg) from error
+    return plain
 
 
 def _differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:

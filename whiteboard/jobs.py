@@ -250,6 +250,9 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
     if job.residual is not None and job.target is not None:
         msg = f"op {job.op!r}, job {_name(position, job)!r}: give residual or target, not both"
         raise ParamError(msg)
+    if not isinstance(job.src_ids, Sequence | np.ndarray) or isinstance(job.src_ids, str):
+        msg = f"op {job.op!r}, job {_name(position, job)!r}: src_ids: expected a sequence of ids, got {job.src_ids!r}"
+        raise ParamError(msg)
     params: bytes | int = b""
     if job.params:
         try:
@@ -257,7 +260,7 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
         except ParamError:
             params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
-    return (job.op, len(tuple(job.src_ids)), job.out_id is None, *columns, job.weight, params, job.attr)
+    return (job.op, len(job.src_ids), job.out_id is None, *columns, job.weight, params, job.attr)
 
 
 def _name(position: int, job: Job) -> Any:
@@ -267,7 +270,7 @@ def _name(position: int, job: Job) -> Any:
 def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
     first = jobs[0]
 
-    def column(name: str) -> ArrayLike | None:
+    def column(name: str) -> Any:
         if getattr(first, name) is None:
             return None
         return np.stack(
@@ -283,7 +286,7 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
         [job.out_id for job in jobs if job.out_id is not None] or None,
         residual=column("residual"),
         target=column("target"),
-        scale=[job.scale for job in jobs],
+        scale=column("scale"),
         weight=first.weight,
         params=first.params,
         attr=first.attr,

@@ -37,6 +37,10 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
         The message names the op, the job, the slot, and expected against got.
     """
     index, arena, rows = locate(nodes, batch)
+    if not len(batch):
+        nothing, nobody = np.empty(0), np.empty(index.shape, np.int64)
+        none = BatchResult([], None, nothing, (nothing,) * index.shape[1], np.empty(0, np.uint8), nobody, nobody)
+        return Propagated(none, [], [])
     out_index = _out_index(nodes, batch)
     sources = _sources(nodes, batch, index, arena, rows)
     try:

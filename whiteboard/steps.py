@@ -35,6 +35,9 @@ def ruled(
     ParamError, ShapeError, NonFiniteError
         There is no rule, or it returned another shape or dtype, or a non-finite row; `where` opens the message.
     """
+    if rule is not None and not callable(rule):
+        msg = f"{where}: expected a rule(rows, sums), got {rule!r}"
+        raise ParamError(msg)
     moved = {}
     for number, (rows, sum_) in sums.items():
         if rule is None:

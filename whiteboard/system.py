@@ -155,6 +155,9 @@ class System:
         UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError, NonFiniteError
             The message names the op, the job and the slot. No impulse of the call is taken in then.
         """
+        if not isinstance(jobs, JobBatch | Sequence) or isinstance(jobs, str):
+            msg = f"system {self.name!r}: process: expected a JobBatch or a sequence of Job, got {type(jobs).__name__}"
+            raise ParamError(msg)
         with self._lock:
             self._begin()
             results = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
