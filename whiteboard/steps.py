@@ -35,9 +35,7 @@ def ruled(
     ParamError, ShapeError, NonFiniteError
         There is no rule, or it returned another shape or dtype, or a non-finite row; `where` opens the message.
     """
-    if rule is not None and not callable(rule):
-        msg = f"{where}: expected a rule(rows, sums), got {rule!r}"
-        raise ParamError(msg)
+    _expect_rule(rule, where)
     moved = {}
     for number, (rows, sum_) in sums.items():
         if rule is None:
@@ -58,6 +56,12 @@ def ruled(
             raise NonFiniteError(msg)
         moved[number] = (rows, new)
     return moved
+
+
+def _expect_rule(rule: object, where: str) -> None:
+    if rule is not None and not callable(rule):
+        msg = f"{where}: expected a rule(rows, sums), got {rule!r}"
+        raise ParamError(msg)
 
 
 def merged(

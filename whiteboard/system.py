@@ -141,7 +141,7 @@ class System:
     def process(
         self, jobs: JobBatch | Sequence[Job], sink: ResultSink | None = None
     ) -> BatchResult | list[OpResult]: ...
-    def process(self, jobs: JobBatch | Sequence[Job], sink: ResultSink | None = None) -> BatchResult | list[OpResult]:
+    def process(self, jobs: Any, sink: ResultSink | None = None) -> BatchResult | list[OpResult]:
         """Answer jobs, from the cache or by computing, and take in the impulses of those with residual or target.
 
         Parameters
@@ -160,7 +160,9 @@ class System:
             raise ParamError(msg)
         with self._lock:
             self._begin()
-            results = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
+            results: BatchResult | list[OpResult] = (
+                self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
+            )
         if sink is not None:
             for result in (results,) if isinstance(results, BatchResult) else results:
                 sink.publish(result)
