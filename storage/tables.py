@@ -138,4 +138,4 @@ HEAD_TRIGGER = (
     "CREATE TRIGGER system_head AFTER INSERT ON commit_log BEGIN "
     "UPDATE system SET head = max(coalesce(head, -1), NEW.number) WHERE id = NEW.system_id; END"
 )
-event.listen(commit_log, "after_create", DDL(HEAD_TRIGGER))
+event.listen(commit_log, "after_create", DDL(HEAD_TRIGGER))  # type: ignore[no-untyped-call]

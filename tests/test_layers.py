@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "nodes sources queue triage bins session pool separate",
         "sinks exact impulses residuals rules",
         "pipeline",
-        "propagate state steps history",
+        "direct propagate state steps history",
         "system",
         "submission audit",
         "board",

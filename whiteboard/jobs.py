@@ -250,7 +250,7 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
     if job.residual is not None and job.target is not None:
         msg = f"op {job.op!r}, job {_name(position, job)!r}: give residual or target, not both"
         raise ParamError(msg)
-    if not isinstance(job.src_ids, Sequence | np.ndarray) or isinstance(job.src_ids, str):
+    if not _is_sequence(job.src_ids):
         msg = f"op {job.op!r}, job {_name(position, job)!r}: src_ids: expected a sequence of ids, got {job.src_ids!r}"
         raise ParamError(msg)
     params: bytes | int = b""
@@ -261,6 +261,10 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
             params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
     return (job.op, len(job.src_ids), job.out_id is None, *columns, job.weight, params, job.attr)
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
 def _name(position: int, job: Job) -> Any:

@@ -11,19 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import bins, state
 from whiteboard.columns import attribute, fitted, ids_column
+from whiteboard.direct import impulse, place
 from whiteboard.errors import (
     ParamError,
     ShapeError,
     StaleImpulseError,
     UnknownCommitError,
-    UnknownNodeError,
     UnknownSystemError,
     WhiteboardError,
 )
 from whiteboard.history import Commit, Snapshot
-from whiteboard.impulses import Impulses, Inbox
+from whiteboard.impulses import Inbox
 from whiteboard.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.keys import digest, encode
 from whiteboard.nodes import Nodes
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Pipeline
@@ -218,7 +217,7 @@ class System:
         """
         with self._lock:
             self._begin()
-            one = self._one(src_id, out_id, op_name, vector, version)
+            one = impulse(self.nodes, src_id, out_id, op_name, vector, version)
             if not self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]:
                 self._inbox.push([one])
 
@@ -233,23 +232,11 @@ class System:
             No such impulse waits: it was never pushed, is retracted already, or a commit has consumed it.
         """
         with self._lock:
-            one = self._one(src_id, out_id, op_name, vector, version)
+            one = impulse(self.nodes, src_id, out_id, op_name, vector, version)
             fixed = self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]
             if not fixed and not self._inbox.retract(one):
                 msg = f"op {op_name!r}: no such impulse on node {src_id} from {out_id} waits: retracted, or committed"
                 raise StaleImpulseError(msg)
-
-    def _one(self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, version: int | None) -> Impulses:
-        where = f"op {op_name!r}: impulse on node {src_id!r} from {out_id!r}"
-        number, row = self._place(src_id, "theta", where)
-        to = self.nodes.arenas[number]
-        now = int(self.nodes.versions[to.owner[row]])
-        if version not in (None, now):
-            msg = f"{where}: it was made against version {version}, the node has version {now}"
-            raise StaleImpulseError(msg)
-        value = fitted(vector, to.shape, to.dtype, where)
-        key = np.frombuffer(digest(encode((op_name, out_id))), np.uint8)[None]
-        return Impulses(number, np.array([row]), key, np.zeros(1, np.int64), np.ones(1), value[None])
 
     def write(self, node_id: int, *, theta: ArrayLike | None = None, p: ArrayLike | None = None) -> None:
         """Set attributes of a node, fixed or not, with the next commit.
@@ -267,7 +254,7 @@ class System:
                 if given is None:
                     continue
                 where = f"system {self.name!r}: write: {attr} of node {node_id!r}"
-                number, row = self._place(node_id, attr, where)
+                number, row = place(self.nodes, node_id, attr, where)
                 arena = self.nodes.arenas[number]
                 value = fitted(given, arena.shape, arena.dtype, where)
                 before = self._written.get(number, {}).get(row, value)
@@ -277,14 +264,6 @@ class System:
                 staged.append((number, row, value))
             for number, row, value in staged:
                 self._written.setdefault(number, {})[row] = value
-
-    def _place(self, node_id: int, attr: str, where: str) -> tuple[int, int]:
-        index = self.nodes.index(np.atleast_1d(ids_column(node_id, where)))
-        arena, rows = self.nodes.locate(attr, index)
-        if index[0] < 0 or arena[0] < 0:
-            msg = f"{where}: {'no such node' if index[0] < 0 else f'the node has no {attr}'}"
-            raise UnknownNodeError(msg)
-        return int(arena[0]), int(rows[0])
 
     def commit(self, rule: Rule | None = None) -> Commit:
         """Consume all impulses and writes in one atomic, durable step.
