@@ -27,6 +27,7 @@
     └── StoreError(OSError)                 the store cannot be opened, read or written
         ├── SchemaError                     it is of an older, newer or foreign schema
         ├── ReadOnlyError                   a write to a store that was opened for reading
+        ├── ArchiveError                    an archive is truncated, altered, of a newer format, or cannot be written
         └── CorruptPackageError             a page failed the decode gate
 """
 
@@ -135,6 +136,10 @@ class SchemaError(StoreError):
 
 class ReadOnlyError(StoreError):
     """A write was asked of a store that was opened for reading."""
+
+
+class ArchiveError(StoreError):
+    """An archive is truncated, altered, of a newer format, none at all, or cannot be read or written."""
 
 
 class CorruptPackageError(StoreError):

@@ -11,6 +11,7 @@ from whiteboard.cli.db import db
 from whiteboard.cli.history import diff, fork, log
 from whiteboard.cli.look import info, ls, show
 from whiteboard.cli.maintain import audit, gc, verify
+from whiteboard.cli.move import export, import_, merge
 from whiteboard.cli.ops import ops
 from whiteboard.cli.run import run
 from whiteboard.errors import UnknownExperimentError, WhiteboardError
@@ -22,7 +23,7 @@ def whiteboard() -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
 
 
-for command in (run, show, ls, log, diff, fork, info, verify, audit, gc, ops, db):
+for command in (run, show, ls, log, diff, fork, info, export, import_, merge, verify, audit, gc, ops, db):
     whiteboard.add_command(command)
 
 

@@ -1,0 +1,326 @@
+"""A store, or some of it, into one archive: page by page, and from where it was stopped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from whiteboard.errors import ArchiveError, ParamError, UnknownCommitError, UnknownSystemError
+from whiteboard.storage import archive, holdings, schema
+from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
+from whiteboard.storage.engine import Database
+from whiteboard.storage.holdings import Incoming
+from whiteboard.storage.location import StoreUrl, locate
+from whiteboard.storage.pages import Blob, digest_of
+
+ALL: Final = "*"
+"""As the name of an op or a system: every one."""
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, in pages and commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an archive holds. `damaged` pages of the store failed their digest and were left out."""
+
+    path: Path
+    pages: int
+    packages: int
+    systems: int
+    commits: int
+    nbytes: int
+    damaged: int
+    resumed: bool
+    digest: str
+
+
+@dataclass(slots=True)
+class _Written:
+    """How far a file goes that was left half written: the end of what counts, and what is in it."""
+
+    end: int
+    page: int = 0
+    pages: int = 0
+    packages: int = 0
+    commits: int = 0
+    damaged: int = 0
+    systems: dict[str, int] | None = None
+
+
+def export(
+    url: StoreUrl,
+    path: Path,
+    *,
+    systems: Collection[str] = (),
+    ops: Collection[str] = (),
+    since: int | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write an archive of a store that others may go on using.
+
+    It grows as ``<path>.part`` and gets its name when it is whole. Called again after a crash, with the same
+    arguments, it goes on from the last whole frame.
+
+    Parameters
+    ----------
+    url : str or path
+        The store; nothing is written to it.
+    path : Path
+        The archive, which must not exist.
+    systems, ops : collections of str
+        What to export: systems (with those that they were forked from), and packages of these ops; ``"*"`` for all.
+        Naming neither exports everything, naming only one of them nothing of the other.
+    since : int, optional
+        Only commits after this one; with exactly one system.
+
+    Raises
+    ------
+    ArchiveError
+        The file exists, or cannot be written.
+    UnknownSystemError, UnknownCommitError, ParamError
+        A name that the store does not have.
+    """
+    if not systems and not ops:
+        systems = ops = (ALL,)
+    if path.exists() or path.is_symlink():
+        message = f"cannot write the archive {path}: it exists; remove it, or name another path"
+        raise ArchiveError(message)
+    database = Database(locate(url), readonly=True)
+    try:
+        schema.ensure(database)
+        head, chosen, pages = _plan(database, systems, ops, since)
+        part = Path(f"{path}.part")
+        try:
+            with _opened(part) as file:
+                return _write(database, file, part, path, head, chosen, pages, progress)
+        except OSError as error:
+            if isinstance(error, ArchiveError) or error.errno is None:
+                raise
+            raise _refusal(part, error) from error
+    finally:
+        database.close()
+
+
+def _plan(
+    database: Database, systems: Collection[str], ops: Collection[str], since: int | None
+) -> tuple[dict[str, Any], list[Incoming], list[int]]:
+    """The first frame, the systems and the pages of an archive."""
+    with database.read() as connection:
+        known = holdings.incoming(connection)
+        held = set(connection.exec_driver_sql("SELECT DISTINCT op FROM page").scalars())
+        pages = holdings.page_ids(connection, None if ALL in ops else ops)
+    by_name = {system.name: system for system in known}
+    wanted = set(by_name) if ALL in systems else set(systems)
+    if missing := sorted(wanted - by_name.keys()):
+        message = f"{database.location} has no system {missing[0]!r}; it has {', '.join(by_name) or 'none'}"
+        raise UnknownSystemError(message)
+    if missing := sorted(set(ops) - held - {ALL}):
+        message = (
+            f"{database.location} has no packages of op {missing[0]!r}; it has {', '.join(sorted(held)) or 'none'}"
+        )
+        raise ParamError(message)
+    if since is not None:
+        if len(wanted) != 1 or ALL in systems:
+            message = "--since says from which commit of one system on: name that system"
+            raise ParamError(message)
+        (name,) = wanted
+        if since not in by_name[name].history:
+            message = f"system {name!r} has no commit {since}"
+            raise UnknownCommitError(message)
+    else:
+        for name in list(wanted):
+            while (origin := by_name[name].origin) is not None:
+                name = origin[0]
+                wanted.add(name)
+    chosen = [system for system in known if system.name in wanted]
+    head = {
+        "source": _source(database),
+        "systems": sorted(systems),
+        "ops": sorted(ops),
+        "since": since,
+        "schema": schema.HEAD,
+        "heads": {system.name: max(system.history, default=-1) for system in chosen},
+        "last_page": pages[-1] if pages else 0,
+    }
+    return head, chosen, pages
+
+
+def _source(database: Database) -> str:
+    """A name for the store that holds nothing of where it is."""
+    path = database.location.path
+    info = None if path is None else path.stat()
+    text = f"{path} {info and (info.st_dev, info.st_ino)}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _opened(part: Path) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    return os.fdopen(os.open(part, flags, 0o600), "r+b")
+
+
+def _write(
+    database: Database,
+    file: BinaryIO,
+    part: Path,
+    path: Path,
+    head: dict[str, Any],
+    chosen: list[Incoming],
+    pages: list[int],
+    progress: Progress | None,
+) -> Exported:
+    written = _resumed(part, file, head)
+    resumed = written is not None
+    if written is None:
+        file.seek(0)
+        file.truncate()
+        writer = Writer(file, archive.whole_digest())
+        writer.start()
+        writer.fields(HEAD, archive.FORMAT, head)
+        written = _Written(writer.nbytes)
+    else:
+        # What was half written goes; what the first call saw of the store is what the archive holds.
+        head = _head_of(part, file)
+        digest = archive.digest_up_to(file, written.end)
+        file.seek(written.end)
+        file.truncate()
+        writer = Writer(file, digest)
+    written.systems = written.systems or {}
+    heads: dict[str, int] = head["heads"]
+    pages = [page_id for page_id in pages if page_id <= head["last_page"]]
+    total = len(pages) + sum(heads.values()) + len(heads)
+    for done, page_id in enumerate(pages, 1):
+        if page_id > written.page:
+            _write_page(database, writer, page_id, written)
+            if progress:
+                progress(done, total)
+    for system in chosen:
+        if system.name in heads:
+            _write_system(database, writer, system, heads[system.name], head["since"], written)
+            if progress:
+                progress(min(len(pages) + written.commits, total), total)
+    counts = {
+        "pages": written.pages,
+        "packages": written.packages,
+        "systems": len(written.systems),
+        "commits": written.commits,
+        "damaged": written.damaged,
+    }
+    writer.done(counts)
+    digest = archive.digest_up_to(file, writer.nbytes).hexdigest()
+    _name(part, path)
+    return Exported(path, **counts, nbytes=writer.nbytes, resumed=resumed, digest=digest)
+
+
+def _write_page(database: Database, writer: Writer, page_id: int, written: _Written) -> None:
+    with database.read() as connection:
+        blob = holdings.page(connection, page_id)
+        rows = connection.exec_driver_sql("SELECT n FROM page WHERE id = ?", (page_id,)).scalar()
+    if blob is None:
+        return  # evicted since the plan was made
+    if not _intact(blob):
+        written.damaged += 1
+        return
+    writer.blob(PAGE, page_id, blob)
+    written.pages += 1
+    written.packages += int(rows or 0)
+
+
+def _write_system(
+    database: Database, writer: Writer, system: Incoming, upto: int, since: int | None, written: _Written
+) -> None:
+    names = written.systems if written.systems is not None else {}
+    after = -1 if since is None else since
+    if system.name not in names:
+        fields: dict[str, Any] = {
+            "name": system.name,
+            "uuid": system.uuid,
+            "spec": system.spec,
+            "origin": system.origin,
+        }
+        if since is not None:
+            fields["base"] = [since, system.history[since].hex()]
+        writer.fields(SYSTEM, 0, fields)
+        names[system.name] = after
+    for commit in holdings.own_commits(database, system.name, names[system.name], upto):
+        fields = {**commit.values, "seal": commit.seal.hex(), "parts": len(commit.blobs)}
+        writer.fields(COMMIT, commit.number, fields)
+        for part, blob in enumerate(commit.blobs):
+            writer.blob(NODES, part, blob)
+        written.commits += 1
+    names[system.name] = upto
+
+
+def _resumed(part: Path, file: BinaryIO, head: Mapping[str, Any]) -> _Written | None:
+    """How far an earlier call came with the same export, None where there is nothing to go on from."""
+    file.seek(0)
+    written: _Written | None = None
+    name, waiting = "", 0
+    with suppress(ArchiveError):
+        # The first frame that is cut short ends what counts.
+        for frame in Reader(part, file).frames():
+            if frame.kind == HEAD:
+                said = frame.fields()
+                if any(said.get(key) != head[key] for key in ("source", "systems", "ops", "since", "schema")):
+                    return None
+                written = _Written(frame.end, systems={})
+                continue
+            if written is None or written.systems is None or frame.kind == DONE:
+                break
+            if frame.kind == PAGE:
+                written.page, written.pages = frame.number, written.pages + 1
+                written.packages += int(frame.fields()["n"])
+            elif frame.kind == SYSTEM:
+                name = frame.fields()["name"]
+                written.systems[name] = -1 if head["since"] is None else head["since"]
+            elif frame.kind == COMMIT:
+                number, waiting = frame.number, frame.fields()["parts"]
+            else:
+                waiting -= 1
+            if not waiting:
+                if frame.kind in (COMMIT, NODES):
+                    written.systems[name] = number
+                    written.commits += 1
+                written.end = frame.end
+    return written
+
+
+def _head_of(part: Path, file: BinaryIO) -> dict[str, Any]:
+    file.seek(0)
+    return next(Reader(part, file).frames()).fields()
+
+
+def _intact(blob: Blob) -> bool:
+    try:
+        return digest_of(blob.header, blob.data) == blob.digest
+    except TypeError:
+        return False
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give the finished file its name, unless somebody has taken it meanwhile."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        message = f"cannot write the archive {path}: it exists by now; what was written is {part}"
+        raise ArchiveError(message) from None
+    except OSError:
+        part.rename(path)  # a file system without links
+        return
+    part.unlink()
+
+
+def _refusal(part: Path, error: OSError) -> ArchiveError:
+    why = {
+        errno.ENOSPC: "there is no room left on its disk; make room",
+        errno.EDQUOT: "its quota is used up; make room",
+        errno.EFBIG: "it may not grow any further; make room",
+    }.get(error.errno or 0)
+    again = f" and run the same command again: it goes on from {part}" if why else ""
+    return ArchiveError(f"cannot write the archive {part}: {why or error.strerror}{again}")

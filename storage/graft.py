@@ -1,0 +1,238 @@
+"""Systems into a store that may hold some of them: a history that is there goes on, another one is kept beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select
+
+from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
+from whiteboard.storage import tables as t
+from whiteboard.storage.engine import Database
+from whiteboard.storage.history import ADD_COMMIT, BY_NAME, LAST_OWN, seal
+from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
+from whiteboard.storage.pages import Blob, digest_of, unpack
+from whiteboard.storage.writers import Writers
+
+BATCH_BYTES: Final = 4 * 2**20
+BATCH_COMMITS: Final = 256
+_INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a system goes: the name it has in the store, its uuid there, and the last commit that is there already."""
+
+    name: str
+    uuid: str
+    head: int
+    exists: bool
+
+
+@dataclass(slots=True)
+class Systems:
+    """What became of the systems that were offered."""
+
+    created: list[str] = field(default_factory=list)
+    extended: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Name in the source to name here, where a system of that name has another history."""
+    commits: int = 0
+    damaged: list[tuple[str, int, str]] = field(default_factory=list)
+    """Name, number and reason of each commit at which a history had to be left."""
+
+
+class Graft:
+    """Takes systems into one store; `systems` counts. A system must come after what it was forked from."""
+
+    def __init__(self, database: Database, writers: Writers) -> None:
+        self._database, self._writers = database, writers
+        self._placed: dict[str, str] = {}
+        self.systems = Systems()
+
+    def place(self, system: Incoming) -> Placement:
+        """Find the system of this history in the store, or a name for it.
+
+        A system of the same name whose history is the same as far as both go is the same system: what it lacks is
+        added to it. Otherwise the name gets the suffix ``~1``, ``~2``, …
+
+        Raises
+        ------
+        UnknownCommitError
+            The history begins after its first commit, and the store has no system that stands there.
+        """
+        with self._database.read() as connection:
+            for name in _candidates(system.name):
+                row = connection.execute(BY_NAME, {"name": name}).one_or_none()
+                if row is None:
+                    return self._new(connection, system, name)
+                ours = identities(connection, name)
+                if _agree(ours, system, row.spec):
+                    self._place_as(system, name)
+                    return Placement(name, row.uuid, max(ours, default=-1), exists=True)
+        raise AssertionError  # the candidates have no end
+
+    def graft(self, system: Incoming, commits: Iterable[LoggedCommit], where: Placement) -> None:
+        """Write the commits that the store lacks, in bounded transactions; each passes its seal and the gate first.
+
+        Raises
+        ------
+        ConflictError
+            A living process writes the system, or has moved it on meanwhile.
+        """
+        if why := self._rootless(system, where):
+            self.systems.damaged.append((system.name, where.head + 1, why))
+            return
+        fresh = (commit for commit in commits if commit.number > where.head)
+        written, system_id = 0, None
+        for batch in self._batches(system, fresh, where):
+            if system_id is None:
+                self._writers.claim(where.name)
+            with self._database.write(durable=True) as connection:
+                system_id = self._begin(connection, system, where, where.head + written)
+                _insert(connection, system_id, batch)
+            written += len(batch)
+        if system_id is None and not where.exists and system.origin is not None:
+            with self._database.write(durable=True) as connection:
+                self._begin(connection, system, where, where.head)
+        self._count(where, written)
+
+    def _rootless(self, system: Incoming, where: Placement) -> str:
+        """Say that the commit is not there from which a new fork goes on, or return an empty string."""
+        if where.exists or system.origin is None:
+            return ""
+        origin, number = system.origin
+        with self._database.read() as connection:
+            name = self._placed.get(origin, origin)
+            there = connection.execute(BY_NAME, {"name": name}).one_or_none()
+            if there is not None and number in identities(connection, name):
+                return ""
+        return f"commit {number} of {origin!r}, from which it was forked, is not there"
+
+    def _count(self, where: Placement, written: int) -> None:
+        self.systems.commits += written
+        kind = self.systems.created if not where.exists else self.systems.extended
+        (kind if written or not where.exists else self.systems.unchanged).append(where.name)
+
+    def _batches(
+        self, system: Incoming, commits: Iterator[LoggedCommit], where: Placement
+    ) -> Iterator[list[LoggedCommit]]:
+        batch: list[LoggedCommit] = []
+        nbytes = 0
+        expected = where.head + 1
+        for commit in commits:
+            why = damage(system.uuid, commit) if commit.number == expected else f"commit {expected} is missing"
+            if why:
+                self.systems.damaged.append((system.name, expected, why))
+                break
+            batch.append(_adopted(commit, system.uuid, where.uuid))
+            nbytes += commit.nbytes
+            expected += 1
+            if nbytes >= BATCH_BYTES or len(batch) >= BATCH_COMMITS:
+                yield batch
+                batch, nbytes = [], 0
+        if batch:
+            yield batch
+
+    def _new(self, connection: Connection, system: Incoming, name: str) -> Placement:
+        first = min(system.history, default=0)
+        if first:
+            message = (
+                f"the commits of system {system.name!r} begin after {first}, and the store has no system that "
+                f"stands there: bring its earlier commits first"
+            )
+            raise UnknownCommitError(message)
+        head = -1 if system.origin is None else system.origin[1]
+        self._place_as(system, name)
+        taken = connection.execute(select(t.system.c.id).where(t.system.c.uuid == system.uuid)).first()
+        return Placement(name, _other_uuid(system.uuid, name) if taken else system.uuid, head, exists=False)
+
+    def _place_as(self, system: Incoming, name: str) -> None:
+        self._placed[system.name] = name
+        if name != system.name:
+            self.systems.renamed[system.name] = name
+
+    def _begin(self, connection: Connection, system: Incoming, where: Placement, head: int) -> int:
+        """The system's id, once it is certain that the next commit follows its head."""
+        row = connection.execute(BY_NAME, {"name": where.name}).one_or_none()
+        if row is None and not where.exists and head == where.head:
+            return self._create(connection, system, where)
+        stands = None if row is None else connection.execute(LAST_OWN, {"id": row.id}).scalar()
+        if row is not None and stands is None:
+            stands = -1 if row.origin_number is None else row.origin_number
+        if row is None or stands != head or row.uuid != where.uuid:
+            message = f"system {where.name!r} stands at commit {stands}, not at {head}: another writer moved it on"
+            raise ConflictError(message)
+        return int(row.id)
+
+    def _create(self, connection: Connection, system: Incoming, where: Placement) -> int:
+        values: dict[str, Any] = {"name": where.name, "uuid": where.uuid, "spec": system.spec}
+        if system.origin is not None:
+            origin, number = system.origin
+            row = connection.execute(BY_NAME, {"name": self._placed.get(origin, origin)}).one()
+            values |= {"origin_id": row.id, "origin_number": number}
+        return int(connection.execute(insert(t.system), values).lastrowid)
+
+
+def damage(uuid: str, commit: LoggedCommit) -> str:
+    """Say why a commit cannot be trusted, or return an empty string."""
+    try:
+        if seal(uuid, commit.values, [blob.digest for blob in commit.blobs]) != commit.seal:
+            return "its row or its pages are not those that were written"
+        for blob in commit.blobs:
+            unpack(blob)
+    except (CorruptPackageError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+def _candidates(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}~{number}" for number in count(1))
+
+
+def _agree(ours: Mapping[int, bytes], system: Incoming, spec: str | None) -> bool:
+    """Whether two histories are one, as far as both go."""
+    both = ours.keys() & system.history.keys()
+    joined = bool(both) or (not ours and not system.history)
+    return (
+        joined and _read(spec) == _read(system.spec) and all(ours[number] == system.history[number] for number in both)
+    )
+
+
+def _read(spec: str | None) -> Any:
+    return None if spec is None else json.loads(spec)
+
+
+def _other_uuid(uuid: str, name: str) -> str:
+    return hashlib.blake2b(f"{uuid} as {name}".encode(), digest_size=16).hexdigest()
+
+
+def _adopted(commit: LoggedCommit, uuid: str, new: str) -> LoggedCommit:
+    """The commit as one of the system `new`: the uuid stands in its pages' headers and under its seal."""
+    if uuid == new:
+        return commit
+    blobs = []
+    for blob in commit.blobs:
+        fields = json.loads(blob.header)
+        header = json.dumps({**fields, "system": new}, separators=(",", ":")).encode()
+        blobs.append(Blob(header, digest_of(header, blob.data), blob.data))
+    return LoggedCommit(commit.values, seal(new, commit.values, [blob.digest for blob in blobs]), tuple(blobs))
+
+
+def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit]) -> None:
+    rows = [{**commit.values, "seal": commit.seal, "system_id": system_id} for commit in batch]
+    connection.execute(ADD_COMMIT, rows)
+    pages = [
+        (system_id, commit.number, part, blob.header, blob.digest, blob.data)
+        for commit in batch
+        for part, blob in enumerate(commit.blobs)
+    ]
+    if pages:
+        connection.exec_driver_sql(_INSERT_NODE_PAGE, pages)

@@ -1,0 +1,116 @@
+"""What a store holds, read to be moved elsewhere: its pages one by one, its systems, and their commits as they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from whiteboard.storage import tables as t
+from whiteboard.storage.engine import Database
+from whiteboard.storage.history import SYSTEMS, log_of, spans_of
+from whiteboard.storage.pages import Blob
+
+LOGGED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
+"""The fields of a commit that its seal covers."""
+
+_SAME: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest")
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A system on its way into a store.
+
+    Parameters
+    ----------
+    name, uuid : str
+    spec : str or None
+        JSON, as it lies in the table.
+    origin : (name, number) or None
+        What it was forked from.
+    history : mapping of int to bytes
+        The identity of each commit of its history that is known, its origin's included.
+    """
+
+    name: str
+    uuid: str
+    spec: str | None
+    origin: tuple[str, int] | None
+    history: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCommit:
+    """A commit as it lies in the tables: the fields of its row, its seal, and its node pages."""
+
+    values: Mapping[str, Any]
+    seal: bytes
+    blobs: tuple[Blob, ...]
+
+    @property
+    def number(self) -> int:
+        """The commit's number."""
+        return int(self.values["number"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its node pages."""
+        return sum(len(blob.header) + len(blob.data) for blob in self.blobs)
+
+
+def identity(values: Mapping[str, Any]) -> bytes:
+    """A digest of what a commit is, wherever it lies and however its rows are stored."""
+    text = json.dumps([values[name] for name in _SAME])
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def identities(connection: Connection, name: str) -> dict[int, bytes]:
+    """The identity of every commit of a history, its origins' included."""
+    rows = (row for span in spans_of(connection, name) for row in log_of(connection, span))
+    return {row.number: identity(row._asdict()) for row in rows}
+
+
+def page_ids(connection: Connection, ops: Collection[str] | None) -> list[int]:
+    """The pages that some package is found in, by ascending id; those of some ops, or of all (None)."""
+    rows = connection.exec_driver_sql("SELECT id, op FROM page WHERE id IN (SELECT page_id FROM package) ORDER BY id")
+    return [page_id for page_id, op in rows if ops is None or op in ops]
+
+
+def page(connection: Connection, page_id: int) -> Blob | None:
+    """One page as it lies in its row, None where it is gone."""
+    row = connection.exec_driver_sql("SELECT header, digest, data FROM page WHERE id = ?", (page_id,)).one_or_none()
+    return None if row is None else Blob(*row)
+
+
+def incoming(connection: Connection) -> list[Incoming]:
+    """All systems with their histories; a fork comes after what it was forked from."""
+    return [
+        Incoming(
+            row.name,
+            row.uuid,
+            row.spec,
+            None if row.origin_name is None else (row.origin_name, row.origin_number),
+            identities(connection, row.name),
+        )
+        for row in connection.execute(SYSTEMS.order_by(t.system.c.id))
+    ]
+
+
+def own_commits(database: Database, name: str, after: int, upto: int) -> Iterator[LoggedCommit]:
+    """The commits that a system made itself, with numbers above `after` up to `upto`; one read each."""
+    log, pages = t.commit_log, t.node_page
+    with database.read() as connection:
+        span = spans_of(connection, name)[-1]
+        inside = (log.c.system_id == span.system_id, log.c.number > max(after, span.after), log.c.number <= upto)
+        numbers = connection.execute(select(log.c.number).where(*inside).order_by(log.c.number)).scalars().all()
+    for number in numbers:
+        with database.read() as connection:
+            row = connection.execute(select(log).where(*inside, log.c.number == number)).one()
+            query = select(pages.c.header, pages.c.digest, pages.c.data).order_by(pages.c.part)
+            found = connection.execute(query.where(pages.c.system_id == span.system_id, pages.c.number == number))
+            blobs = tuple(Blob(*each) for each in found)
+        yield LoggedCommit({name: row._mapping[name] for name in LOGGED}, row.seal, blobs)

@@ -1,0 +1,95 @@
+"""Stores into a store: the union of packages and systems, in bounded transactions; merging twice changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from whiteboard.errors import CorruptPackageError, StoreError
+from whiteboard.storage import holdings, schema
+from whiteboard.storage.engine import Database
+from whiteboard.storage.graft import Graft, Systems
+from whiteboard.storage.location import StoreUrl, locate
+from whiteboard.storage.union import Packages, Union
+from whiteboard.storage.writers import Writers
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, in pages and systems of one source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What one store gave: pages read, pages that failed the gate, and what became of packages and systems."""
+
+    source: str
+    pages: int
+    damaged: int
+    packages: Packages
+    systems: Systems
+
+
+def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | None = None) -> list[Merged]:
+    """Bring the packages and systems of other stores into one, which is created where there is none.
+
+    Nothing that is there is replaced. A merge that was killed is made again: it finds what it did and goes on.
+
+    Parameters
+    ----------
+    into : str or path
+    sources : sequence of str or path
+        Stores at this version's schema; nothing is written to them, and others may go on using them.
+
+    Raises
+    ------
+    StoreError, SchemaError
+        One of them cannot be opened, or is `into` itself. Nothing is written then.
+    ConflictError
+        A living process writes one of the systems.
+    """
+    target = locate(into)
+    opened: list[Database] = []
+    try:
+        for source in sources:
+            location = locate(source)
+            if location.path is None or location == target:
+                message = f"cannot merge {location} into {target}: name files of two different stores"
+                raise StoreError(message)
+            opened.append(Database(location, readonly=True))
+            schema.ensure(opened[-1])
+        database = Database(target)
+        opened.append(database)
+        schema.ensure(database)
+        writers = Writers(database)
+        try:
+            return [_merge(database, writers, source, progress) for source in opened[:-1]]
+        finally:
+            writers.release()
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _merge(database: Database, writers: Writers, source: Database, progress: Progress | None) -> Merged:
+    with source.read() as connection:
+        ids = holdings.page_ids(connection, None)
+        systems = holdings.incoming(connection)
+    union, graft = Union(database), Graft(database, writers)
+    damaged, total = 0, len(ids) + len(systems)
+    for done, page_id in enumerate(ids, 1):
+        with source.read() as connection:
+            blob = holdings.page(connection, page_id)
+        try:
+            if blob is not None:
+                union.add(blob)
+        except CorruptPackageError:
+            damaged += 1
+        if progress:
+            progress(done, total)
+    union.flush()
+    for done, system in enumerate(systems, 1):
+        where = graft.place(system)
+        commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
+        graft.graft(system, commits, where)
+        if progress:
+            progress(len(ids) + done, total)
+    return Merged(str(source.location), len(ids), damaged, union.packages, graft.systems)

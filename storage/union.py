@@ -1,0 +1,249 @@
+"""Packages into a store that may hold some of them: new keys are added, present ones compared, none replaced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.storage.base import Page
+from whiteboard.storage.engine import Database
+from whiteboard.storage.pages import Blob, decode_page, encode_page, merged, take
+from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
+
+BATCH_BYTES: Final = 4 * 2**20
+"""Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""
+
+MOST_CONFLICTS: Final = 1000
+"""So many conflicts are described; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """One key with different bytes in two stores.
+
+    Attributes
+    ----------
+    op, key : str
+    sources, versions : tuple of int, or None
+        Node ids and versions from which the package that was refused was computed, where they were nodes.
+    kept_sources, kept_versions : tuple of int, or None
+        Those of the package that stays.
+    ulps : int or None
+        The largest distance of two elements, in units in the last place; None where shapes or dtypes differ, or a
+        NaN meets a number.
+    array : str
+        Where that is: ``"y"`` or ``"g<i>"``.
+    """
+
+    op: str
+    key: str
+    sources: tuple[int, ...] | None
+    versions: tuple[int, ...] | None
+    kept_sources: tuple[int, ...] | None
+    kept_versions: tuple[int, ...] | None
+    ulps: int | None
+    array: str
+
+
+@dataclass(slots=True)
+class Packages:
+    """What became of the packages that were offered."""
+
+    added: int = 0
+    present: int = 0
+    conflicts: int = 0
+    collisions: int = 0
+    """Packages whose index hash belongs to another key: left out, as the store has no place for both."""
+    described: list[Conflict] = field(default_factory=list)
+
+
+class Union:
+    """Takes pages into one store, a transaction a batch; `packages` counts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[PageRow] = []
+        self._broken: set[int] = set()
+        self._broken_hashes: set[int] = set()
+        self._nbytes = 0
+        self._held: set[int] = set()
+        self.packages = Packages()
+
+    def add(self, blob: Blob) -> None:
+        """Take one page, through the gate; it may wait for `flush`.
+
+        Raises
+        ------
+        CorruptPackageError
+            The page fails the gate. Nothing of it is taken.
+        """
+        page = decode_page(blob, provenance=True)
+        hashes = hashes_of(page.keys)
+        fresh = self._fresh(page, hashes)
+        self.packages.added += len(fresh)
+        if not len(fresh):
+            return
+        if len(fresh) == page.n:
+            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, blob))
+        else:
+            for part in merged([take(page, fresh)]):
+                self._wait(PageRow(part.op, part.n, part.cost_ns, hashes_of(part.keys), encode_page(part)))
+        self._held.update(hashes[fresh].tolist())
+        if self._nbytes >= BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, in one transaction."""
+        if self._waiting:
+            broken = Broken(frozenset(self._broken), frozenset(self._broken_hashes))
+            with self._database.write() as connection:
+                # Keys that another process has stored by now keep their place.
+                Batch(self._waiting, broken, Counter()).write(connection)
+        self._waiting, self._nbytes = [], 0
+        self._broken, self._broken_hashes, self._held = set(), set(), set()
+
+    def _wait(self, row: PageRow) -> None:
+        self._waiting.append(row)
+        self._nbytes += row.nbytes
+
+    def _fresh(self, page: Page, hashes: NDArray[np.int64]) -> NDArray[np.intp]:
+        """The rows whose keys the store does not hold; the others are compared and counted."""
+        _, first = np.unique(hashes, return_index=True)
+        rows = np.sort(first)
+        with self._database.read() as connection:
+            index = select_index(connection, np.unique(hashes))
+        held = np.isin(hashes[rows], np.fromiter(self._held, np.int64, len(self._held))) if self._held else None
+        if held is not None:
+            rows = rows[~held]
+        self.packages.present += page.n - len(rows)
+        if not len(index):
+            return rows
+        at = np.searchsorted(index[:, 0], hashes[rows]).clip(max=len(index) - 1)
+        there = index[at, 0] == hashes[rows]
+        lost = self._compare(page, rows[there], index[at[there], 1], index[at[there], 2])
+        return np.sort(np.concatenate([rows[~there], lost]))
+
+    def _compare(
+        self, page: Page, rows: NDArray[np.intp], page_of: NDArray[np.int64], slot_of: NDArray[np.int64]
+    ) -> NDArray[np.intp]:
+        """Compare packages with those that the store holds; returns the rows whose counterpart cannot be read."""
+        lost: list[NDArray[np.intp]] = [np.empty(0, np.intp)]
+        for page_id in np.unique(page_of).tolist():
+            mine = page_of == page_id
+            theirs = rows[mine]
+            with self._database.read() as connection:
+                blob = select_pages(connection, [page_id]).get(page_id)
+            kept = _decoded(blob)
+            if kept is None:
+                self._broken.add(page_id)
+                lost.append(theirs)
+                continue
+            slots = slot_of[mine]
+            inside = (slots >= 0) & (slots < kept.n)
+            right = inside.copy()
+            right[inside] = (kept.keys[slots[inside]] == page.keys[theirs[inside]]).all(axis=1)
+            collided = inside & ~right
+            collided[collided] = hashes_of(kept.keys[slots[collided]]) == hashes_of(page.keys[theirs[collided]])
+            wrong = ~right & ~collided
+            self._broken_hashes.update(hashes_of(page.keys[theirs[wrong]]).tolist())
+            lost.append(theirs[wrong])
+            self.packages.collisions += int(collided.sum())
+            self._equal(page, theirs[right], kept, slots[right])
+        return np.concatenate(lost)
+
+    def _equal(self, page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64]) -> None:
+        same = _same_rows(page, rows, kept, slots)
+        self.packages.present += int(same.sum())
+        self.packages.conflicts += int((~same).sum())
+        for row, slot in zip(rows[~same].tolist(), slots[~same].tolist(), strict=True):
+            if len(self.packages.described) == MOST_CONFLICTS:
+                return
+            self.packages.described.append(_conflict(page, row, kept, slot))
+
+
+def _decoded(blob: Blob | None) -> Page | None:
+    if blob is None:
+        return None
+    try:
+        return decode_page(blob, provenance=True)
+    except CorruptPackageError:
+        return None
+
+
+def _same_rows(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which packages have the same arrays, byte for byte."""
+    same = np.ones(len(rows), np.bool_)
+    if page.op != kept.op or page.arrays.keys() != kept.arrays.keys():
+        return ~same
+    for name, array in page.arrays.items():
+        other = kept.arrays[name]
+        if (array.dtype.str, array.shape[1:]) != (other.dtype.str, other.shape[1:]):
+            return np.zeros(len(rows), np.bool_)
+        if array.nbytes:
+            same &= (_bytes(array[rows]) == _bytes(other[slots])).all(axis=1)
+    return same
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of each row, (n, …)."""
+    if not len(array):
+        return np.empty((0, 0), np.uint8)
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
+
+
+def _conflict(page: Page, row: int, kept: Page, slot: int) -> Conflict:
+    worst: int | None = 0
+    where = "y"
+    for name in sorted(page.arrays.keys() | kept.arrays.keys(), key=lambda name: (name != "y", name)):
+        ours, theirs = kept.arrays.get(name), page.arrays.get(name)
+        distance = None if ours is None or theirs is None else ulps(ours[slot], theirs[row])
+        if distance is None:
+            worst, where = None, name
+            break
+        if worst is not None and distance > worst:
+            worst, where = distance, name
+    return Conflict(
+        page.op,
+        page.keys[row].tobytes().hex(),
+        _ids(page.src_ids, row),
+        _ids(page.versions, row),
+        _ids(kept.src_ids, slot),
+        _ids(kept.versions, slot),
+        worst,
+        where,
+    )
+
+
+def _ids(column: NDArray[np.int64] | None, row: int) -> tuple[int, ...] | None:
+    return None if column is None else tuple(column[row].tolist())
+
+
+def ulps(a: NDArray[Any], b: NDArray[Any]) -> int | None:
+    """The largest distance of two arrays' elements, in units in the last place; of integers, their difference.
+
+    None where they cannot be compared: another shape or dtype, a NaN against a number, or floats of over 8 bytes.
+    """
+    if (a.dtype.str, a.shape) != (b.dtype.str, b.shape) or (a.dtype.kind == "f" and a.itemsize > 8):
+        return None
+    if a.dtype.kind == "c":
+        part = np.dtype(a.dtype.str.replace("c", "f")[:2] + str(a.itemsize // 2))
+        return ulps(np.ascontiguousarray(a).reshape(-1).view(part), np.ascontiguousarray(b).reshape(-1).view(part))
+    pairs = zip(_ordered(a), _ordered(b), strict=True)
+    if a.dtype.kind == "f" and (np.isnan(a) != np.isnan(b)).any():
+        return None
+    return max((abs(x - y) for x, y in pairs), default=0)
+
+
+def _ordered(array: NDArray[Any]) -> list[int]:
+    """Integers that stand in the order of the numbers, neighbours next to each other."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.kind != "f":
+        return [int(value) for value in flat.tolist()]
+    bits = flat.astype(flat.dtype.newbyteorder("=")).view(f"i{flat.itemsize}").tolist()
+    lowest = -(1 << (8 * flat.itemsize - 1))
+    return [value if value >= 0 else lowest - value for value in bits]
