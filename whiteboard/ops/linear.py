@@ -219,12 +219,17 @@ def _times(rows: Array, weight: Array) -> Array:
     return y.reshape(n, r, weight.shape[-1])
 
 
+def _outer_rows(up: Array, rows: Array) -> Array:
+    """Return (n, r, o), (n, r, i) → (n, o, i), summed over r; BLAS is slow at the outer product of one row."""
+    return up[:, 0, :, None] * rows[:, 0, None] if up.shape[1] == 1 else _turned(up) @ rows
+
+
 def _linear_gemm_vjp(saved: Saved, cotangent: Array, need: tuple[bool, ...], /) -> Grads:
     x, weight = saved
     up = _linear_rows(cotangent)
     return (
         _times(up, weight).reshape(x.shape) if need[0] else None,
-        _turned(up) @ _linear_rows(x) if need[1] else None,
+        _outer_rows(up, _linear_rows(x)) if need[1] else None,
         up.sum(1) if need[2] else None,
     )
 
