@@ -57,6 +57,14 @@ def test_compute_reports_every_table(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("arguments", [(), ("nothing",), ("measure",), ("../setup",)])
+def test_an_unknown_benchmark_is_answered_with_those_there_are(arguments: tuple[str, ...]) -> None:
+    """Without a kind, or with one that is no benchmark, the script says which there are, with status 2."""
+    done = subprocess.run([ROOT / "scripts/bench", *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: scripts/bench KIND [OPTIONS…], where KIND is one of: compute")
+
+
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_the_peers_compute_what_whiteboard_does(name: str) -> None:
     """By hand and by autograd the same op gives the same results, so that the comparison is of the same work."""
