@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from whiteboard.columns import FLOATS
 from whiteboard.errors import DtypeError, ParamError
-from whiteboard.types import Array, Params
+from whiteboard.types import Array, Params, Shape
 
 SCHEME = b"whiteboard-key-1"
 """Names the encoding below; a change of it changes every key."""
@@ -100,8 +100,13 @@ def tokens(values: Array) -> NDArray[np.uint8]:
     n, shape = len(values), values.shape[1:]
     width = values.itemsize * math.prod(shape)
     rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data if width else memoryview(b"")
-    digests = _digests(encode((values.dtype.str, shape)), rows, width, n)
+    digests = _digests(_header(values.dtype.str, shape), rows, width, n)
     return np.frombuffer(b"".join(digests), np.uint8).reshape(n, DIGEST_BYTES)
+
+
+@lru_cache(maxsize=1024)
+def _header(dtype: str, shape: Shape) -> bytes:
+    return encode((dtype, shape))
 
 
 def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> list[bytes]:
@@ -118,6 +123,9 @@ def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> lis
     return digests
 
 
+_NO_PARAMS = encode({})
+
+
 def key_prefix(
     name: str,
     version: int,
@@ -132,7 +140,8 @@ def key_prefix(
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
     VJP of a cotangent, whose token is then the last one of the key.
     """
-    return _prefix(name, version, fingerprint, exactness, encode(dict(params)), gradient, fan_in)
+    given = encode(dict(params)) if params else _NO_PARAMS
+    return _prefix(name, version, fingerprint, exactness, given, gradient, fan_in)
 
 
 @lru_cache(maxsize=1024, typed=True)

@@ -116,16 +116,14 @@ class Pipeline:
         """Return the jobs' keys, and whether packages may be stored under them."""
         gradient = "ones" if cotangent is None else "cotangent"
         opaque = spec.opaque if spec.fingerprint is None else ""
-        known: Params = params
+        identity = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
+        fan_in = len(sources.shapes)
         try:
-            keys.encode(params)
+            prefix = keys.key_prefix(*identity, params, gradient, fan_in)
         except ParamError as error:
-            opaque, known = str(error), {}
+            opaque, prefix = str(error), keys.key_prefix(*identity, {}, gradient, fan_in)
         if opaque:
             self._warn(spec.name, opaque)
-        prefix = keys.key_prefix(
-            spec.name, spec.version, spec.fingerprint or b"", spec.exactness, known, gradient, len(sources.shapes)
-        )
         columns = sources.tokens()
         if cotangent is not None:
             columns = np.concatenate([columns, keys.tokens(cotangent)[:, None]], axis=1)
@@ -164,6 +162,8 @@ class Pipeline:
         self.counts.misses += int(tiers[MISS])
         self.counts.hits_memory += int(tiers[MEMORY])
         self.counts.hits_disk += int(tiers[DISK])
+        if not known:
+            return
         hits = np.bincount(plan.page[plan.hit != MISS], minlength=len(plan.pages))
         for number in np.flatnonzero(hits[:known]):
             page = plan.pages[number]

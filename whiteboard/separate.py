@@ -25,7 +25,7 @@ def columns(
     They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
     keep no more alive than themselves and cannot be made writable.
     """
-    runs = _runs(page, slot)
+    runs = _runs(pages, page, slot)
     if len(runs) == 1:
         number, here, there = runs[0]
         if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
@@ -44,10 +44,12 @@ def _read_only(array: Array) -> Array:
     return array
 
 
-def _runs(page: NDArray[np.int64], slot: NDArray[np.int64]) -> list[tuple[int, Places, Places]]:
+def _runs(pages: Sequence[Page], page: NDArray[np.int64], slot: NDArray[np.int64]) -> list[tuple[int, Places, Places]]:
     """Return (page number, positions, rows of the page) for each page in use; slices where they are consecutive."""
     if not len(page):
         return []
+    if len(pages) == 1:
+        return [(0, slice(0, len(page)), _places(slot))]
     order = np.argsort(page, kind="stable")
     starts = np.flatnonzero(np.diff(page[order], prepend=-1))
     runs = []
@@ -60,6 +62,6 @@ def _runs(page: NDArray[np.int64], slot: NDArray[np.int64]) -> list[tuple[int, P
 def _places(positions: NDArray[np.int64]) -> Places:
     """Return positions as a slice where they are consecutive."""
     first, n = int(positions[0]), len(positions)
-    if int(positions[-1]) - first == n - 1 and (n < 3 or bool(np.all(np.diff(positions) == 1))):
+    if int(positions[-1]) - first == n - 1 and (n < 3 or bool(np.all(positions[1:] - positions[:-1] == 1))):
         return slice(first, first + n)
     return positions
