@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,30 @@ def test_an_op_that_cannot_be_seen_through_is_computed_each_time_with_one_warnin
         again = board.call("opaque_scale", [1.0])  # a second warning would be an error here
         assert (again.y.tolist(), again.hit) == ([5.0], "miss")
         assert board.stats()["puts"] == 0
+
+
+def test_ops_of_one_name_and_other_code_never_share_packages(tmp_path: Path) -> None:
+    """An op whose constant was edited is computed anew; put back, it finds its packages again."""
+
+    def register(factor: float) -> None:
+        @ops.op(name="scaled", kind="elementwise", vjp=lambda c, y, x: c * factor, replace=True)
+        def scaled(x: Any) -> Any:
+            return x * factor
+
+    answers = []
+    for factor in (2.0, 3.0, 2.0):
+        register(factor)
+        with wb.open(tmp_path / "cache.db") as board:
+            result = board.call("scaled", [1.0])
+            answers.append((result.y.tolist(), result.grads[0].tolist(), result.hit))
+    assert answers == [([2.0], [2.0], "miss"), ([3.0], [3.0], "miss"), ([2.0], [2.0], "disk")]
+
+
+def test_packages_of_gemm_are_never_those_of_the_exact_op() -> None:
+    """The same sources through matmul and matmul_gemm are two packages."""
+    a = np.random.default_rng(0).normal(size=(3, 3))
+    with wb.open(":memory:") as board:
+        assert [board.call(op, a, a).hit for op in ("matmul", "matmul_gemm", "matmul", "matmul_gemm")] == [
+            *("miss", "miss"),
+            *("memory", "memory"),
+        ]
