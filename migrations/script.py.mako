@@ -14,3 +14,8 @@ depends_on = None
 def upgrade() -> None:
     """Apply the revision."""
     ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    """Undo it where that loses nothing; raise `SchemaError` with what would be lost otherwise."""
+    ${downgrades if downgrades else "pass"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -209,6 +210,12 @@ class Database:
         with self.exclusive():
             # It frees one page each time it is stepped, and only executescript steps to the end.
             self._held().executescript(f"PRAGMA incremental_vacuum({int(pages)})")
+
+    def backup(self, target: Path) -> None:
+        """Copy the whole file, as it stands now, into another; the copy needs no log."""
+        with self.exclusive(), closing(sqlite3.connect(target)) as copy:
+            self._held().backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
 
     def bytes_on_disk(self) -> int:
         """Bytes of the file and its log (of the pages, in memory)."""

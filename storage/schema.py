@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +13,13 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import SchemaError
 from whiteboard.storage.engine import Database
-from whiteboard.storage.location import StoreUrl, locate
+from whiteboard.storage.location import StoreUrl, create_empty, locate
 from whiteboard.storage.tables import FORMAT, VERSION_TABLE
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision. A constant, so that opening a store that is at head imports no Alembic."""
 
 
@@ -35,7 +38,7 @@ def ensure(database: Database) -> None:
             database.prepare()
             with database.write() as connection:
                 if database.revision() is None:
-                    _run_upgrade(connection)
+                    _run(connection, HEAD)
         revision = database.revision()
     if revision != HEAD or database.format() != FORMAT:
         raise _refusal(database, revision)
@@ -51,21 +54,107 @@ def current(url: StoreUrl) -> str | None:
         database.close()
 
 
-def upgrade(url: StoreUrl) -> tuple[str | None, str]:
-    """Bring a store to the newest schema in one transaction; returns the revisions before and after."""
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change of schema did: the revisions before and after, and the copy that was made first, if any."""
+
+    before: str | None
+    after: str
+    copy: Path | None = None
+
+
+def upgrade(url: StoreUrl) -> Changed:
+    """Bring a store to the newest schema in one transaction; a file that holds something is copied beside itself first.
+
+    Raises
+    ------
+    SchemaError
+        The schema is newer, or none of ours.
+    StoreError
+        The copy or the upgrade could not be written. The store is as it was.
+    """
     database = Database(locate(url))
     try:
         before = database.revision()
-        if before != HEAD:
-            if before is not None and before not in _revisions():
-                raise _refusal(database, before)
-            with database.exclusive():
-                database.prepare()
-                with database.write() as connection:
-                    _run_upgrade(connection)
-        return before, HEAD
+        if before == HEAD:
+            return Changed(before, HEAD)
+        if before is not None and before not in _revisions():
+            raise _refusal(database, before)
+        with database.exclusive():
+            database.prepare()
+            copy = None if before is None else _copied(database, f"before-{HEAD}")
+            with database.write(durable=True) as connection:
+                _run(connection, HEAD)
+        return Changed(before, HEAD, copy)
     finally:
         database.close()
+
+
+def downgrade(url: StoreUrl, revision: str) -> Changed:
+    """Bring a store to an older schema, in one transaction, for an older version to use.
+
+    Raises
+    ------
+    SchemaError
+        Something in the store has no place in the older schema (the message says what), or there is no such older
+        revision. The store is as it was.
+    """
+    database = Database(locate(url))
+    try:
+        before = database.revision()
+        if before is None or before not in _revisions():
+            raise _refusal(database, before)
+        older = sorted(known for known in _revisions() if known <= before)
+        if revision not in older:
+            message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
+            raise SchemaError(message)
+        database.prepare()
+        with database.write(durable=True) as connection:
+            _run(connection, revision)
+        return Changed(before, revision)
+    finally:
+        database.close()
+
+
+def differences(url: StoreUrl) -> list[str]:
+    """What the tables, indexes and triggers of a store at head are other than they should be; empty where nothing."""
+    with ExitStack() as stack:
+        database, right = Database(locate(url), readonly=True), Database(locate(":memory:"))
+        stack.callback(database.close)
+        stack.callback(right.close)
+        ensure(database)
+        ensure(right)
+        have, want = _statements(database), _statements(right)
+    return [
+        f"{name} {'is missing' if name not in have else 'does not belong here' if name not in want else 'differs'}"
+        for name in sorted(have.keys() | want.keys())
+        if have.get(name) != want.get(name)
+    ]
+
+
+def _statements(database: Database) -> dict[str, str]:
+    with database.read() as connection:
+        rows = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
+    return {f"{kind} {name}": " ".join(sql.split()) for kind, name, sql in rows}
+
+
+def _copied(database: Database, suffix: str) -> Path | None:
+    """Copy a store's file beside itself with SQLite's backup; the copy gets its name when it is whole."""
+    path = database.location.path
+    if path is None:
+        return None
+    names = (f"{path}.{suffix}{f'.{number}' if number else ''}" for number in count())
+    copy = next(found for found in map(Path, names) if not found.exists())
+    part = Path(f"{copy}.part")
+    part.unlink(missing_ok=True)
+    create_empty(part)
+    try:
+        database.backup(part)
+        part.rename(copy)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return copy
 
 
 def alembic_config() -> Config:
@@ -82,12 +171,12 @@ def alembic_config() -> Config:
     return config
 
 
-def _run_upgrade(connection: Connection) -> None:
+def _run(connection: Connection, revision: str) -> None:
     from alembic import command
 
     config = alembic_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    (command.upgrade if revision == HEAD else command.downgrade)(config, revision)
     connection.exec_driver_sql(f"PRAGMA user_version={FORMAT}")
 
 

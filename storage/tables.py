@@ -46,6 +46,8 @@ page = Table(
     sqlite_autoincrement=True,
 )
 
+Index("ix_page_op", page.c.op)
+
 # No foreign key: it would need an index on page_id as large as the table, and a row that points
 # nowhere is a counted miss anyway.
 package = Table(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from whiteboard.errors import SchemaError
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -21,3 +23,18 @@ def upgrade() -> None:
         sa.Column("nbytes", sa.Integer, nullable=False),
         sa.Column("last", sa.Integer, nullable=False),
     )
+
+
+def downgrade() -> None:
+    """Drop the table, where it counts nothing.
+
+    Raises
+    ------
+    SchemaError
+        Totals would be lost.
+    """
+    counted = op.get_bind().exec_driver_sql("SELECT coalesce(sum(packages), 0) FROM eviction").scalar_one()
+    if counted:
+        message = f"schema 0001 has no place for the count of what was evicted, {counted:,} packages: it would be lost"
+        raise SchemaError(message)
+    op.drop_table("eviction")

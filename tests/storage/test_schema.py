@@ -101,10 +101,7 @@ def _first_schema(path: Path) -> None:
     """Make a store of the first schema with one package."""
     with open_store(path) as stores:
         stores.packages.put(page_of([1]))
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE eviction")
-    connection.close()
-    _set_revision(path, "0001")
+    schema.downgrade(path, "0001")
 
 
 def test_an_older_store_says_how_to_upgrade(tmp_path: Path) -> None:
@@ -122,7 +119,7 @@ def test_an_older_store_is_upgraded(tmp_path: Path) -> None:
     """After an upgrade the store is as a new one is, with what was in it."""
     path = tmp_path / "a.db"
     _first_schema(path)
-    assert schema.upgrade(path) == ("0001", schema.HEAD)
+    assert schema.upgrade(path).before == "0001"
     with open_store(path) as stores:
         assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
         assert stores.info()["evicted"] == {}
@@ -133,8 +130,8 @@ def test_an_older_store_is_upgraded(tmp_path: Path) -> None:
 def test_upgrade(tmp_path: Path) -> None:
     """Upgrading makes a new store, does nothing to one at head, and refuses a newer one."""
     path = tmp_path / "a.db"
-    assert schema.upgrade(path) == (None, schema.HEAD)
-    assert schema.upgrade(path) == (schema.HEAD, schema.HEAD)
+    assert schema.upgrade(path) == schema.Changed(None, schema.HEAD)
+    assert schema.upgrade(path) == schema.Changed(schema.HEAD, schema.HEAD)
     assert schema.current(path) == schema.HEAD
     _set_revision(path, "9999")
     assert schema.current(path) == "9999"

@@ -25,7 +25,29 @@ def current(store: str, *, as_json: bool) -> None:
 @store_option
 @json_option
 def upgrade(store: str, *, as_json: bool) -> None:
-    """Bring the store to this version's schema."""
-    before = schema.current(store)
-    schema.upgrade(store)
-    echo({"store": store, "from": before, "to": schema.current(store)}, as_json=as_json)
+    """Bring the store to this version's schema; its file is copied beside itself first."""
+    _say(store, schema.upgrade(store), as_json=as_json)
+
+
+@db.command()
+@click.argument("revision")
+@store_option
+@json_option
+def downgrade(revision: str, store: str, *, as_json: bool) -> None:
+    """Bring the store to an older REVISION, for an older version; refused where something would be lost."""
+    _say(store, schema.downgrade(store, revision), as_json=as_json)
+
+
+@db.command()
+@store_option
+@json_option
+def check(store: str, *, as_json: bool) -> int:
+    """Compare the store's tables with those that its revision has. Status 1 where they differ."""
+    found = schema.differences(store)
+    echo({"store": store, "revision": schema.HEAD, "differences": found, "same": not found}, as_json=as_json)
+    return int(bool(found))
+
+
+def _say(store: str, changed: schema.Changed, *, as_json: bool) -> None:
+    copy = None if changed.copy is None else str(changed.copy)
+    echo({"store": store, "from": changed.before, "to": changed.after, "copy": copy}, as_json=as_json)

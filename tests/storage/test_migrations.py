@@ -1,0 +1,220 @@
+"""Every released schema: its frozen store is upgraded and used, downgraded where that loses nothing, or neither."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from alembic.script import ScriptDirectory
+
+import whiteboard as wb
+from tests.storage.moving import assert_whole
+from tests.storage.samples import run_python
+from whiteboard.errors import SchemaError, StoreError
+from whiteboard.storage import schema
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+REVISIONS = sorted(path.name.removeprefix("schema-").removesuffix(".db.gz") for path in ASSETS.glob("schema-*.db.gz"))
+
+
+def thawed(revision: str, path: Path) -> dict[str, Any]:
+    """Write the frozen store of a revision to `path`; returns what is in it."""
+    path.write_bytes(gzip.decompress((ASSETS / f"schema-{revision}.db.gz").read_bytes()))
+    holds: dict[str, Any] = json.loads((ASSETS / f"schema-{revision}.json").read_text("utf-8"))
+    return holds
+
+
+def test_every_schema_is_frozen() -> None:
+    """Each revision of the migrations has a frozen store, made by `scripts/freeze-schema`."""
+    scripts = ScriptDirectory.from_config(schema.alembic_config())
+    assert sorted(script.revision for script in scripts.walk_revisions()) == REVISIONS
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_frozen_store_is_upgraded_and_used(revision: str, tmp_path: Path) -> None:
+    """After the upgrade all packages, systems and commits are there, the next commit goes on, and nothing differs."""
+    path = tmp_path / "a.db"
+    holds = thawed(revision, path)
+    changed = schema.upgrade(path)
+    assert (changed.before, changed.after) == (revision, schema.HEAD)
+    assert schema.differences(path) == []
+    with wb.open(path) as board:
+        assert board.stats()["packages"] == holds["packages"]
+        for name, digests in holds["systems"].items():
+            system = board.system(name)
+            assert [commit.digest for commit in system.history()] == digests
+            assert [system.at(number).digest() for number in range(len(digests))] == digests
+            system.process(wb.JobBatch("distance", [[0, 1], [2, 3]], target=np.ones(2), attr="p"))
+            assert system.commit(wb.rules.StressDescent(omega=0.5)).id == len(digests)
+        a, b = np.random.default_rng(0).normal(size=(2, 20, 4))
+        # On a machine of other arithmetic the packages are there, but not found: their keys name what they came from.
+        np.testing.assert_allclose(board.call_many("mul", a, b).y, holds["products"], rtol=1e-15)
+    assert_whole(path)
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_the_copy_is_the_store_as_it_was(revision: str, tmp_path: Path) -> None:
+    """An upgrade first copies the file beside itself, readable by its owner alone, and never over another copy."""
+    path = tmp_path / "a.db"
+    thawed(revision, path)
+    first = schema.upgrade(path).copy
+    assert first == Path(f"{path}.before-{schema.HEAD}")
+    assert schema.current(first) == revision
+    assert first.stat().st_mode & 0o777 == 0o600
+    kept = first.read_bytes()
+    thawed(revision, path)
+    assert schema.upgrade(path).copy == Path(f"{first}.1")
+    assert first.read_bytes() == kept
+    schema.upgrade(first)
+    assert_whole(first)
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_a_downgrade_that_loses_nothing(revision: str, tmp_path: Path) -> None:
+    """Down and up again the store is the same, statement by statement and row by row."""
+    path = tmp_path / "a.db"
+    thawed(schema.HEAD, path)
+    before = _dump(path)
+    assert schema.downgrade(path, revision).after == revision
+    with pytest.raises(SchemaError, match="older than"):
+        wb.open(path)
+    thawed(revision, tmp_path / "old.db")
+    assert _schema(path) == _schema(tmp_path / "old.db")
+    schema.upgrade(path)
+    assert _dump(path) == before
+
+
+def test_a_downgrade_that_loses_something_is_refused(tmp_path: Path) -> None:
+    """Where the older schema has no place for something, the downgrade says for what, and the store is as it was."""
+    path = tmp_path / "a.db"
+    thawed(schema.HEAD, path)
+    with wb.open(path) as board:
+        board.gc(max_bytes=0)
+    before = _dump(path)
+    with pytest.raises(SchemaError, match="no place for the count of what was evicted"):
+        schema.downgrade(path, "0001")
+    assert _dump(path) == before
+    assert schema.downgrade(path, "0002").after == "0002"
+
+
+@pytest.mark.parametrize("revision", ["0000", "9999", "base", "head", "-1", ""])
+def test_a_revision_that_is_none_is_refused(revision: str, tmp_path: Path) -> None:
+    """Only revisions that there are, and that are not newer, can be gone back to; the error names them."""
+    path = tmp_path / "a.db"
+    thawed(schema.HEAD, path)
+    with pytest.raises(SchemaError, match="name one of 0001, 0002"):
+        schema.downgrade(path, revision)
+
+
+def test_differences_are_named(tmp_path: Path) -> None:
+    """A table, an index or a trigger that is missing, or too many, is named."""
+    path = tmp_path / "a.db"
+    thawed(schema.HEAD, path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX ix_page_op")
+        connection.execute("DROP TRIGGER system_head")
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    assert schema.differences(path) == [
+        "index ix_page_op is missing",
+        "table mine does not belong here",
+        "trigger system_head is missing",
+    ]
+
+
+_KILLED = (
+    "import os, signal, sys; from whiteboard.storage import engine, schema\n"
+    "count, at = 0, int(sys.argv[2])\n"
+    "class Watched(engine.Database):\n"
+    "    def _connect(self):\n"
+    "        raw = super()._connect()\n"
+    "        raw.set_trace_callback(seen)\n"
+    "        return raw\n"
+    "def seen(statement):\n"
+    "    global count\n"
+    "    count += 1\n"
+    "    if count == at: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "schema.Database = Watched\n"
+    "getattr(schema, sys.argv[3])(sys.argv[1], *sys.argv[4:])\n"
+    "print(count)"
+)
+
+
+@pytest.mark.parametrize(("way", "start"), [(("upgrade",), "0001"), (("downgrade", "0001"), "0003")])
+def test_killed_at_every_statement(way: tuple[str, ...], start: str, tmp_path: Path) -> None:
+    """A migration that dies at any statement leaves the old schema or the new one, and is done by the next call."""
+    path = tmp_path / "a.db"
+    thawed(start, path)
+    done = run_python(_KILLED, str(path), "0", *way)
+    assert done.returncode == 0, done.stderr
+    statements = int(done.stdout)
+    end = schema.current(path)
+    want = _dump(path)
+    old = thawed(start, tmp_path / "old.db") and _dump(tmp_path / "old.db")
+    for at in range(1, statements + 1, 1 if statements < 40 else 2):
+        for left in tmp_path.glob("a.db*"):
+            left.unlink()
+        thawed(start, path)
+        assert run_python(_KILLED, str(path), str(at), *way).returncode == -9
+        stands = schema.current(path)
+        assert stands in (start, end)
+        assert _dump(path) == (old if stands == start else want)
+        if stands == start:
+            getattr(schema, way[0])(path, *way[1:])
+        assert _dump(path) == want
+
+
+def _schema(path: Path) -> list[Any]:
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+    connection.close()
+    return rows
+
+
+def _dump(path: Path) -> list[Any]:
+    """Every statement and every row, and no lock or log that a reader leaves."""
+    with sqlite3.connect(path) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
+        rows = [
+            (name, connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall())
+            for name in names
+            if name != "whiteboard_alembic_version"
+        ]
+        rows.append(("version", connection.execute("SELECT * FROM whiteboard_alembic_version").fetchall()))
+    connection.close()
+    return [_schema(path), rows]
+
+
+def test_no_room_for_the_copy_leaves_the_store(tmp_path: Path) -> None:
+    """Where the copy cannot be written the upgrade is refused in one line, and no half copy is left."""
+    path = tmp_path / "a.db"
+    thawed("0001", path)
+    before = _dump(path)
+    code = (
+        "import resource, sys; from whiteboard.errors import StoreError; from whiteboard.storage import schema\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "try: schema.upgrade(sys.argv[1])\n"
+        "except StoreError as error: sys.exit(str(error))"
+    )
+    done = run_python(code, str(path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert _dump(path) == before
+    assert not list(tmp_path.glob("*before*"))
+
+
+def test_what_is_no_store_is_not_migrated(tmp_path: Path) -> None:
+    """A file of another application, or none, is left alone by every change of schema."""
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE x (y)")
+    connection.close()
+    before = path.read_bytes()
+    for change in (schema.upgrade, lambda url: schema.downgrade(url, "0001"), schema.differences):
+        with pytest.raises(StoreError):
+            change(path)
+    assert path.read_bytes() == before
