@@ -14,8 +14,8 @@ MAX_BYTES = 2**20
 """What one bin computes, and one page then holds.
 
 A bin costs some 50 µs whatever is in it, and one that does not fit in a core's second cache costs more a job: of
-bins of 32 KiB to 2 MiB those of 1 MiB were the fastest, or within a tenth of it, at 8, 64 and 1,024 numbers a source
-(`scripts/bench compute`).
+bins of 64 KiB to 2 MiB those of 1 MiB were within a seventh of the fastest at 8, 64 and 1,024 numbers a source
+(`scripts/bench compute`), and larger ones are much to evict at once.
 """
 
 
