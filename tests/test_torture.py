@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,27 @@ import pytest
 TORTURING = Path(__file__).parents[1] / "scripts" / "torturing"
 
 
-@pytest.mark.parametrize("arguments", [("resume", "--kills", "3")], ids=lambda arguments: arguments[0])
+SHORT = [
+    ("resume", "--kills", "3"),
+    ("kill", "--kills", "12"),
+    ("bytes", "--blobs", "4000", "--forge", "2000"),
+    ("flips", "--flips", "15"),
+    ("disk", "--lives", "1"),
+    ("disk", "--lives", "1", "--rlimit"),
+    ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
+]
+
+
+@pytest.mark.parametrize("arguments", SHORT, ids=" ".join)
 def test_nothing_is_lost(arguments: tuple[str, ...]) -> None:
     """A few kills, faults or hostile bytes leave nothing wrong; the scripts themselves do many."""
     kind, *options = arguments
     done = subprocess.run(
-        [sys.executable, TORTURING / f"{kind}.py", *options], capture_output=True, text=True, check=False
+        [sys.executable, TORTURING / f"{kind}.py", *options],
+        env={**os.environ, "PYTHONPATH": str(TORTURING.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["wrong"] == 0
