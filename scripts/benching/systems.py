@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import interleaved, machine, parser, report, timed
 
 import whiteboard as wb
+from scripts.benching.measure import interleaved, machine, parser, report, timed
 from whiteboard.impulses import Impulses, ordered_sum
 
 NODES, WIDTH = 10_000, 64
