@@ -21,7 +21,10 @@ from whiteboard.storage.eviction import evict, live_bytes
 from whiteboard.storage.fork import watch
 from whiteboard.storage.index import PageIndex
 from whiteboard.storage.pages import Blob, check_page, decode_page, encode_page, fits, merged, owned, take
-from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, select_index, select_pages
+from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, is_empty, select_index, select_pages
+
+# From so many keys on, to ask first whether there is any package at all costs nothing.
+_MANY = 32
 
 # Evicting to a little less than the bound makes room for several flushes at a time.
 _EVICT_TO = 0.9
@@ -121,6 +124,8 @@ class SqlitePackages(PackageStore):
         hashes = hashes_of(wanted, self._bits)
         started = time.perf_counter_ns()
         with self.database.read() as connection:
+            if len(missing) >= _MANY and is_empty(connection):
+                return  # nothing to look for, at the cost of one question
             index = select_index(connection, np.unique(hashes))
             if not len(index):
                 return

@@ -92,6 +92,11 @@ def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int6
     return (words >> np.uint64(64 - bits)).astype(np.int64)
 
 
+def is_empty(connection: Connection) -> bool:
+    """Return whether there is no package at all."""
+    return connection.exec_driver_sql("SELECT 1 FROM package LIMIT 1").first() is None
+
+
 def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index rows (hash, page_id, slot) of the given hashes, by ascending hash: shape (m, 3).
 

@@ -27,6 +27,7 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
     After an error they run one by one, so that it goes to the job that made it and to no other.
     """
     system = tickets[0].item.system
+    fresh = list(tickets)
     try:
         with system.nodes.lock:  # no commit between the look at the versions and the answer
             fresh = [ticket for ticket in tickets if not _refused(ticket)]
@@ -46,8 +47,7 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
 def _refused(ticket: Ticket[Submission, OpResult]) -> bool:
     """Put an error into the future of a job that must not be answered for other versions than it was submitted for."""
     item = ticket.item
-    now = item.system.versions(item.job.src_ids)
-    if not item.refuse_stale or now == item.versions:
+    if not item.refuse_stale or (now := item.system.versions(item.job.src_ids)) == item.versions:
         return False
     names = ", ".join(
         f"node {node} had version {then}, has {version}"
