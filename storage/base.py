@@ -41,6 +41,10 @@ class Page:
         Measured cost in nanoseconds of computing all n packages.
     src_ids, versions : ndarray of int64, shape (n, k), or None
         Node ids and versions of the sources, where they were nodes: provenance for audits, never identity.
+    lineage : str or None
+        JSON of what the keys were made of beside the sources: the op's version, code, parameters, arithmetic.
+    tokens : ndarray of uint32, shape (n, k), or None
+        The first bits of each source's token, and of the cotangent's where it is in the key.
     """
 
     op: str
@@ -49,6 +53,8 @@ class Page:
     cost_ns: int = 0
     src_ids: NDArray[np.int64] | None = None
     versions: NDArray[np.int64] | None = None
+    lineage: str | None = None
+    tokens: NDArray[np.uint32] | None = None
 
     @property
     def n(self) -> int:
@@ -58,7 +64,7 @@ class Page:
     @property
     def nbytes(self) -> int:
         """Bytes of all columns, as they lie in memory."""
-        extra = sum(a.nbytes for a in (self.src_ids, self.versions) if a is not None)
+        extra = sum(a.nbytes for a in (self.src_ids, self.versions, self.tokens) if a is not None)
         return self.keys.nbytes + extra + sum(a.nbytes for a in self.arrays.values())
 
 

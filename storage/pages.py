@@ -25,7 +25,7 @@ PAGE_BYTES: Final = 512 * 1024
 PAGE_ROWS: Final = 1024
 
 _HEADER_BYTES = 16 * 2**20
-_PROVENANCE = ("src_ids", "versions")
+_PROVENANCE = ("src_ids", "versions", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ def encode_page(page: Page) -> Blob:
     """The row of a page of packages."""
     arrays = {"keys": page.keys, **{f"a:{name}": array for name, array in page.arrays.items()}}
     arrays |= {name: array for name in _PROVENANCE if (array := getattr(page, name)) is not None}
-    return pack({"op": page.op, "n": page.n, "cost_ns": page.cost_ns}, arrays)
+    lineage = {} if page.lineage is None else {"lineage": page.lineage}
+    return pack({"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage}, arrays)
 
 
 def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
@@ -128,14 +129,24 @@ def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
         message = f"not every array has {n} rows"
         raise CorruptPackageError(message)
     named = {name.removeprefix("a:"): array for name, array in arrays.items()}
-    return Page(op, keys, named, cost_ns, extra["src_ids"], extra["versions"])
+    lineage = meta.get("lineage")
+    return Page(
+        op,
+        keys,
+        named,
+        cost_ns,
+        extra["src_ids"],
+        extra["versions"],
+        lineage if isinstance(lineage, str) else None,
+        extra["tokens"],
+    )
 
 
 def owned(page: Page) -> Page:
     """The page with arrays that are read-only and keep no larger buffer alive; copied only where they are not."""
     arrays = {name: _own(array) for name, array in page.arrays.items()}
-    extra = [None if array is None else _own(array) for array in (page.src_ids, page.versions)]
-    return Page(page.op, _own(page.keys), arrays, page.cost_ns, *extra)
+    ids, versions, tokens = (None if array is None else _own(array) for array in _provenance(page))
+    return Page(page.op, _own(page.keys), arrays, page.cost_ns, ids, versions, page.lineage, tokens)
 
 
 def merged(pages: Iterable[Page]) -> Iterator[Page]:
@@ -153,8 +164,8 @@ def take(page: Page, rows: NDArray[np.intp] | slice) -> Page:
     keys = page.keys[rows]
     cost = page.cost_ns * len(keys) // max(page.n, 1)
     arrays = {name: array[rows] for name, array in page.arrays.items()}
-    extra = [None if array is None else array[rows] for array in (page.src_ids, page.versions)]
-    return Page(page.op, keys, arrays, cost, *extra)
+    ids, versions, tokens = (None if array is None else array[rows] for array in _provenance(page))
+    return Page(page.op, keys, arrays, cost, ids, versions, page.lineage, tokens)
 
 
 def row_bytes(page: Page) -> int:
@@ -169,8 +180,12 @@ def fits(page: Page) -> bool:
 
 def _signature(page: Page) -> tuple[Any, ...]:
     arrays = tuple((name, array.dtype.str, array.shape[1:]) for name, array in page.arrays.items())
-    extra = tuple(None if array is None else array.shape[1:] for array in (page.src_ids, page.versions))
-    return page.op, arrays, extra
+    extra = tuple(None if array is None else array.shape[1:] for array in _provenance(page))
+    return page.op, arrays, extra, page.lineage
+
+
+def _provenance(page: Page) -> tuple[NDArray[Any] | None, ...]:
+    return page.src_ids, page.versions, page.tokens
 
 
 def _regrouped(group: Sequence[Page]) -> Iterator[Page]:
@@ -196,10 +211,13 @@ def _joined(pages: Sequence[Page]) -> Page:
     if len(pages) == 1:
         return first
     arrays = {name: np.concatenate([page.arrays[name] for page in pages]) for name in first.arrays}
-    src_ids = None if first.src_ids is None else np.concatenate([p.src_ids for p in pages if p.src_ids is not None])
-    versions = None if first.versions is None else np.concatenate([p.versions for p in pages if p.versions is not None])
+    ids, versions, tokens = (
+        None if parts[0] is None else np.concatenate([part for part in parts if part is not None])
+        for parts in zip(*map(_provenance, pages), strict=True)
+    )
     keys = np.concatenate([page.keys for page in pages])
-    return Page(first.op, keys, arrays, sum(page.cost_ns for page in pages), src_ids, versions)
+    cost = sum(page.cost_ns for page in pages)
+    return Page(first.op, keys, arrays, cost, ids, versions, first.lineage, tokens)
 
 
 def _own(array: NDArray[Any]) -> NDArray[Any]:

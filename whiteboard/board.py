@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import audit, bins, ops
 from whiteboard.errors import ClosedError, ParamError, SpecError
+from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.jobs import Job, OpResult
+from whiteboard.keys import DIGEST_BYTES
 from whiteboard.pipeline import Pipeline
 from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket
 from whiteboard.sources import ArraySources
 from whiteboard.storage import Stores, maintenance, open_store, provenance
 from whiteboard.storage.base import State, SystemRecord
+from whiteboard.storage.kin import Kin, holder, kin
 from whiteboard.submission import Submission, answer
 from whiteboard.system import System
 from whiteboard.types import HIT_NAMES, Array, Params
@@ -163,12 +166,18 @@ class Board:
         if stale not in ("requeue", "raise"):
             msg = f"submit: stale: expected 'requeue' or 'raise', got {stale!r}"
             raise ParamError(msg)
-        if system is None:
-            if len(self._systems) != 1:
-                msg = f"submit: say which system: the board has {len(self._systems)} open"
-                raise ParamError(msg)
-            (system,) = self._systems.values()
+        system = self._only(system, "submit")
         return self._queue.submit(Submission(system, job, system.versions(job.src_ids), stale == "raise"))
+
+    def _only(self, system: System | None, where: str) -> System:
+        """Return the system that is meant: the given one, or the only one that is open."""
+        if system is not None:
+            return system
+        if len(self._systems) != 1:
+            msg = f"{where}: say which system: the board has {len(self._systems)} open"
+            raise ParamError(msg)
+        (system,) = self._systems.values()
+        return system
 
     def drain(self) -> int:
         """Run what is queued, in the order it came; return how many jobs were taken.
@@ -274,6 +283,53 @@ class Board:
         values = provenance.node_values(database, provenance.wanted(database, parts))
         pages = ((part.page_id, part.op, len(part.rows), provenance.read(database, part)) for part in parts)
         return audit.audit(pages, values, ops.get)
+
+    def explain(self, job: Job, system: System | None = None) -> Explanation:
+        """Say why a job over a system's nodes is a hit or a miss; nothing is computed.
+
+        Parameters
+        ----------
+        system : System, optional
+            May be left out where the board has opened exactly one.
+
+        Returns
+        -------
+        Explanation
+            A miss names the nearest package of the op, the same nodes' before others', and what differs, the first
+            thing first. Of the package that holds y and the gradients of ones; where that is a hit, and the job's
+            residual or target needs the VJP of a cotangent, of the package that holds that.
+
+        Raises
+        ------
+        UnknownOpError, UnknownNodeError, ParamError
+        """
+        self._open()
+        if not self._stores.options.readonly:
+            self._stores.packages.flush()
+        spec, nodes = ops.get(job.op), self._only(system, "explain").nodes
+        with nodes.lock:
+            sources = over_nodes(nodes, job)
+            found = explain(asked(spec, job.params, sources), self._holder, self._kin)
+            if not found.hit or (held := self._stores.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
+                return found
+            y = held.pages[0].arrays["y"][held.slot]
+            if (cotangent := cotangent_of(spec, sources, job, y)) is None:
+                return found
+            return explain(asked(spec, job.params, sources, cotangent), self._holder, self._kin)
+
+    def explain_key(self, key: bytes) -> Explanation:
+        """Say which package a key names; `key` is 16 bytes."""
+        self._open()
+        if len(key) != DIGEST_BYTES:
+            msg = f"explain_key: expected {DIGEST_BYTES} bytes, got {len(key)}"
+            raise ParamError(msg)
+        return by_key(key, self._holder(key))
+
+    def _holder(self, key: bytes) -> tuple[Kin, int] | None:
+        return holder(self._stores.database, key)
+
+    def _kin(self, op: str) -> Iterator[Kin]:
+        return kin(self._stores.database, op)
 
     def close(self) -> None:
         """Cancel what is queued, flush, and release the store. Closing twice is allowed."""

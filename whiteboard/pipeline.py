@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import bins, keys, separate
+from whiteboard import bins, keys, lineage, separate
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pool import BufferPool
@@ -93,14 +93,14 @@ class Pipeline:
             raise ShapeError(msg)
         shape = spec.shape(spec.name, sources.shapes, bound)
         with self._lock:
-            names, cacheable = self._keys(spec, bound, sources, cotangent)
+            names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
             plan = triage(self._store, names) if cacheable else compute_all(sources.n)
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
             known = len(plan.pages)
             size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
             with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
                 for rows in bins.cut(plan.todo, size, self._max_bytes, self._max_jobs):
-                    page = self._compute(spec, bound, shape, sources, rows, raw[rows], cotangent)
+                    page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent)
                     plan.place(rows, page)
                     if cacheable:
                         self._store.put(page)
@@ -112,8 +112,8 @@ class Pipeline:
 
     def _keys(
         self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
-    ) -> tuple[list[bytes], bool]:
-        """Return the jobs' keys, and whether packages may be stored under them."""
+    ) -> tuple[list[bytes], NDArray[np.uint8], bool]:
+        """Return the jobs' keys, the tokens in them, and whether packages may be stored under them."""
         gradient = "ones" if cotangent is None else "cotangent"
         opaque = spec.opaque if spec.fingerprint is None else ""
         identity = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
@@ -127,7 +127,7 @@ class Pipeline:
         columns = sources.tokens()
         if cotangent is not None:
             columns = np.concatenate([columns, keys.tokens(cotangent)[:, None]], axis=1)
-        return keys.keys(prefix, columns), not opaque
+        return keys.keys(prefix, columns), columns, not opaque
 
     def _warn(self, name: str, reason: str) -> None:
         if name not in self._warned:
@@ -142,6 +142,7 @@ class Pipeline:
         sources: Sources,
         rows: Ids,
         names: NDArray[np.uint8],
+        tokens: NDArray[np.uint8],
         cotangent: Array | None,
     ) -> Page:
         """Run one session over one bin and stack what it gives into a page."""
@@ -154,7 +155,8 @@ class Pipeline:
         cost = time.perf_counter_ns() - start
         arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
         src_ids, versions = sources.provenance(rows) or (None, None)
-        return Page(spec.name, names, arrays, cost, src_ids, versions)
+        record = lineage.record(spec, params, "ones" if cotangent is None else "cotangent")
+        return Page(spec.name, names, arrays, cost, src_ids, versions, record, lineage.short(tokens))
 
     def _count(self, plan: Triage, known: int) -> None:
         """Count the tiers, and the time that hits of pages with a known cost have saved."""

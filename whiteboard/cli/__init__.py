@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from whiteboard.cli.db import db
+from whiteboard.cli.explain import explain
 from whiteboard.cli.history import diff, fork, log
 from whiteboard.cli.look import info, ls, show
 from whiteboard.cli.maintain import audit, gc, verify
@@ -23,7 +24,7 @@ def whiteboard() -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
 
 
-for command in (run, show, ls, log, diff, fork, info, export, import_, merge, verify, audit, gc, ops, db):
+for command in (run, show, ls, log, diff, fork, info, explain, export, import_, merge, verify, audit, gc, ops, db):
     whiteboard.add_command(command)
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
 from whiteboard.ops.fingerprint import Fingerprint, fingerprint
+from whiteboard.ops.parts import own_parts
 from whiteboard.ops.shapes import ShapeRule, counted
 from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
 
@@ -79,6 +80,18 @@ def get(name: str) -> OpSpec:
     with _lock:
         entry = _entries.get(name) or _find(name)
         return entry.current()
+
+
+def parts(name: str) -> dict[str, bytes]:
+    """Return a digest of each function and constant of the user's own that an op's fingerprint covers, by name.
+
+    Raises
+    ------
+    UnknownOpError
+    """
+    with _lock:
+        entry = _entries.get(name) or _find(name)
+        return own_parts(entry.code, own=entry.own)
 
 
 def _find(name: str) -> Entry:

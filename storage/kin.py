@@ -1,0 +1,89 @@
+"""Packages of one op with what their pages say of how they came about: what a job is compared with to explain it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.storage.engine import Database
+from whiteboard.storage.pages import unpack
+from whiteboard.storage.rows import hashes_of, select_index, select_pages
+
+_COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kin:
+    """The packages of one page, without their arrays.
+
+    Parameters
+    ----------
+    page_id, op : int, str
+    keys : ndarray of uint8, shape (n, 16)
+    arrays : mapping of str to (dtype, shape)
+        Of one package: ``"y"``, ``"g0"``, …
+    lineage : mapping
+        What the page says of its keys; empty for pages of an older version.
+    src_ids, versions, tokens : ndarray, shape (n, k), or None
+    """
+
+    page_id: int
+    op: str
+    keys: NDArray[np.uint8]
+    arrays: Mapping[str, tuple[str, tuple[int, ...]]]
+    lineage: Mapping[str, Any]
+    src_ids: NDArray[np.int64] | None
+    versions: NDArray[np.int64] | None
+    tokens: NDArray[np.uint32] | None
+
+
+def kin(database: Database, op: str) -> Iterator[Kin]:
+    """Every readable page of an op, the newest first; one is in memory at a time."""
+    with database.read() as connection:
+        ids = connection.exec_driver_sql("SELECT id FROM page WHERE op = ? ORDER BY id DESC", (op,)).scalars().all()
+    for page_id in ids:
+        found = _page(database, page_id)
+        if found is not None:
+            yield found
+
+
+def holder(database: Database, key: bytes) -> tuple[Kin, int] | None:
+    """The page that a key's package lies in, and its row there; None where there is none."""
+    wanted = np.frombuffer(key, np.uint8).reshape(1, 16)
+    with database.read() as connection:
+        index = select_index(connection, hashes_of(wanted))
+    for _, page_id, slot in index.tolist():
+        found = _page(database, page_id)
+        if found is not None and 0 <= slot < len(found.keys) and found.keys[slot].tobytes() == key:
+            return found, slot
+    return None
+
+
+def _page(database: Database, page_id: int) -> Kin | None:
+    with database.read() as connection:
+        blob = select_pages(connection, [page_id]).get(page_id)
+    if blob is None:
+        return None
+    try:
+        meta, columns = unpack(blob, only=_COLUMNS)
+        entries = json.loads(blob.header)["arrays"]
+        arrays = {str(e[0]).removeprefix("a:"): (str(e[1]), tuple(e[2][1:])) for e in entries if e[0][:2] == "a:"}
+        said = json.loads(meta.get("lineage") or "{}")
+        return Kin(
+            page_id,
+            str(meta["op"]),
+            columns["keys"],
+            arrays,
+            said if isinstance(said, dict) else {},
+            columns.get("src_ids"),
+            columns.get("versions"),
+            columns.get("tokens"),
+        )
+    except (CorruptPackageError, KeyError, ValueError, TypeError, IndexError):
+        return None

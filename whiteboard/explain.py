@@ -1,0 +1,316 @@
+"""Explain: why a job is a hit or a miss, told from the nearest package of the same op."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard import keys, lineage
+from whiteboard.errors import ParamError
+from whiteboard.jobs import Job, batches
+from whiteboard.nodes import Nodes
+from whiteboard.ops.spec import OpSpec
+from whiteboard.residuals import residual
+from whiteboard.sources import NodeSources, Sources, locate
+from whiteboard.types import Array, Params
+
+_WORDS: Final = {"ones": "ones", "cotangent": "a cotangent"}
+_LINEAGE: Final = ("version", "fingerprint", "exactness", "params", "gradient", "arithmetic")
+
+
+class Kin(Protocol):
+    """The packages of one page, without their arrays: what a job is compared with."""
+
+    @property
+    def page_id(self) -> int: ...
+    @property
+    def op(self) -> str: ...
+    @property
+    def keys(self) -> NDArray[np.uint8]: ...
+    @property
+    def arrays(self) -> Mapping[str, tuple[str, tuple[int, ...]]]: ...
+    @property
+    def lineage(self) -> Mapping[str, Any]: ...
+    @property
+    def src_ids(self) -> NDArray[np.int64] | None: ...
+    @property
+    def versions(self) -> NDArray[np.int64] | None: ...
+    @property
+    def tokens(self) -> NDArray[np.uint32] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package in the store: key, page, row, and the nodes that it was computed from, where its sources were nodes."""
+
+    op: str
+    key: str
+    page: int
+    row: int
+    src_ids: tuple[int, ...] | None
+    versions: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which a job differs from a package; `what` is one of
+
+    ``op version``, ``fingerprint``, ``exactness``, ``dtype``, ``shape``, ``source``, ``params``, ``cotangent``,
+    ``arithmetic``; `text` says the rest.
+    """
+
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is a hit or a miss.
+
+    Attributes
+    ----------
+    op, key : str
+    hit : bool
+    package : Package or None
+        What a hit is answered from; of a miss, the nearest package of the op.
+    differences : tuple of Difference
+        Of a miss and the nearest package; the first one alone makes it a miss.
+    reason : str
+        All of it in one sentence.
+    """
+
+    op: str
+    key: str
+    hit: bool
+    package: Package | None
+    differences: tuple[Difference, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job as it is compared: its key, what the key is made of, and its sources."""
+
+    op: str
+    key: bytes
+    lineage: Mapping[str, Any]
+    opaque: str
+    dtype: str
+    shapes: tuple[tuple[int, ...], ...]
+    tokens: NDArray[np.uint32]
+    src_ids: tuple[int, ...] | None
+    versions: tuple[int, ...] | None
+
+
+def asked(spec: OpSpec, params: Params | None, sources: Sources, cotangent: Array | None = None) -> Asked:
+    """Return what identifies the one job of `sources`, or its package of the VJP of a cotangent, (1, *y_shape)."""
+    bound = spec.bind(params)
+    opaque, known = (spec.opaque if spec.fingerprint is None else ""), bound
+    try:
+        keys.encode(bound)
+    except ParamError as error:
+        opaque, known = str(error), {}
+    tokens, gradient = sources.tokens(), "ones"
+    if cotangent is not None:
+        tokens, gradient = np.concatenate([tokens, keys.tokens(cotangent)[:, None]], axis=1), "cotangent"
+    prefix = keys.key_prefix(
+        spec.name, spec.version, spec.fingerprint or b"", spec.exactness, known, gradient, len(sources.shapes)
+    )
+    at = sources.provenance(np.zeros(1, np.int64))
+    ids, versions = (None, None) if at is None else (tuple(column[0].tolist()) for column in at)
+    return Asked(
+        spec.name,
+        keys.keys(prefix, tokens)[0],
+        json.loads(lineage.record(spec, known, gradient)),
+        opaque,
+        sources.dtype.str,
+        sources.shapes,
+        lineage.short(tokens)[0],
+        ids,
+        versions,
+    )
+
+
+def over_nodes(nodes: Nodes, job: Job) -> Sources:
+    """Return the sources of a job over a system's nodes.
+
+    Raises
+    ------
+    UnknownNodeError
+    """
+    ((_, batch),) = batches([job])
+    index, arena, rows = locate(nodes, batch)
+    return NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+
+
+def cotangent_of(spec: OpSpec, sources: Sources, job: Job, y: Array) -> Array | None:
+    """Return the cotangent, (1, *y_shape), that a job with residual or target needs a package for, or None."""
+    ((_, batch),) = batches([job])
+    driven = residual(batch, y)
+    alike = spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
+    if driven is None or alike or driven[0].constant[0]:
+        return None
+    return np.ascontiguousarray(driven[0].values)
+
+
+def explain(
+    job: Asked,
+    holder: Callable[[bytes], tuple[Kin, int] | None],
+    kin: Callable[[str], Iterable[Kin]],
+) -> Explanation:
+    """Explain one job.
+
+    Parameters
+    ----------
+    job : Asked
+    holder : callable
+        ``holder(key)``: the page and row that a key's package lies in, or None.
+    kin : callable
+        ``kin(op)``: the pages of an op, the newest first.
+    """
+    if job.opaque:
+        return _of(job, None, (), f"op {job.op!r} is computed every time and never cached: {job.opaque}")
+    if (found := holder(job.key)) is not None:
+        return by_key(job.key, found)
+    nearest = None
+    for page in kin(job.op):
+        row, score = _nearest(job, page)
+        if row >= 0 and (nearest is None or score < nearest[0]):
+            nearest = score, page, row
+    if nearest is None:
+        return _of(job, None, (), f"a miss: the store has no package of op {job.op!r}")
+    _, page, row = nearest
+    package = _package(page, row)
+    differences = tuple(_differences(job, page, row))
+    first = differences[0].text if differences else "what its page was written too early to say"
+    return _of(
+        job, package, differences, f"a miss: the nearest package of op {job.op!r}, {_where(package)}, has {first}"
+    )
+
+
+def by_key(key: bytes, found: tuple[Kin, int] | None) -> Explanation:
+    """Explain a key: what its package is, or that there is none."""
+    if found is None:
+        return Explanation("", key.hex(), hit=False, package=None, differences=(), reason="no package has this key")
+    package = _package(*found)
+    return Explanation(
+        package.op, key.hex(), True, package, (), f"a hit: the package of op {package.op!r}, {_where(package)}"
+    )
+
+
+def _of(job: Asked, package: Package | None, differences: tuple[Difference, ...], reason: str) -> Explanation:
+    return Explanation(job.op, job.key.hex(), hit=False, package=package, differences=differences, reason=reason)
+
+
+def _package(page: Kin, row: int) -> Package:
+    ids, versions = (None if c is None else tuple(c[row].tolist()) for c in (page.src_ids, page.versions))
+    return Package(page.op, page.keys[row].tobytes().hex(), page.page_id, row, ids, versions)
+
+
+def _where(package: Package) -> str:
+    if package.src_ids is None or package.versions is None:
+        return f"computed from arrays (page {package.page}, row {package.row})"
+    nodes = ", ".join(f"{node} at version {at}" for node, at in zip(package.src_ids, package.versions, strict=True))
+    word = "node" if len(package.src_ids) == 1 else "nodes"
+    return f"computed from {word} {nodes} (page {package.page}, row {package.row})"
+
+
+def _nearest(job: Asked, page: Kin) -> tuple[int, tuple[int, int]]:
+    """The row of a page that differs least, and how far: other nodes come after the same ones."""
+    if not len(page.keys):
+        return -1, (2, 0)
+    n = len(page.keys)
+    other = np.ones(n, np.int64)
+    apart = np.zeros(n, np.int64)
+    if page.src_ids is not None and job.src_ids is not None and page.src_ids.shape[1] == len(job.src_ids):
+        other = (page.src_ids != np.array(job.src_ids)).any(axis=1).astype(np.int64)
+    if page.tokens is not None and page.tokens.shape[1] >= len(job.tokens):
+        apart += (page.tokens[:, : len(job.tokens)] != job.tokens).sum(axis=1)
+    elif page.versions is not None and job.versions is not None and page.versions.shape[1] == len(job.versions):
+        apart += (page.versions != np.array(job.versions)).sum(axis=1)
+    apart += sum(field in page.lineage and page.lineage[field] != job.lineage.get(field) for field in _LINEAGE)
+    apart += 2 * (_shapes(page) != job.shapes) + 2 * (_dtype(page) != job.dtype)
+    row = int(np.lexsort((apart, other))[0])
+    return row, (int(other[row]), int(apart[row]))
+
+
+def _shapes(page: Kin) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a page's sources, which are those of its gradients."""
+    count = sum(name[0] == "g" for name in page.arrays)
+    return tuple(page.arrays[f"g{slot}"][1] for slot in range(count) if f"g{slot}" in page.arrays)
+
+
+def _dtype(page: Kin) -> str:
+    return page.arrays["g0"][0] if "g0" in page.arrays else ""
+
+
+def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
+    """What differs, in the order in which it decides."""
+    said, mine = page.lineage, job.lineage
+    if "version" in said and said["version"] != mine["version"]:
+        yield Difference("op version", f"op version {said['version']}, now {mine['version']}")
+    if "fingerprint" in said and said["fingerprint"] != mine["fingerprint"]:
+        yield Difference("fingerprint", f"other code: {_parts(said.get('parts', {}), mine['parts'])}")
+    if "exactness" in said and said["exactness"] != mine["exactness"]:
+        yield Difference("exactness", f"mode {said['exactness']!r}, now {mine['exactness']!r}")
+    if _dtype(page) != job.dtype:
+        yield Difference("dtype", f"dtype {_dtype(page)}, now {job.dtype}")
+    if _shapes(page) != job.shapes:
+        yield Difference("shape", f"sources of shapes {list(_shapes(page))}, now {list(job.shapes)}")
+    yield from _sources(job, page, row)
+    if "params" in said and said["params"] != mine["params"]:
+        yield Difference("params", f"other parameters: {_params(said['params'], mine['params'])}")
+    if "gradient" in said and said["gradient"] != mine["gradient"]:
+        yield Difference(
+            "cotangent", f"the VJP of {_WORDS.get(said['gradient'])}, now that of {_WORDS[mine['gradient']]}"
+        )
+    if "arithmetic" in said and said["arithmetic"] != mine["arithmetic"]:
+        yield Difference(
+            "arithmetic", "another class of arithmetic: it was computed where processor or NumPy round otherwise"
+        )
+
+
+def _sources(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
+    ids = None if page.src_ids is None else page.src_ids[row].tolist()
+    versions = None if page.versions is None else page.versions[row].tolist()
+    tokens = None if page.tokens is None else page.tokens[row].tolist()
+    for slot, token in enumerate(job.tokens.tolist()):
+        if slot == len(job.shapes):
+            if tokens is not None and slot < len(tokens) and tokens[slot] != token:
+                yield Difference("cotangent", "another cotangent")
+            break
+        known = tokens is not None and slot < len(tokens)
+        if known and tokens is not None and tokens[slot] == token:
+            continue
+        then = now = ""
+        moved = False
+        if ids is not None and versions is not None and slot < len(ids):
+            then = f": node {ids[slot]} at version {versions[slot]}"
+            if job.src_ids is not None and job.versions is not None:
+                now = f" node {job.src_ids[slot]} at version {job.versions[slot]}"
+                moved = (ids[slot], versions[slot]) != (job.src_ids[slot], job.versions[slot])
+        if known:
+            yield Difference("source", f"other bytes in source {slot}{then}, now{now or ' others'}")
+        elif moved:
+            yield Difference("source", f"another source {slot}{then}, now{now}")
+
+
+def _parts(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    changed = [name for name in then if name in now and then[name] != now[name]]
+    words = [("changed", changed), ("new", [*(now.keys() - then.keys())]), ("gone", [*(then.keys() - now.keys())])]
+    text = "; ".join(f"{word}: {', '.join(sorted(names))}" for word, names in words if names)
+    return text or "it is not told which part"
+
+
+def _params(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    names: Sequence[str] = sorted(then.keys() | now.keys())
+    return ", ".join(
+        f"{name} is {then.get(name, 'absent')}, now {now.get(name, 'absent')}"
+        for name in names
+        if then.get(name) != now.get(name)
+    )
