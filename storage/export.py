@@ -16,7 +16,7 @@ from whiteboard.storage import archive, holdings, schema
 from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
 from whiteboard.storage.engine import Database
 from whiteboard.storage.holdings import Incoming
-from whiteboard.storage.location import StoreUrl, locate
+from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob, digest_of
 
 ALL: Final = "*"
@@ -92,7 +92,7 @@ def export(
     if path.exists() or path.is_symlink():
         message = f"cannot write the archive {path}: it exists; remove it, or name another path"
         raise ArchiveError(message)
-    database = Database(locate(url), readonly=True)
+    database = Database(locate_file(url), readonly=True)
     try:
         schema.ensure(database)
         head, chosen, pages = _plan(database, systems, ops, since)

@@ -13,7 +13,9 @@ from sqlalchemy import Connection, select
 from whiteboard.storage import tables as t
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import SYSTEMS, log_of, spans_of
+from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob
+from whiteboard.storage.schema import ensure
 
 LOGGED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
 """The fields of a commit that its seal covers."""
@@ -114,3 +116,30 @@ def own_commits(database: Database, name: str, after: int, upto: int) -> Iterato
             found = connection.execute(query.where(pages.c.system_id == span.system_id, pages.c.number == number))
             blobs = tuple(Blob(*each) for each in found)
         yield LoggedCommit({name: row._mapping[name] for name in LOGGED}, row.seal, blobs)
+
+
+def forecast(url: StoreUrl) -> dict[str, int]:
+    """How many rows and bytes there are to move: pages that some package is found in, packages, systems, commits."""
+    database = Database(locate_file(url), readonly=True)
+    try:
+        ensure(database)
+        with database.read() as connection:
+            run = connection.exec_driver_sql
+            live = "FROM page WHERE id IN (SELECT page_id FROM package)"
+            pages, nbytes = run(f"SELECT count(*), coalesce(sum(nbytes), 0) {live}").one()
+            node_pages, node_bytes = run(
+                "SELECT count(*), coalesce(sum(length(header) + length(data)), 0) FROM node_page"
+            ).one()
+            counts = [run(f"SELECT count(*) FROM {name}").scalar_one() for name in ("package", "system", "commit_log")]
+    finally:
+        database.close()
+    packages, systems, commits = counts
+    return {
+        "pages": pages,
+        "packages": packages,
+        "systems": systems,
+        "commits": commits,
+        "node_pages": node_pages,
+        "rows": pages + packages + systems + commits + node_pages,
+        "bytes": nbytes + node_bytes,
+    }

@@ -14,7 +14,7 @@ from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame,
 from whiteboard.storage.engine import Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LOGGED, Incoming, LoggedCommit, identity
-from whiteboard.storage.location import StoreUrl, locate
+from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
@@ -62,7 +62,7 @@ def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = Non
         raise ArchiveError(message) from error
     with file:
         found = survey(path, file)
-        database = Database(locate(url))
+        database = Database(locate_file(url))
         writers = Writers(database)
         try:
             schema.ensure(database)

@@ -69,6 +69,21 @@ def locate(url: StoreUrl) -> Location:
     return Location(backend, _absolute(parsed.database or ":memory:"))
 
 
+def locate_file(url: StoreUrl) -> Location:
+    """Read the path or URL of a store that is a file of SQLite's.
+
+    Raises
+    ------
+    StoreError
+        It is ``":memory:"``, of another backend, or cannot be read.
+    """
+    location = locate(url)
+    if location.backend != "sqlite" or location.path is None:
+        message = f"{os.fspath(url)!r} is no file: name one by its path, or as sqlite:///PATH"
+        raise StoreError(message)
+    return location
+
+
 def probe(path: Path, *, readonly: bool) -> bool:
     """Say whether a store has to be created at `path` (True) or is there (False), or refuse what is there.
 

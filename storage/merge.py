@@ -9,7 +9,7 @@ from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.storage import holdings, schema
 from whiteboard.storage.engine import Database
 from whiteboard.storage.graft import Graft, Systems
-from whiteboard.storage.location import StoreUrl, locate
+from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
 
@@ -46,12 +46,12 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
     ConflictError
         A living process writes one of the systems.
     """
-    target = locate(into)
+    target = locate_file(into)
     opened: list[Database] = []
     try:
         for source in sources:
-            location = locate(source)
-            if location.path is None or location == target:
+            location = locate_file(source)
+            if location == target:
                 message = f"cannot merge {location} into {target}: name files of two different stores"
                 raise StoreError(message)
             opened.append(Database(location, readonly=True))

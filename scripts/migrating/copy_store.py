@@ -1,0 +1,62 @@
+"""Copy a store from one SQLAlchemy URL, or path, to another: packages, systems, histories, through the gate.
+
+The source may be in use. A target that exists is gone on with: what it has is compared and stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+from whiteboard.errors import WhiteboardError
+from whiteboard.storage.holdings import forecast
+from whiteboard.storage.merge import merge
+
+
+def copy(source: str, target: str) -> dict[str, Any]:
+    """Copy, with a bar on a terminal; return what was done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else nullcontext() as bar:
+        task = None if bar is None else bar.add_task("copy")
+
+        def progress(done: int, total: int) -> None:
+            if bar is not None and task is not None:
+                bar.update(task, completed=done, total=total)
+
+        (done,) = merge(target, [source], progress=progress)
+    return {
+        "packages_added": done.packages.added,
+        "packages_present": done.packages.present,
+        "conflicts": done.packages.conflicts,
+        "commits_added": done.systems.commits,
+        "renamed": done.systems.renamed,
+        "damaged_pages": done.damaged,
+        "damaged_commits": [f"{name}@{number}: {why}" for name, number, why in done.systems.damaged],
+    }
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="copy_store", description=__doc__)
+    parser.add_argument("source", metavar="FROM")
+    parser.add_argument("target", metavar="TO")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing; say how many rows and bytes it would be")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    try:
+        said = forecast(options.source) if options.dry_run else copy(options.source, options.target)
+    except WhiteboardError as error:
+        print(f"copy_store: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(said) if options.json else "\n".join(f"{name:<16}  {value}" for name, value in said.items()))
+    whole = not any(said.get(name) for name in ("conflicts", "renamed", "damaged_pages", "damaged_commits"))
+    return 0 if whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
