@@ -101,7 +101,8 @@ def steps(nodes: Nodes, moved: Mapping[int, tuple[Ids, Array]]) -> dict[int, Ste
 def different(a: Array, b: Array) -> NDArray[np.bool_]:
     """Return where rows of two arrays of one shape and dtype differ in bytes, (m,)."""
     shape = (len(a), math.prod(a.shape[1:]))
-    first, second = (np.ascontiguousarray(x).reshape(shape).view(np.uint8) for x in (a, b))
+    bits = f"u{a.itemsize}"  # whole numbers of the elements' size: bytes would be eight times as many
+    first, second = (np.ascontiguousarray(x).reshape(shape).view(bits) for x in (a, b))
     return np.asarray((first != second).any(axis=1))
 
 
