@@ -47,7 +47,7 @@ def test_round_trip(array: np.ndarray[Any, Any]) -> None:
     [
         (np.zeros(10_000), BLOSC2),
         (np.arange(10_000), BLOSC2),
-        (np.random.default_rng(0).normal(size=10_000), BLOSC2),
+        (np.random.default_rng(0).normal(size=10_000), RAW),
         (np.random.default_rng(0).integers(0, 256, 10_000, np.uint8), RAW),
         (np.zeros(8), RAW),
         (np.zeros((0, 5)), RAW),
@@ -55,7 +55,7 @@ def test_round_trip(array: np.ndarray[Any, Any]) -> None:
     ids=["zeros", "range", "normal", "noise", "small", "empty"],
 )
 def test_compressed_only_where_it_pays(array: np.ndarray[Any, Any], name: str) -> None:
-    """Arrays that compression does not make smaller are stored as they are."""
+    """Arrays that compression does not make much smaller are stored as they are."""
     encoded = encode(array)
     assert encoded[0] == name
     assert len(encoded[1]) <= array.nbytes
