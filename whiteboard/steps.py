@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +16,30 @@ from whiteboard.nodes import Arena, Nodes
 from whiteboard.rules import Rule
 from whiteboard.types import Array, Ids
 
+Moved: TypeAlias = tuple[Ids, Array, Array]
+"""Rows of an arena, their values, and their new values."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """New values for some rows of one arena, all of them different in bytes from the present ones."""
+    """New values for some rows of one arena, and the values before; of each row the bytes differ."""
 
     arena: Arena
     rows: Ids
+    before: Array
     values: Array
 
+    def take(self) -> None:
+        """Write the new values."""
+        self.arena.write(self.rows, self.values)
 
-def ruled(
-    nodes: Nodes, sums: Mapping[int, tuple[Ids, Sums]], rule: Rule | None, where: str
-) -> dict[int, tuple[Ids, Array]]:
-    """Return the rows of each arena with impulses, and what the rule makes of them.
+    def undo(self) -> None:
+        """Write the values before."""
+        self.arena.write(self.rows, self.before)
+
+
+def ruled(nodes: Nodes, sums: Mapping[int, tuple[Ids, Sums]], rule: Rule | None, where: str) -> dict[int, Moved]:
+    """Return the rows of each arena with impulses, as they are and as the rule makes them.
 
     Raises
     ------
@@ -54,7 +65,7 @@ def ruled(
         if bad.any():
             msg = f"{named}: the new {arena.attr} of node {_names(nodes, arena.owner[rows[bad]])} is not finite"
             raise NonFiniteError(msg)
-        moved[number] = (rows, new)
+        moved[number] = (rows, old, new)
     return moved
 
 
@@ -65,8 +76,8 @@ def _expect_rule(rule: object, where: str) -> None:
 
 
 def merged(
-    nodes: Nodes, moved: Mapping[int, tuple[Ids, Array]], written: Mapping[int, Mapping[int, Array]], where: str
-) -> dict[int, tuple[Ids, Array]]:
+    nodes: Nodes, moved: Mapping[int, Moved], written: Mapping[int, Mapping[int, Array]], where: str
+) -> dict[int, Moved]:
     """Return the rows that a rule moved together with those that were written (by arena, then row).
 
     Raises
@@ -78,23 +89,25 @@ def merged(
     for number, values in written.items():
         arena = nodes.arenas[number]
         rows, new = np.array(list(values), np.int64), np.stack(list(values.values()))
+        old = arena.values[rows]
         if number in moved:
             if (twice := np.intersect1d(rows, moved[number][0])).size:
                 msg = f"{where}: node {nodes.ids[arena.owner[twice[0]]]} has impulses and was written"
                 raise ParamError(msg)
-            rows, new = (np.concatenate(pair) for pair in zip(moved[number], (rows, new), strict=True))
-        both[number] = (rows, new)
+            rows, old, new = (np.concatenate(pair) for pair in zip(moved[number], (rows, old, new), strict=True))
+        both[number] = (rows, old, new)
     return both
 
 
-def steps(nodes: Nodes, moved: Mapping[int, tuple[Ids, Array]]) -> dict[int, Step]:
+def steps(nodes: Nodes, moved: Mapping[int, Moved]) -> dict[int, Step]:
     """Return, by arena, the rows whose bytes change."""
     changing = {}
-    for number, (rows, new) in moved.items():
-        arena = nodes.arenas[number]
-        differs = different(arena.values[rows], new)
-        if differs.any():
-            changing[number] = Step(arena, rows[differs], new[differs])
+    for number, (rows, old, new) in moved.items():
+        differs = different(old, new)
+        if differs.all():
+            changing[number] = Step(nodes.arenas[number], rows, old, new)
+        elif differs.any():
+            changing[number] = Step(nodes.arenas[number], rows[differs], old[differs], new[differs])
     return changing
 
 

@@ -285,12 +285,10 @@ class System:
             where = f"system {self.name!r}: commit"
             sums = self._inbox.sums(exact=getattr(rule, "exact", False))
             changing = steps(self.nodes, merged(self.nodes, ruled(self.nodes, sums, rule, where), self._written, where))
-            undo = [Step(step.arena, step.rows, step.arena.values[step.rows]) for step in changing.values()]
             moved = np.zeros(len(self.nodes), np.bool_)
-            for step in undo:
-                moved[step.arena.owner[step.rows]] = True
             for step in changing.values():
-                step.arena.write(step.rows, step.values)
+                moved[step.arena.owner[step.rows]] = True
+                step.take()
             self.nodes.versions[moved] += 1
             record = self._record_of(moved)
             try:
@@ -300,8 +298,8 @@ class System:
                 if not isinstance(error, WhiteboardError) and self._landed(record):
                     self._advance(record)
                     raise
-                for step in undo:
-                    step.arena.write(step.rows, step.values)
+                for step in changing.values():
+                    step.undo()
                 self.nodes.versions[moved] -= 1
                 raise
             return self._advance(record)
