@@ -32,17 +32,21 @@ def load(columns: Sequence[NodeColumns]) -> Nodes:
 
 
 def dump(nodes: Nodes, rows: Mapping[int, Ids] | None = None) -> list[NodeColumns]:
-    """Return all rows of every arena, or those of `rows` (by arena number), as columns by ascending id."""
+    """Return all rows of every arena, or those of `rows` (by arena number), as columns by ascending id.
+
+    The columns are valid until the nodes change: whole arenas are views.
+    """
     parts = []
     for number, arena in enumerate(nodes.arenas):
         some = np.arange(len(arena), dtype=np.int64) if rows is None else rows.get(number, np.empty(0, np.int64))
         if len(some):
+            ids = nodes.ids[arena.owner[some]]
+            if np.any(ids[1:] < ids[:-1]):
+                some = some[np.argsort(ids, kind="stable")]
             owner = arena.owner[some]
-            order = np.argsort(nodes.ids[owner], kind="stable")
-            some, owner = some[order], owner[order]
-            parts.append(
-                NodeColumns(arena.attr, nodes.ids[owner], nodes.versions[owner], nodes.fixed[owner], arena.values[some])
-            )
+            whole = len(some) == len(arena) and bool(np.all(some[1:] > some[:-1]))
+            values = arena.values if whole else arena.values[some]
+            parts.append(NodeColumns(arena.attr, nodes.ids[owner], nodes.versions[owner], nodes.fixed[owner], values))
     return parts
 
 
