@@ -15,6 +15,7 @@ TORTURING = Path(__file__).parents[1] / "scripts" / "torturing"
 
 SHORT = [
     ("resume", "--kills", "3"),
+    ("resume", "--experiment", "mixed", "--kills", "2"),
     ("kill", "--kills", "12"),
     ("bytes", "--blobs", "4000", "--forge", "2000"),
     ("flips", "--flips", "15"),
