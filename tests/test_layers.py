@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         "errors types",
-        "columns",
+        "columns specs",
         "jobs keys ops",
         "lineage nodes sources queue triage bins session pool separate",
         "sinks exact impulses residuals rules",

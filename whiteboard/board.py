@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import audit, bins, ops
+from whiteboard import audit, bins, ops, specs
 from whiteboard.errors import ClosedError, ParamError, SpecError
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.jobs import Job, OpResult
@@ -110,16 +109,16 @@ class Board:
             The system exists with another specification; the message says what differs.
         """
         self._open()
-        spec = None if spec is None else _plain(name, spec)
+        spec = None if spec is None else specs.plain(name, spec)
         with self._lock:
             system = self._systems.get(name) or self._load(name, spec, takeover=takeover)
-        if spec is not None and (differs := _differences(system.spec or {}, spec)):
+        if spec is not None and (differs := specs.differences(system.spec or {}, spec)):
             msg = f"system {name!r} exists with another specification: {differs}"
             raise SpecError(msg)
         return system
 
     def _load(self, name: str, spec: Mapping[str, Any] | None, *, takeover: bool) -> System:
-        if not _is_name(name):
+        if not specs.is_name(name):
             msg = f"system name: expected printable characters, got {name!r}"
             raise ParamError(msg)
         record = self._stores.versions.system(name)
@@ -402,32 +401,7 @@ def open(
     return Board(stores, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
 
 
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and bool(name) and name.isprintable()
-
-
 def _expect_job(job: object) -> None:
     if not isinstance(job, Job):
         msg = f"submit: expected a Job, got {type(job).__name__}"
         raise ParamError(msg)
-
-
-def _plain(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a specification as JSON gives it back, so that it equals what is kept."""
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(spec), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        msg = f"system {name!r}: spec: expected what JSON can hold: {error}"
-        raise ParamError(msg) from error
-    return plain
-
-
-def _differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:
-    """Say what differs between two specifications, or return an empty string."""
-    missing = object()
-    names = sorted(have.keys() | want.keys())
-    return ", ".join(
-        f"{name} is {have.get(name, 'absent')!r}, asked for {want.get(name, 'absent')!r}"
-        for name in names
-        if have.get(name, missing) != want.get(name, missing)
-    )
