@@ -252,12 +252,16 @@ def test_readonly_writes_nothing(tmp_path: Path) -> None:
 
 _AS_ANOTHER_USER = """
 import os, sys
-import blosc2, numpy.random, numpy.testing
-from tests.storage.samples import assert_found, key_of
+import blosc2, numpy.ma, numpy.random, numpy.testing
+from tests.storage.samples import assert_found, key_of, page_of
 from whiteboard.errors import StoreError
 from whiteboard.storage import open_store
 
 path = sys.argv[1]
+with open_store(":memory:", memory_bytes=0) as stores:  # imports all that somebody else may not be let read
+    stores.packages.put(page_of([1]))
+    stores.packages.flush()
+    assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
 if os.geteuid() == 0:  # root may write anything, so somebody else asks
     os.setgroups([])
     os.setgid(65534)
