@@ -188,6 +188,8 @@ def _revisions() -> set[str]:
 
 def _refusal(database: Database, revision: str | None) -> SchemaError:
     where = f"cannot open the store {database.location}: "
+    if revision is None and database.readonly:
+        return SchemaError(f"{where}its making was interrupted; open it once for writing, which finishes it")
     if not revision:
         return SchemaError(f"{where}it has no whiteboard schema (no row in {VERSION_TABLE}); name another path")
     if revision in _revisions() - {HEAD}:

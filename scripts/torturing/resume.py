@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 MIXED = Path(__file__).with_name("mixed.py")
+NOTHING_YET = ("has no system", "does not exist", "is empty", "making was interrupted")
+"""What `show` says of a store that was killed before its first commit."""
+
 WHITEBOARD = (sys.executable, "-m", "whiteboard")
 
 
@@ -44,7 +47,7 @@ class Life:
         command = [*WHITEBOARD, "show", self.name, "--store", str(self.store), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            missing = "has no system" in done.stderr or "does not exist" in done.stderr
+            missing = any(why in done.stderr for why in NOTHING_YET)
             if not missing or self.acknowledged() >= 0:
                 msg = f"show failed at acknowledged commit {self.acknowledged()}: {done.stderr}"
                 raise SystemExit(msg)

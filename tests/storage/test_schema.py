@@ -17,6 +17,8 @@ from sqlalchemy import create_engine
 from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
 from whiteboard.errors import SchemaError
 from whiteboard.storage import open_store, schema, tables
+from whiteboard.storage.engine import Database
+from whiteboard.storage.location import locate
 
 
 def _statements(path: Path) -> dict[str, str]:
@@ -149,3 +151,16 @@ def test_an_interrupted_creation_is_finished(tmp_path: Path) -> None:
     connection.close()
     with open_store(path) as stores:
         assert stores.packages.stats()["packages"] == 0
+
+
+def test_a_store_whose_making_was_interrupted_is_finished_by_the_next_writer(tmp_path: Path) -> None:
+    """A file that was killed before its schema is named to a reader, and finished by whoever opens it for writing."""
+    path = tmp_path / "x.db"
+    database = Database(locate(path))
+    with database.exclusive():
+        database.prepare()
+    database.close()
+    with pytest.raises(SchemaError, match="its making was interrupted; open it once for writing"):
+        open_store(path, readonly=True)
+    open_store(path).close()
+    open_store(path, readonly=True).close()
