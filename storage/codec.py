@@ -24,7 +24,7 @@ _SMALLEST = 256
 # Random floats shrink to 0.92, by their exponents: that saves less than decoding them costs.
 _PAYS = 0.85
 # What is larger is tried on some of its parts first: most arrays that do not pay are random from end to end.
-_PROBE_PARTS, _PROBE_BYTES = 4, 8192
+_PROBE_PARTS, _PROBE_BYTES = 4, 4096
 
 _CHUNK_HEADER = struct.Struct("<BBBBiii")
 _CHUNK_OVERHEAD = 32
@@ -35,9 +35,9 @@ _SHUFFLE = bytes((1, 0, 0, 0, 0, 0))
 _DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16)")
 
 
-def encode(array: NDArray[Any]) -> tuple[str, bytes | memoryview]:
+def encode(array: NDArray[Any], *, compress: bool = True) -> tuple[str, bytes | memoryview]:
     """Bytes of a C-contiguous array, and the name of their codec."""
-    if array.nbytes >= _SMALLEST and _promises(array):
+    if compress and array.nbytes >= _SMALLEST and _promises(array):
         chunk = _compress(array)
         if len(chunk) <= _PAYS * array.nbytes and _is_readable(chunk, array.nbytes):
             return BLOSC2, chunk
@@ -45,7 +45,7 @@ def encode(array: NDArray[Any]) -> tuple[str, bytes | memoryview]:
 
 
 def decode(codec: object, payload: memoryview, dtype: object, shape: Sequence[int]) -> NDArray[Any]:
-    """The array that `encode` was given, read-only and with a buffer of its own.
+    """The array that `encode` was given, read-only; of raw bytes it is a view of `payload`.
 
     Raises
     ------
@@ -60,17 +60,18 @@ def decode(codec: object, payload: memoryview, dtype: object, shape: Sequence[in
     if nbytes > MAX_BYTES:
         message = f"{nbytes} bytes are more than the {MAX_BYTES} that a page may hold"
         raise CorruptPackageError(message)
-    try:
-        # Zeros, so that bytes which a malformed chunk leaves out are never another array's.
-        array = np.zeros(tuple(shape), kind)
-    except (ValueError, MemoryError) as error:
-        message = f"an array of shape {shape!r} cannot be made: {error}"
-        raise CorruptPackageError(message) from error
-    if codec == BLOSC2:
+    if codec == RAW and len(payload) == nbytes:
+        view: NDArray[Any] = np.ndarray(tuple(shape), kind, buffer=payload)
+        array = view if view.flags.aligned else view.copy()
+    elif codec == BLOSC2:
         _check_chunk(payload, nbytes)
+        try:
+            # Zeros, so that bytes which a malformed chunk leaves out are never another array's.
+            array = np.zeros(tuple(shape), kind)
+        except (ValueError, MemoryError) as error:
+            message = f"an array of shape {shape!r} cannot be made: {error}"
+            raise CorruptPackageError(message) from error
         _decompress(payload, array)
-    elif codec == RAW and len(payload) == nbytes:
-        array.reshape(-1).view(np.uint8)[:] = np.frombuffer(payload, np.uint8)
     else:
         message = f"codec {codec!r} with {len(payload)} bytes for {nbytes}"
         raise CorruptPackageError(message)

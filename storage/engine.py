@@ -19,19 +19,16 @@ from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, S
 from whiteboard.storage.fork import watch
 from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
+from whiteboard.storage.log import AUTOCHECKPOINT_PAGES, LogKeeper
 from whiteboard.storage.tables import APPLICATION_ID, VERSION_TABLE
 
 WAIT_SECONDS = 60.0
 """How long a write waits for another process before it is an error."""
+_WAIT_MS = int(WAIT_SECONDS * 1000)
 
 # Room for the index of a million packages, of which a flush changes every page. SQLite's own 2 MB overflow at that, and
 # such a flush takes nearly twice as long.
-_WRITE_CACHE_KIB, _READ_CACHE_KIB = 32 * 1024, 8 * 1024
-_CHECKPOINT_PAGES = 2000
-# Twice what an automatic checkpoint leaves behind: reached only when that could not start the log anew.
-_LOG_BYTES = 32 * 2**20
-_LOG_STEP = 4 * 2**20
-_LOG_WAIT_MS = 100
+_WRITE_CACHE_KIB, _READ_CACHE_KIB = 32 * 1024, 2 * 1024
 _JOURNAL_BYTES = 64 * 2**20
 
 
@@ -61,9 +58,9 @@ class Database:
         self._reading = 0
         self._closed = False
         self._prepared = False
-        self._log_bound = _LOG_BYTES
         self._raw: sqlite3.Connection | None = None
         self._lock = None if path is None or readonly else WriteLock(path)
+        self._log = None if path is None else LogKeeper(path, self._held, self.exclusive, _WAIT_MS)
         if path is not None and probe(path, readonly=readonly):
             create_empty(path)
         self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
@@ -93,7 +90,7 @@ class Database:
         )
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
-        raw.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
+        raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")
         return raw
@@ -142,7 +139,7 @@ class Database:
             run("PRAGMA journal_mode=WAL")
             run("PRAGMA synchronous=NORMAL")
             run(f"PRAGMA cache_size=-{_WRITE_CACHE_KIB}")
-            run(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            run(f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}")
             run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
             run("PRAGMA secure_delete=OFF")
             run("PRAGMA foreign_keys=ON")
@@ -156,8 +153,8 @@ class Database:
                 yield
 
     @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[Connection]:
-        """One write transaction; `durable` ones survive a power loss when the store's durability says so."""
+    def write(self, nbytes: int = 0, *, durable: bool = False) -> Iterator[Connection]:
+        """One write transaction of about `nbytes`; `durable` ones survive a power loss if the store says so."""
         if self.readonly:
             message = f"the store {self.location} was opened with readonly=True: nothing can be written"
             raise ReadOnlyError(message)
@@ -165,7 +162,8 @@ class Database:
             self._set_synchronous("FULL" if durable and self.durability == "full" else "NORMAL")
             with self._writer.begin() as connection:
                 yield connection
-            self._bound_log()
+            if self._log is not None:
+                self._log.written(nbytes)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -190,20 +188,6 @@ class Database:
             with self._gate:
                 self._reading -= 1
                 self._gate.notify_all()
-
-    def _bound_log(self) -> None:
-        """Start the log anew when it has grown because some reader was always using it."""
-        path = self.location.path
-        if path is None or (size := wal_bytes(path)) < self._log_bound:
-            return
-        held = self._held()
-        # Readers that come now use the file alone, so this waits for those that are reading, and not for long.
-        held.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
-        busy = True
-        with suppress(sqlite3.Error):
-            busy = bool(held.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-        held.execute(f"PRAGMA busy_timeout={int(WAIT_SECONDS * 1000)}")
-        self._log_bound = size + _LOG_STEP if busy else _LOG_BYTES
 
     def checkpoint(self) -> None:
         """Move the log into the file and cut it to nothing, if no reader needs it."""
@@ -266,6 +250,8 @@ class Database:
         """Let both sides go on."""
         if child:
             self._reading = 0
+            if self._log is not None:
+                self._log.forked()
         self._gate.release()
         self._mutex.release()
 

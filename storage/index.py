@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.storage.base import Page
+from whiteboard.storage.pages import alive_bytes
 
 # A place is one int, page number and row together: a dict of tuples would be slower and larger.
 _ROW_BITS: Final = 28
@@ -30,7 +31,7 @@ def key_list(keys: NDArray[np.uint8]) -> list[bytes]:
 
 def footprint(page: Page) -> int:
     """Bytes of memory that holding a page takes, its keys' index included."""
-    return page.nbytes + PAGE_OVERHEAD + page.n * KEY_BYTES
+    return alive_bytes(page) + PAGE_OVERHEAD + page.n * KEY_BYTES
 
 
 class PageIndex:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
 from whiteboard.storage.fork import watch
-from whiteboard.storage.index import PAGE_OVERHEAD, PageIndex, footprint
+from whiteboard.storage.index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.pages import PAGE_BYTES, check_page, owned, take
 
 
@@ -122,7 +122,7 @@ class MemoryTier(PackageStore):
     def _hold(self, page: Page) -> None:
         # Provenance is for audits, which read the file; a hit never needs it.
         bare = Page(page.op, page.keys, page.arrays, page.cost_ns)
-        total = footprint(bare)
+        total = bare.nbytes + PAGE_OVERHEAD + bare.n * KEY_BYTES
         if not page.n or PAGE_OVERHEAD + total // page.n > self.memory_bytes:
             return
         # A page that filled the tier alone would push everything else out, so large ones are held in parts.
@@ -133,8 +133,8 @@ class MemoryTier(PackageStore):
             rows = max(1, page.n * most // total)
             parts = [take(bare, slice(start, start + rows)) for start in range(0, page.n, rows)]
         for part in parts:
-            if footprint(part) <= self.memory_bytes:
-                self._index.add(owned(part))
+            if footprint(mine := owned(part)) <= self.memory_bytes:
+                self._index.add(mine)
             while self._index.nbytes > self.memory_bytes:
                 self._index.remove(next(iter(self._index.pages)))
                 self._evicted += 1

@@ -6,29 +6,28 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.admission import Admission
-from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
+from whiteboard.storage.ahead import EncodeAhead
+from whiteboard.storage.base import DISK, MEMORY, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict, live_bytes
 from whiteboard.storage.fork import watch
 from whiteboard.storage.index import PageIndex
-from whiteboard.storage.pages import check_page, decode_page, encode_page, fits, merged, owned, take
-from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, is_empty, select_index, select_pages
+from whiteboard.storage.overlap import overlapped
+from whiteboard.storage.pages import check_page, encode_page, fits, merged, owned, take
+from whiteboard.storage.reading import Gathering, decoded
+from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, is_empty, select_index
 
 # From so many keys on, to ask first whether there is any package at all costs nothing.
 _MANY = 32
-
-# Pages fetched at a time.
-_READ_PAGES = 4
 
 # Evicting to a little less than the bound makes room for several flushes at a time.
 _EVICT_TO = 0.9
@@ -93,6 +92,7 @@ class SqlitePackages(PackageStore):
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
         self._pending = PageIndex()
+        self._ahead = EncodeAhead(self._row)
         self._used: Counter[int] = Counter()
         self._touched: Counter[bytes] = Counter()
         self._broken_pages: set[int] = set()
@@ -105,7 +105,7 @@ class SqlitePackages(PackageStore):
     # -- reading
 
     def find(self, keys: Sequence[bytes]) -> Found:
-        found = _Gathering(len(keys))
+        found = Gathering(len(keys))
         with self._lock:
             places = self._pending.places(keys)
             held = np.flatnonzero(places >= 0)
@@ -123,7 +123,7 @@ class SqlitePackages(PackageStore):
                 self._count(corrupt=1)
         return found.done()
 
-    def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: _Gathering) -> None:
+    def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = np.frombuffer(b"".join([keys[i] for i in missing.tolist()]), np.uint8).reshape(-1, 16)
         hashes = hashes_of(wanted, self._bits)
         started = time.perf_counter_ns()
@@ -139,9 +139,9 @@ class SqlitePackages(PackageStore):
             ids = np.unique(page_of).tolist()
             read_ns = (time.perf_counter_ns() - started) / len(there)
             # No lock is taken in here: a fork takes them first, and then waits for those who read.
-            pages, costs = _decoded(connection, ids)
+            pages, page_ns = decoded(self.database, connection, ids)
         for page_id in ids:
-            page, mine = pages[page_id], page_of == page_id
+            page, mine = pages.get(page_id), page_of == page_id
             if page is None:
                 with self._lock:
                     self._broken_pages.add(page_id)
@@ -151,7 +151,7 @@ class SqlitePackages(PackageStore):
             rows, slots = there[mine], slot_of[mine]
             right = self._right(page, slots, wanted[rows], hashes[rows])
             if self.admission is not None:
-                decode_ns = (costs[page_id] + time.perf_counter_ns() - started) / len(rows)
+                decode_ns = (page_ns + time.perf_counter_ns() - started) / len(rows)
                 self.admission.loaded(page, read_ns + decode_ns)
             if right.any():
                 found.add(page, missing[rows[right]], slots[right], DISK)
@@ -194,7 +194,8 @@ class SqlitePackages(PackageStore):
                 self.counters.dropped += page.n
             else:
                 self.counters.puts += page.n
-                self._pending.add(owned(page))
+                if (number := self._pending.add(mine := owned(page))) is not None:
+                    self._ahead.start(number, mine)
             full = len(self._pending) >= self.bounds.rows or self._pending.nbytes >= self.bounds.nbytes
             if not full and self._timer is None and len(self._pending):
                 self._timer = threading.Timer(self.bounds.seconds, self._flush_when_due)
@@ -213,7 +214,7 @@ class SqlitePackages(PackageStore):
             return
         with self.batch() as batch:
             if batch:
-                with self.database.write() as connection:
+                with self.database.write(batch.nbytes) as connection:
                     batch.write(connection)
 
     @contextmanager
@@ -222,21 +223,21 @@ class SqlitePackages(PackageStore):
         with self._flushing:
             with self._lock:
                 self._cancel_timer()
-                numbers = list(self._pending.pages)
-                pages = list(self._pending.pages.values())
+                pages = dict(self._pending.pages)
                 used, touched = self._used.copy(), self._touched.copy()
                 broken = Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
             batch = self._encoded(pages, broken, used, touched)
-            self._make_room(sum(row.nbytes for row in batch.rows))
+            self._make_room(batch.nbytes)
             yield batch
             with self._lock:
-                for number in numbers:
+                for number in pages:
                     self._pending.remove(number)
+                    self._ahead.forget(number)
                 self._used -= used
                 self._touched -= touched
                 self._broken_pages -= broken.pages
                 self._broken_hashes -= broken.hashes
-            self._measure_loads(pages)
+            self._measure_loads(pages.values())
 
     @property
     def pending(self) -> int:
@@ -253,6 +254,7 @@ class SqlitePackages(PackageStore):
             with self._lock:
                 self._cancel_timer()
                 self._pending.clear()
+                self._ahead.close()
             self.database.close()
 
     def stats(self) -> dict[str, float]:
@@ -272,34 +274,37 @@ class SqlitePackages(PackageStore):
     def before_fork(self) -> None:
         self._flushing.acquire()
         self._lock.acquire()
+        self._ahead.wait()
 
     def after_fork(self, *, child: bool) -> None:
         if child:
             # They are the parent's to write.
             self._pending.clear()
+            self._ahead.forked()
             self._used.clear()
             self._touched.clear()
             self._timer = None
         self._lock.release()
         self._flushing.release()
 
-    def _encoded(self, pages: list[Page], broken: Broken, used: Counter[int], touched: Counter[bytes]) -> Batch:
+    def _encoded(self, pages: dict[int, Page], broken: Broken, used: Counter[int], touched: Counter[bytes]) -> Batch:
         """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
         rows: list[PageRow] = []
         if pages:
-            hashes = [hashes_of(page.keys, self._bits) for page in pages]
+            hashes = [hashes_of(page.keys, self._bits) for page in pages.values()]
             with self.database.read() as connection:
                 index = select_index(connection, np.unique(np.concatenate(hashes)))
             good = [h for h, page_id, _ in index.tolist() if page_id not in broken.pages and h not in broken.hashes]
             stored = np.array(good, np.int64)
-            fresh = [
-                page if (new := ~np.isin(mine, stored)).all() else take(page, np.flatnonzero(new))
-                for page, mine in zip(pages, hashes, strict=True)
-            ]
-            rows = [
-                PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys, self._bits), encode_page(page))
-                for page in merged(fresh)
-            ]
+            rest = []
+            for (number, page), mine in zip(pages.items(), hashes, strict=True):
+                if not (new := ~np.isin(mine, stored)).all():
+                    rest.append(take(page, np.flatnonzero(new)))
+                elif ahead := self._ahead.take(number):
+                    rows += [row.result() for row in ahead]
+                else:
+                    rest.append(page)
+            rows += overlapped(self._row, merged(rest))
         uses = Counter(used)
         if touched:
             keys = np.frombuffer(b"".join(touched), np.uint8).reshape(-1, 16)
@@ -309,6 +314,9 @@ class SqlitePackages(PackageStore):
                     uses[page_id] += counts[hashed]
         return Batch(rows, broken, uses)
 
+    def _row(self, page: Page) -> PageRow:
+        return PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys, self._bits), encode_page(page))
+
     def _make_room(self, nbytes: int) -> None:
         """Evict before the file would grow beyond its bound."""
         if self.max_bytes is None or live_bytes(self.database) + nbytes <= self.max_bytes:
@@ -316,7 +324,7 @@ class SqlitePackages(PackageStore):
         evicted = evict(self.database, max(0, int(_EVICT_TO * self.max_bytes) - nbytes))
         self._count(evicted_pages=evicted.pages, evicted_packages=evicted.packages, evicted_bytes=evicted.nbytes)
 
-    def _measure_loads(self, pages: Sequence[Page]) -> None:
+    def _measure_loads(self, pages: Iterable[Page]) -> None:
         """Load one page of each kind that was never loaded, so that its cost is known."""
         if self.admission is None:
             return
@@ -324,7 +332,7 @@ class SqlitePackages(PackageStore):
             if page.n and self.admission.needs_load(page):
                 keys = [row.tobytes() for row in page.keys]
                 with suppress(StoreError):
-                    self._find_on_disk(keys, np.arange(page.n), _Gathering(page.n))
+                    self._find_on_disk(keys, np.arange(page.n), Gathering(page.n))
 
     def _flush_when_due(self) -> None:
         """Flush for a caller who did not ask for it: a failure is told once and tried again later."""
@@ -349,45 +357,3 @@ class SqlitePackages(PackageStore):
         with self._lock:
             for name, count in more.items():
                 setattr(self.counters, name, getattr(self.counters, name) + count)
-
-
-def _decoded(connection: Connection, ids: Sequence[int]) -> tuple[dict[int, Page | None], dict[int, float]]:
-    """The pages of the given ids, None for one that is damaged or not there, and the nanoseconds that each took.
-
-    A few are fetched at a time, so that their bytes lie where those before them did: memory that is touched for the
-    first time costs more than reading and decoding.
-    """
-    pages: dict[int, Page | None] = {}
-    costs: dict[int, float] = {}
-    for start in range(0, len(ids), _READ_PAGES):
-        part = ids[start : start + _READ_PAGES]
-        started = time.perf_counter_ns()
-        blobs = select_pages(connection, part)
-        fetch_ns = (time.perf_counter_ns() - started) / len(part)
-        for page_id in part:
-            started = time.perf_counter_ns()
-            try:
-                pages[page_id] = decode_page(blobs.pop(page_id))
-            except (KeyError, CorruptPackageError):
-                pages[page_id] = None
-            costs[page_id] = fetch_ns + time.perf_counter_ns() - started
-    return pages, costs
-
-
-class _Gathering:
-    """A `Found` in the making."""
-
-    def __init__(self, n: int) -> None:
-        self._pages: list[Page] = []
-        self._page = np.full(n, -1, np.int64)
-        self._slot = np.zeros(n, np.int64)
-        self._tier = np.full(n, MISS, np.uint8)
-
-    def add(self, page: Page, rows: NDArray[np.intp], slots: NDArray[np.int64], tier: int) -> None:
-        self._page[rows] = len(self._pages)
-        self._slot[rows] = slots
-        self._tier[rows] = tier
-        self._pages.append(page)
-
-    def done(self) -> Found:
-        return Found(self._pages, self._page, self._slot, self._tier)

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,9 @@ PAGE_BYTES: Final = 512 * 1024
 PAGE_ROWS: Final = 1024
 
 _HEADER_BYTES = 16 * 2**20
+# Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
+_DENSE = 1.1
+_DIGESTS = ("keys", "tokens")
 _PROVENANCE = ("src_ids", "versions", "tokens")
 
 
@@ -37,19 +41,36 @@ class Blob:
     data: bytes
 
 
-def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Blob:
-    """Encode arrays, with what has to be said of them, into one blob."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A page on its way to its row, its data still in parts: most of them views of the arrays."""
+
+    header: bytes
+    digest: bytes
+    parts: tuple[bytes | memoryview, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data."""
+        return sum(len(part) for part in self.parts)
+
+    def joined(self) -> Blob:
+        """The page as it will lie in its row."""
+        return Blob(self.header, self.digest, b"".join(self.parts))
+
+
+def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, raw: Collection[str] = ()) -> Packed:
+    """Encode arrays, with what has to be said of them; those named in `raw` are not worth compressing."""
     parts: list[bytes | memoryview] = []
     entries = []
     offset = 0
     for name, array in arrays.items():
-        codec, payload = encode(np.ascontiguousarray(array))
+        codec, payload = encode(np.ascontiguousarray(array), compress=name not in raw)
         entries.append([name, array.dtype.str, array.shape, codec, offset, len(payload)])
         parts.append(payload)
         offset += len(payload)
     header = json.dumps({**meta, "arrays": entries}, separators=(",", ":")).encode()
-    data = b"".join(parts)
-    return Blob(header, digest_of(header, data), data)
+    return Packed(header, digest_of(header, *parts), tuple(parts))
 
 
 def unpack(
@@ -82,11 +103,11 @@ def unpack(
     return meta, arrays
 
 
-def digest_of(header: bytes, data: bytes) -> bytes:
+def digest_of(header: bytes, *data: bytes | memoryview) -> bytes:
     """blake2b-128 over the header's length, the header and the data."""
     digest = hashlib.blake2b(len(header).to_bytes(8, "little"), digest_size=16)
-    digest.update(header)
-    digest.update(data)
+    for part in (header, *data):
+        digest.update(part)
     return digest.digest()
 
 
@@ -104,12 +125,12 @@ def check_page(page: Page) -> None:
             raise ShapeError(message)
 
 
-def encode_page(page: Page) -> Blob:
+def encode_page(page: Page) -> Packed:
     """The row of a page of packages."""
     arrays = {"keys": page.keys, **{f"a:{name}": array for name, array in page.arrays.items()}}
     arrays |= {name: array for name in _PROVENANCE if (array := getattr(page, name)) is not None}
     lineage = {} if page.lineage is None else {"lineage": page.lineage}
-    return pack({"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage}, arrays)
+    return pack({"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage}, arrays, raw=_DIGESTS)
 
 
 def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
@@ -144,9 +165,17 @@ def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
 
 def owned(page: Page) -> Page:
     """The page with arrays that are read-only and keep no larger buffer alive; copied only where they are not."""
-    arrays = {name: _own(array) for name, array in page.arrays.items()}
-    ids, versions, tokens = (None if array is None else _own(array) for array in _provenance(page))
-    return Page(page.op, _own(page.keys), arrays, page.cost_ns, ids, versions, page.lineage, tokens)
+    dense = alive_bytes(page) <= _DENSE * page.nbytes
+    arrays = {name: _own(array, dense) for name, array in page.arrays.items()}
+    ids, versions, tokens = (None if array is None else _own(array, dense) for array in _provenance(page))
+    return Page(page.op, _own(page.keys, dense), arrays, page.cost_ns, ids, versions, page.lineage, tokens)
+
+
+def alive_bytes(page: Page) -> int:
+    """Bytes that stay in memory for as long as the page does: of a view, all that it is a view of."""
+    arrays = (page.keys, *page.arrays.values(), *(array for array in _provenance(page) if array is not None))
+    buffers = [_buffer(array) for array in arrays]
+    return sum({id(buffer): memoryview(buffer).nbytes for buffer in buffers}.values())
 
 
 def merged(pages: Iterable[Page]) -> Iterator[Page]:
@@ -188,20 +217,34 @@ def _provenance(page: Page) -> tuple[NDArray[Any] | None, ...]:
     return page.src_ids, page.versions, page.tokens
 
 
+def cut(page: Page) -> Sequence[Page]:
+    """A page that is large enough alone, in equal parts; none of one that is to be joined with others."""
+    limit = _most_rows(page)
+    if 2 * page.n <= limit:
+        return ()
+    if (parts := round(page.n / limit)) < 2:
+        return (page,)
+    edges = [page.n * number // parts for number in range(parts + 1)]
+    return [take(page, slice(*each)) for each in pairwise(edges)]
+
+
+def _most_rows(page: Page) -> int:
+    return max(1, min(PAGE_ROWS, PAGE_BYTES // max(row_bytes(page), 1)))
+
+
 def _regrouped(group: Sequence[Page]) -> Iterator[Page]:
-    limit = max(1, min(PAGE_ROWS, PAGE_BYTES // max(row_bytes(group[0]), 1)))
+    limit = _most_rows(group[0])
     waiting: list[Page] = []
     rows = 0
     for page in group:
-        start = 0
-        while start < page.n:
-            stop = min(page.n, start + limit - rows)
-            waiting.append(page if (start, stop) == (0, page.n) else take(page, slice(start, stop)))
-            rows += stop - start
-            start = stop
-            if rows == limit:
-                yield _joined(waiting)
-                waiting, rows = [], 0
+        if parts := cut(page):
+            yield from parts
+            continue
+        if rows + page.n > limit:
+            yield _joined(waiting)
+            waiting, rows = [], 0
+        waiting.append(page)
+        rows += page.n
     if waiting:
         yield _joined(waiting)
 
@@ -220,14 +263,23 @@ def _joined(pages: Sequence[Page]) -> Page:
     return Page(first.op, keys, arrays, cost, ids, versions, first.lineage, tokens)
 
 
-def _own(array: NDArray[Any]) -> NDArray[Any]:
-    root: Any = array
-    while isinstance(root.base, np.ndarray):
-        root = root.base
-    if root.base is not None or root.nbytes != array.nbytes or not array.flags.c_contiguous:
+def _own(array: NDArray[Any], dense: bool) -> NDArray[Any]:
+    buffer = _buffer(array)
+    # Bytes never change, so that a page may share those it was decoded from, once they are not much more than it.
+    kept = dense if isinstance(buffer, bytes) else memoryview(buffer).nbytes == array.nbytes
+    if not (kept and array.flags.c_contiguous):
         array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def _buffer(array: NDArray[Any]) -> Any:
+    """The object whose memory an array lies in: the bytes of a blob, or the array that allocated it."""
+    root: Any = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    base = root.base.obj if isinstance(root.base, memoryview) else root.base
+    return base if isinstance(base, bytes) else root
 
 
 def _decode_all(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -13,15 +15,20 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.pages import Blob, unpack
+from whiteboard.storage.pages import Blob, Packed, unpack
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
 
+_LARGE: Final = 64 * 1024
+"""Data of so many bytes is read by itself, not as a column."""
+
 HASH_BITS: Final = 63
 """Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
 
+_SELECT_PAGES = f"SELECT id, header, digest, CASE WHEN length(data) < {_LARGE} THEN data END FROM page WHERE id IN"
 _INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
 _UPSERT_ACCESS = (
     "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
     "last_use = max(last_use, excluded.last_use), hits = hits + excluded.hits"
@@ -43,12 +50,12 @@ class PageRow:
     n: int
     cost_ns: int
     hashes: NDArray[np.int64]
-    blob: Blob
+    packed: Packed
 
     @property
     def nbytes(self) -> int:
         """Bytes of the page's row."""
-        return len(self.blob.header) + len(self.blob.data)
+        return len(self.packed.header) + self.packed.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,11 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.uses)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pages' rows."""
+        return sum(row.nbytes for row in self.rows)
 
     def write(self, connection: Connection) -> None:
         """Write pages, index rows and access counts."""
@@ -110,7 +122,7 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
 def index_array(rows: Sequence[tuple[Any, Any, Any]]) -> NDArray[np.int64]:
     """Index rows as an (m, 3) array, damaged ones as rows of page -1."""
     try:
-        array = np.array(rows, np.int64)
+        array = np.fromiter(chain.from_iterable(rows), np.int64, 3 * len(rows))
     except (ValueError, TypeError, OverflowError):
         array = np.array([row if type(row[1]) is type(row[2]) is int else (row[0], -1, -1) for row in rows], np.int64)
     return array.reshape(-1, 3)
@@ -118,23 +130,36 @@ def index_array(rows: Sequence[tuple[Any, Any, Any]]) -> NDArray[np.int64]:
 
 def select_pages(connection: Connection, ids: Sequence[int]) -> dict[int, Blob]:
     """The pages of the given ids; one that is not there is left out."""
-    rows = _select(connection, "SELECT id, header, digest, data FROM page WHERE id IN", ids)
-    return {row[0]: Blob(*row[1:]) for row in rows}
+    return dict(read_pages(connection, ids))
+
+
+def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:
+    """Yield the id and blob of each of some pages, by ascending id; one that is not there is left out.
+
+    A page that SQLite itself finds damaged comes with empty data, which no digest fits.
+    """
+    driver: Any = connection.connection.driver_connection
+    for page_id, header, digest, data in _select(connection, _SELECT_PAGES, ids):
+        yield page_id, Blob(header, digest, _read_data(driver, page_id) if data is None else data)
+
+
+def _read_data(driver: Any, page_id: int) -> bytes:
+    # A column is copied twice on its way here, an opened blob once.
+    try:
+        with driver.blobopen("page", "data", page_id, readonly=True) as blob:
+            data: bytes = blob.read()
+            return data
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            return b""
+        raise
 
 
 def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
     """Insert pages, then all their index rows; hashes that have a row keep it."""
     if not pages:
         return
-    ids = [
-        int(
-            connection.exec_driver_sql(
-                _INSERT_PAGE,
-                (page.op, page.n, page.nbytes, page.cost_ns, page.blob.header, page.blob.digest, page.blob.data),
-            ).lastrowid
-        )
-        for page in pages
-    ]
+    ids = [_insert_page(connection, page) for page in pages]
     hashes = np.concatenate([page.hashes for page in pages])
     page_of = np.repeat(ids, [page.n for page in pages])
     slots = np.concatenate([np.arange(page.n) for page in pages])
@@ -143,6 +168,21 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
     rows = list(zip(*(column[order].tolist() for column in (hashes, page_of, slots)), strict=True))
     connection.exec_driver_sql("INSERT OR IGNORE INTO package VALUES (?, ?, ?)", rows)
     count_uses(connection, dict.fromkeys(ids, 0))
+
+
+def _insert_page(connection: Connection, page: PageRow) -> int:
+    packed, size = page.packed, page.packed.nbytes
+    alone = size >= _LARGE
+    row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
+    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, b"".join(packed.parts))
+    page_id = int(connection.exec_driver_sql(sql, (*row, data)).lastrowid)
+    if alone:
+        # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
+        driver: Any = connection.connection.driver_connection
+        with driver.blobopen("page", "data", page_id) as blob:
+            for part in packed.parts:
+                blob.write(part)
+    return page_id
 
 
 def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:

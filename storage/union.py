@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, decode_page, encode_page, merged, take
+from whiteboard.storage.pages import Blob, Packed, decode_page, encode_page, merged, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
 
 BATCH_BYTES: Final = 2 * 2**20
@@ -89,7 +89,7 @@ class Union:
         if not len(fresh):
             return
         if len(fresh) == page.n:
-            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, blob))
+            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, Packed(blob.header, blob.digest, (blob.data,))))
         else:
             for part in merged([take(page, fresh)]):
                 self._wait(PageRow(part.op, part.n, part.cost_ns, hashes_of(part.keys), encode_page(part)))
@@ -101,9 +101,10 @@ class Union:
         """Write what waits, in one transaction."""
         if self._waiting:
             broken = Broken(frozenset(self._broken), frozenset(self._broken_hashes))
-            with self._database.write() as connection:
+            batch = Batch(self._waiting, broken, Counter())
+            with self._database.write(batch.nbytes) as connection:
                 # Keys that another process has stored by now keep their place.
-                Batch(self._waiting, broken, Counter()).write(connection)
+                batch.write(connection)
         self._waiting, self._nbytes = [], 0
         self._broken, self._broken_hashes, self._held = set(), set(), set()
 

@@ -122,7 +122,8 @@ class SqliteVersions(VersionStore):
         blobs: Sequence[Blob],
         batch: Batch | None,
     ) -> None:
-        with self.database.write(durable=True) as connection:
+        nbytes = sum(len(b.data) for b in blobs) + (0 if batch is None else batch.nbytes)
+        with self.database.write(nbytes, durable=True) as connection:
             system_id = self._claim(connection, system, commit)
             if batch is not None:
                 batch.write(connection)
@@ -272,4 +273,4 @@ def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[
                     "fixed": column.fixed[part],
                     "values": column.values[part],
                 },
-            )
+            ).joined()

@@ -195,7 +195,7 @@ def _strip(board: wb.Board) -> None:
     with board._stores.database.write() as connection:
         for page_id, *blob in connection.exec_driver_sql("SELECT id, header, digest, data FROM page").all():
             page = decode_page(Blob(*blob), provenance=True)
-            bare = encode_page(replace(page, lineage=None, tokens=None))
+            bare = encode_page(replace(page, lineage=None, tokens=None)).joined()
             connection.exec_driver_sql(
                 "UPDATE page SET header = ?, digest = ?, data = ? WHERE id = ?",
                 (bare.header, bare.digest, bare.data, page_id),

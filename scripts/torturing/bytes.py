@@ -40,7 +40,7 @@ def corpus() -> list[Blob]:
         ids = np.arange(128, dtype=np.int64).reshape(64, 2)
         pages.append(Page("smooth", keys, {"y": smooth, "g0": np.zeros((64, 3000), dtype)}, 1, ids, ids))
     pages.append(Page("empty", np.zeros((0, 16), np.uint8), {"y": np.zeros((0, 3))}))
-    return [encode_page(page) for page in pages]
+    return [encode_page(page).joined() for page in pages]
 
 
 def mutated(chance: random.Random, blob: Blob, others: list[Blob]) -> Blob:

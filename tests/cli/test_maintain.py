@@ -55,7 +55,9 @@ def _forge(page_id: int) -> bytes:
         page = decode_page(select_pages(connection, [page_id])[page_id], provenance=True)
         y = page.arrays["y"].copy()
         y[5] = np.nextafter(y[5], np.inf)
-        blob = encode_page(type(page)(page.op, page.keys, {**page.arrays, "y": y}, 1, page.src_ids, page.versions))
+        blob = encode_page(
+            type(page)(page.op, page.keys, {**page.arrays, "y": y}, 1, page.src_ids, page.versions)
+        ).joined()
         update = "UPDATE page SET header = ?, digest = ?, data = ? WHERE id = ?"
         connection.exec_driver_sql(update, (blob.header, blob.digest, blob.data, page_id))
     return bytes(page.keys[5].data)

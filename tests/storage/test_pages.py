@@ -36,7 +36,7 @@ def test_round_trip() -> None:
     """A page's row gives back all of it; provenance only when it is asked for."""
     page = page_of(range(30))
     for provenance in (False, True):
-        back = decode_page(encode_page(page), provenance=provenance)
+        back = decode_page(encode_page(page).joined(), provenance=provenance)
         assert (back.op, back.n, back.cost_ns) == (page.op, page.n, page.cost_ns)
         np.testing.assert_array_equal(back.keys, page.keys)
         assert {name: array.tobytes() for name, array in back.arrays.items()} == {
@@ -52,7 +52,7 @@ def test_round_trip() -> None:
 @given(st.integers(0), st.integers(1, 255))
 def test_any_flipped_byte_is_refused(at: int, flip: int) -> None:
     """A change of any byte of header, digest or data is refused by the digest, before anything is parsed."""
-    blob = encode_page(page_of(range(40)))
+    blob = encode_page(page_of(range(40))).joined()
     parts = [bytearray(blob.header), bytearray(blob.digest), bytearray(blob.data)]
     at %= sum(map(len, parts))
     for part in parts:
@@ -97,7 +97,7 @@ FORGERIES: dict[str, Callable[[Any], Any]] = {
 def test_forged_headers_are_refused(change: Callable[[Any], Any]) -> None:
     """A header that a hostile writer sealed with a fitting digest is refused for what it says."""
     with pytest.raises(CorruptPackageError):
-        decode_page(_resealed(encode_page(page_of(range(40))), change))
+        decode_page(_resealed(encode_page(page_of(range(40))).joined(), change))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_headers_that_are_no_json(header: bytes) -> None:
 
 def test_rows_that_are_no_bytes() -> None:
     """SQLite gives back whatever type lies in a row; what is not bytes is refused."""
-    blob = encode_page(page_of([1]))
+    blob = encode_page(page_of([1])).joined()
     rows: list[Any] = [(None, blob.digest, b""), ("text", blob.digest, b""), (blob.header, 5, blob.data)]
     for row in rows:
         with pytest.raises(CorruptPackageError):
@@ -123,7 +123,7 @@ def test_rows_that_are_no_bytes() -> None:
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays that would together unpack to more than a page may hold are refused."""
     page = Page("op", page_of(range(500)).keys, {f"g{i}": np.zeros((500, 100)) for i in range(10)})
-    blob = encode_page(page)
+    blob = encode_page(page).joined()
     assert len(blob.data) < 40_000
     monkeypatch.setattr(pages, "MAX_BYTES", 1_000_000)
     with pytest.raises(CorruptPackageError, match="more than"):

@@ -1,0 +1,39 @@
+"""Work that releases the interpreter (hashing, compressing, copying) of a few items at a time, in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def overlapped(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield ``function(item)`` of each item, in order, with a few under way at once where there is more than one core.
+
+    The threads end with the iteration, so that a fork or an exit never meets one that is idle; and no more than a few
+    items and results are held at once, however many there are.
+    """
+    if (threads := cores()) < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads, "whiteboard") as pool:
+        under_way: deque[Future[R]] = deque()
+        for item in items:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) > threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def cores() -> int:
+    """How many threads are worth having: the cores that this process may use, at most four."""
+    try:
+        return min(4, len(os.sched_getaffinity(0)))
+    except AttributeError:  # only Linux tells what this process may use
+        return min(4, os.cpu_count() or 1)
