@@ -19,7 +19,8 @@ from whiteboard.storage.base import PackageStore, VersionStore
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import Location, StoreUrl, locate
 from whiteboard.storage.memory import MemoryTier
-from whiteboard.storage.packages import SqlitePackages, WriteBehind
+from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.pending import WriteBehind
 from whiteboard.storage.rows import by_op, evicted
 from whiteboard.storage.versions import SqliteVersions
 from whiteboard.storage.writers import Writers

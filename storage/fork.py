@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import weakref
 from contextlib import suppress
@@ -45,6 +46,9 @@ def _after(*, child: bool) -> None:
         _quiet.pop().after_fork(child=child)
 
 
+# The last to be registered is the first to be called before a fork. That of `concurrent.futures` takes a lock without
+# which no thread can be given work, so it has to be called when the stores are quiet already.
+importlib.import_module("concurrent.futures.thread")
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before, after_in_parent=lambda: _after(child=False), after_in_child=lambda: _after(child=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Final
 
@@ -61,16 +61,16 @@ class PageIndex:
     def add(self, page: Page) -> int | None:
         """Hold a page; keys that are held already stay where they are. None if that leaves nothing to hold."""
         keys = key_list(page.keys)
+        number = self._next
+        base = number << _ROW_BITS
         if self._places.keys().isdisjoint(keys):
-            fresh: Iterable[tuple[int, bytes]] = enumerate(keys)
+            self._places.update(zip(keys, range(base, base + len(keys)), strict=True))
         else:
-            fresh = [(row, key) for row, key in enumerate(keys) if key not in self._places]
+            fresh = [(key, base + row) for row, key in enumerate(keys) if key not in self._places]
             if not fresh:
                 return None
-        number = self._next
+            self._places.update(fresh)
         self._next += 1
-        base = number << _ROW_BITS
-        self._places.update((key, base + row) for row, key in fresh)
         self.pages[number] = page
         self.nbytes += footprint(page)
         return number

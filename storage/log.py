@@ -17,6 +17,8 @@ AUTOCHECKPOINT_PAGES: Final = 4000
 
 # What this process wrote since it last did so is moved while its caller computes on.
 _MOVE_BYTES = 8 * 2**20
+# Not at once: what follows what was written would have to wait.
+_MOVE_AFTER_SECONDS = 0.5
 # Reached only when moving could not start the log anew, because some reader was always using it.
 _CUT_BYTES = 40 * 2**20
 _CUT_STEP = 4 * 2**20
@@ -46,7 +48,7 @@ class LogKeeper:
         wait_ms: int,
     ) -> None:
         self._path, self._held, self._exclusive, self._wait_ms = path, held, exclusive, wait_ms
-        self._cut_at = _CUT_BYTES
+        self._cut_at: int = _CUT_BYTES
         self._unmoved = 0
         self._moving = False
 
@@ -57,7 +59,13 @@ class LogKeeper:
         self._unmoved += nbytes
         if self._unmoved >= _MOVE_BYTES and not self._moving:
             self._unmoved, self._moving = 0, True
-            threading.Thread(target=self._move, name="whiteboard log", daemon=True).start()
+            try:
+                timer = threading.Timer(_MOVE_AFTER_SECONDS, self._move)
+                timer.daemon = True
+                timer.start()
+            except RuntimeError:
+                # The interpreter ends, and the last connection that closes moves it.
+                self._moving = False
 
     def forked(self) -> None:
         """Hear that this is the child of a fork, where no thread but one goes on."""

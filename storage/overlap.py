@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,20 +16,32 @@ R = TypeVar("R")
 def overlapped(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yield ``function(item)`` of each item, in order, with a few under way at once where there is more than one core.
 
-    The threads end with the iteration, so that a fork or an exit never meets one that is idle; and no more than a few
-    items and results are held at once, however many there are.
+    Items are taken by the calling thread. The threads end with the iteration, so that a fork or an exit never meets
+    one that is idle; and no more than a few items and results are held at once, however many there are.
     """
-    if (threads := cores()) < 2:
-        yield from map(function, items)
+    left = iter(items)
+    first = list(islice(left, 2))
+    if (threads := cores()) < 2 or len(first) < 2:
+        yield from map(function, chain(first, left))
         return
     with ThreadPoolExecutor(threads, "whiteboard") as pool:
         under_way: deque[Future[R]] = deque()
-        for item in items:
-            under_way.append(pool.submit(function, item))
+        for item in chain(first, left):
+            under_way.append(_submitted(pool, function, item))
             if len(under_way) > threads:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def _submitted(pool: ThreadPoolExecutor, function: Callable[[T], R], item: T) -> Future[R]:
+    try:
+        return pool.submit(function, item)
+    except RuntimeError:
+        # The interpreter ends, and no thread can be started any more.
+        done: Future[R] = Future()
+        done.set_result(function(item))
+        return done
 
 
 def cores() -> int:

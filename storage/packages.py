@@ -15,31 +15,24 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.admission import Admission
-from whiteboard.storage.ahead import EncodeAhead
-from whiteboard.storage.base import DISK, MEMORY, Found, PackageStore, Page
+from whiteboard.storage.base import DISK, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict, live_bytes
 from whiteboard.storage.fork import watch
-from whiteboard.storage.index import PageIndex
 from whiteboard.storage.overlap import overlapped
 from whiteboard.storage.pages import check_page, encode_page, fits, merged, owned, take
-from whiteboard.storage.reading import Gathering, decoded
+from whiteboard.storage.pending import Pending, WriteBehind
+from whiteboard.storage.reading import Gathering, Lookup, Wanted
 from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, is_empty, select_index
 
 # From so many keys on, to ask first whether there is any package at all costs nothing.
 _MANY = 32
 
+# Another process may have stored what waited here: hardly ever a few packages alone.
+_SAMPLE = 512
+
 # Evicting to a little less than the bound makes room for several flushes at a time.
 _EVICT_TO = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class WriteBehind:
-    """When pending packages are written: at so many of them, so many bytes, or so many seconds after the first."""
-
-    rows: int = 32_768
-    nbytes: int = 32 * 2**20
-    seconds: float = 5.0
 
 
 @dataclass(slots=True)
@@ -91,8 +84,7 @@ class SqlitePackages(PackageStore):
         self._bits = hash_bits
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
-        self._pending = PageIndex()
-        self._ahead = EncodeAhead(self._row)
+        self._pending = Pending()
         self._used: Counter[int] = Counter()
         self._touched: Counter[bytes] = Counter()
         self._broken_pages: set[int] = set()
@@ -107,14 +99,7 @@ class SqlitePackages(PackageStore):
     def find(self, keys: Sequence[bytes]) -> Found:
         found = Gathering(len(keys))
         with self._lock:
-            places = self._pending.places(keys)
-            held = np.flatnonzero(places >= 0)
-            if len(held):
-                numbers, rows = self._pending.split(places[held])
-                for number in np.unique(numbers).tolist():
-                    mine = numbers == number
-                    found.add(self._pending.pages[number], held[mine], rows[mine], MEMORY)
-        missing = np.flatnonzero(places < 0)
+            missing = self._pending.find(keys, found)
         if len(missing):
             try:
                 self._find_on_disk(keys, missing, found)
@@ -124,54 +109,24 @@ class SqlitePackages(PackageStore):
         return found.done()
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
-        wanted = np.frombuffer(b"".join([keys[i] for i in missing.tolist()]), np.uint8).reshape(-1, 16)
-        hashes = hashes_of(wanted, self._bits)
+        wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)
         started = time.perf_counter_ns()
         with self.database.read() as connection:
+            # No lock is taken in here: a fork takes them first, and then waits for those who read.
             if len(missing) >= _MANY and is_empty(connection):
                 return  # nothing to look for, at the cost of one question
-            index = select_index(connection, np.unique(hashes))
-            if not len(index):
-                return
-            at = np.searchsorted(index[:, 0], hashes).clip(max=len(index) - 1)
-            there = np.flatnonzero(index[at, 0] == hashes)
-            page_of, slot_of = index[at[there], 1], index[at[there], 2]
-            ids = np.unique(page_of).tolist()
-            read_ns = (time.perf_counter_ns() - started) / len(there)
-            # No lock is taken in here: a fork takes them first, and then waits for those who read.
-            pages, page_ns = decoded(self.database, connection, ids)
-        for page_id in ids:
-            page, mine = pages.get(page_id), page_of == page_id
-            if page is None:
-                with self._lock:
-                    self._broken_pages.add(page_id)
-                self._count(corrupt=1)
-                continue
-            started = time.perf_counter_ns()
-            rows, slots = there[mine], slot_of[mine]
-            right = self._right(page, slots, wanted[rows], hashes[rows])
+            lookup = Lookup.run(connection, wanted, self._bits)
+        load_ns = (time.perf_counter_ns() - started) / len(missing)
+        for page, rows, slots in lookup.hits:
+            found.add(page, missing[rows], slots, DISK)
             if self.admission is not None:
-                decode_ns = (page_ns + time.perf_counter_ns() - started) / len(rows)
-                self.admission.loaded(page, read_ns + decode_ns)
-            if right.any():
-                found.add(page, missing[rows[right]], slots[right], DISK)
-                with self._lock:
-                    self._used[page_id] += int(right.sum())
-
-    def _right(
-        self, page: Page, slots: NDArray[np.int64], wanted: NDArray[np.uint8], hashes: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Which slots hold the full key that is wanted; the others are collisions, or wrong index rows."""
-        inside = (slots >= 0) & (slots < page.n)
-        stored = page.keys[np.where(inside, slots, 0)] if page.n else np.zeros_like(wanted)
-        right: NDArray[np.bool_] = inside & (stored == wanted).all(axis=1)
-        if not right.all():
-            collided = inside & ~right & (hashes_of(stored, self._bits) == hashes)
-            wrong = ~right & ~collided
-            with self._lock:
-                self._broken_hashes.update(hashes[wrong].tolist())
-            self._count(collisions=int(collided.sum()), corrupt=int(wrong.sum()))
-        return right
+                self.admission.loaded(page, load_ns)
+        with self._lock:
+            self._used.update(lookup.uses)
+            self._broken_pages |= lookup.broken
+            self._broken_hashes.update(wanted.hashes[lookup.wrong].tolist())
+            self.counters.collisions += len(lookup.collided)
+            self.counters.corrupt += len(lookup.broken) + len(lookup.wrong)
 
     # -- writing
 
@@ -194,13 +149,10 @@ class SqlitePackages(PackageStore):
                 self.counters.dropped += page.n
             else:
                 self.counters.puts += page.n
-                if (number := self._pending.add(mine := owned(page))) is not None:
-                    self._ahead.start(number, mine)
-            full = len(self._pending) >= self.bounds.rows or self._pending.nbytes >= self.bounds.nbytes
-            if not full and self._timer is None and len(self._pending):
-                self._timer = threading.Timer(self.bounds.seconds, self._flush_when_due)
-                self._timer.daemon = True
-                self._timer.start()
+                self._pending.add(owned(page))
+            full = self._pending.rows >= self.bounds.rows or self._pending.nbytes >= self.bounds.nbytes
+            if not full and self._timer is None and self._pending.rows:
+                self._start_timer()
         if full:
             self._flush_when_due()
 
@@ -223,26 +175,24 @@ class SqlitePackages(PackageStore):
         with self._flushing:
             with self._lock:
                 self._cancel_timer()
-                pages = dict(self._pending.pages)
+                pages = list(self._pending.pages)
                 used, touched = self._used.copy(), self._touched.copy()
                 broken = Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
             batch = self._encoded(pages, broken, used, touched)
             self._make_room(batch.nbytes)
             yield batch
             with self._lock:
-                for number in pages:
-                    self._pending.remove(number)
-                    self._ahead.forget(number)
+                self._pending.remove(len(pages))
                 self._used -= used
                 self._touched -= touched
                 self._broken_pages -= broken.pages
                 self._broken_hashes -= broken.hashes
-            self._measure_loads(pages.values())
+            self._measure_loads(pages)
 
     @property
     def pending(self) -> int:
         """Packages, and counts of use, that wait to be written."""
-        return len(self._pending) + len(self._used) + len(self._touched)
+        return self._pending.rows + len(self._used) + len(self._touched)
 
     def close(self) -> None:
         if self._closed:
@@ -254,7 +204,6 @@ class SqlitePackages(PackageStore):
             with self._lock:
                 self._cancel_timer()
                 self._pending.clear()
-                self._ahead.close()
             self.database.close()
 
     def stats(self) -> dict[str, float]:
@@ -274,36 +223,28 @@ class SqlitePackages(PackageStore):
     def before_fork(self) -> None:
         self._flushing.acquire()
         self._lock.acquire()
-        self._ahead.wait()
 
     def after_fork(self, *, child: bool) -> None:
         if child:
             # They are the parent's to write.
             self._pending.clear()
-            self._ahead.forked()
             self._used.clear()
             self._touched.clear()
             self._timer = None
         self._lock.release()
         self._flushing.release()
 
-    def _encoded(self, pages: dict[int, Page], broken: Broken, used: Counter[int], touched: Counter[bytes]) -> Batch:
+    def _encoded(self, pages: Sequence[Page], broken: Broken, used: Counter[int], touched: Counter[bytes]) -> Batch:
         """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
         rows: list[PageRow] = []
         if pages:
-            hashes = [hashes_of(page.keys, self._bits) for page in pages.values()]
-            with self.database.read() as connection:
-                index = select_index(connection, np.unique(np.concatenate(hashes)))
-            good = [h for h, page_id, _ in index.tolist() if page_id not in broken.pages and h not in broken.hashes]
-            stored = np.array(good, np.int64)
-            rest = []
-            for (number, page), mine in zip(pages.items(), hashes, strict=True):
-                if not (new := ~np.isin(mine, stored)).all():
-                    rest.append(take(page, np.flatnonzero(new)))
-                elif ahead := self._ahead.take(number):
-                    rows += [row.result() for row in ahead]
-                else:
-                    rest.append(page)
+            hashes = np.concatenate([hashes_of(page.keys, self._bits) for page in pages])
+            unique, first = np.unique(hashes, return_index=True)
+            fresh = np.zeros(len(hashes), np.bool_)
+            fresh[first[np.isin(unique, self._stored(unique, broken), invert=True)]] = True
+            edges = np.cumsum([0, *(page.n for page in pages)])
+            kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
+            rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
             rows += overlapped(self._row, merged(rest))
         uses = Counter(used)
         if touched:
@@ -313,6 +254,17 @@ class SqlitePackages(PackageStore):
                 for hashed, page_id, _ in select_index(connection, np.array(list(counts), np.int64)).tolist():
                     uses[page_id] += counts[hashed]
         return Batch(rows, broken, uses)
+
+    def _stored(self, hashes: NDArray[np.int64], broken: Broken) -> NDArray[np.int64]:
+        """Which hashes have a package by now; of many, none if none of a sample has."""
+        some = hashes[:: max(1, len(hashes) // _SAMPLE)]
+        for each in (some, hashes) if len(some) < len(hashes) else (hashes,):
+            with self.database.read() as connection:
+                index = select_index(connection, each)
+            if not len(index):
+                break
+        good = [h for h, page_id, _ in index.tolist() if page_id not in broken.pages and h not in broken.hashes]
+        return np.array(good, np.int64)
 
     def _row(self, page: Page) -> PageRow:
         return PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys, self._bits), encode_page(page))
@@ -347,6 +299,13 @@ class SqlitePackages(PackageStore):
             self._retry_at = time.monotonic() + self.bounds.seconds
             message = f"packages are kept in memory, as they cannot be written: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+    def _start_timer(self) -> None:
+        self._timer = threading.Timer(self.bounds.seconds, self._flush_when_due)
+        self._timer.daemon = True
+        # While the interpreter ends no thread can be started, and the store is about to be closed.
+        with suppress(RuntimeError):
+            self._timer.start()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,40 +13,16 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import MISS, Found, Page
-from whiteboard.storage.engine import Database
-from whiteboard.storage.overlap import cores, overlapped
+from whiteboard.storage.overlap import overlapped
 from whiteboard.storage.pages import Blob, decode_page
-from whiteboard.storage.rows import read_pages
+from whiteboard.storage.rows import hashes_of, read_pages, select_index
 
-_MANY: Final = 8
-"""From so many pages on, they are read and decoded in threads."""
+_MANY: Final = 4
+"""From so many pages on, they are decoded in threads."""
 
-
-def decoded(database: Database, connection: Connection, ids: Sequence[int]) -> tuple[dict[int, Page], float]:
-    """The pages of the given ids, without those that are damaged or not there, and the nanoseconds that each took."""
-    started = time.perf_counter_ns()
-    pages: dict[int, Page | None] = {}
-    # The one connection of a store in memory is not for two threads.
-    if database.location.path is not None and len(ids) >= _MANY and (threads := cores()) > 1:
-        for part in overlapped(partial(_read_apart, database), [ids[first::threads] for first in range(threads)]):
-            pages |= part
-    # What was evicted since the index was read is still there in this transaction.
-    pages |= map(_opened, read_pages(connection, [page_id for page_id in ids if page_id not in pages]))
-    good = {page_id: page for page_id, page in pages.items() if page is not None}
-    return good, (time.perf_counter_ns() - started) / max(len(ids), 1)
-
-
-def _read_apart(database: Database, ids: Sequence[int]) -> dict[int, Page | None]:
-    with database.read() as connection:
-        return dict(map(_opened, read_pages(connection, ids)))
-
-
-def _opened(row: tuple[int, Blob]) -> tuple[int, Page | None]:
-    page_id, blob = row
-    try:
-        return page_id, decode_page(blob)
-    except CorruptPackageError:
-        return page_id, None
+# Keys that were computed together lie together: of many, a few lead to the pages of most.
+_SAMPLED: Final = 1024
+_SAMPLE: Final = 128
 
 
 class Gathering:
@@ -68,3 +44,143 @@ class Gathering:
     def done(self) -> Found:
         """Return what was found."""
         return Found(self._pages, self._page, self._slot, self._tier)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Keys that are looked up: full, shape (n, 16), and the hashes that the index has of them."""
+
+    keys: NDArray[np.uint8]
+    hashes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, keys: Sequence[bytes], bits: int) -> Wanted:
+        """The columns of some keys."""
+        columns = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+        return cls(columns, hashes_of(columns, bits))
+
+
+@dataclass(slots=True, eq=False)
+class Lookup:
+    """What one batch of wanted keys finds in the file, all of it read in one transaction.
+
+    Attributes
+    ----------
+    pages : dict of int to Page or None
+        Every page that was read; None for one that is damaged, or not there.
+    hits : list of (Page, rows, slots)
+        Which of the wanted keys a page holds, and where.
+    uses : Counter of int
+        By page id, how many of them.
+    collided, wrong : ndarray of intp
+        Keys whose index row leads to another key of the same hash, and to nothing that it should.
+    """
+
+    wanted: Wanted
+    bits: int
+    pages: dict[int, Page | None]
+    hits: list[tuple[Page, NDArray[np.intp], NDArray[np.int64]]]
+    uses: Counter[int]
+    collided: NDArray[np.intp]
+    wrong: NDArray[np.intp]
+
+    @property
+    def broken(self) -> frozenset[int]:
+        """Pages that are damaged, or not there."""
+        return frozenset(page_id for page_id, page in self.pages.items() if page is None)
+
+    @classmethod
+    def run(cls, connection: Connection, wanted: Wanted, bits: int) -> Lookup:
+        """Look up all keys."""
+        none = np.empty(0, np.intp)
+        lookup = cls(wanted, bits, {}, [], Counter(), none, none)
+        rest = lookup._by_page(connection, np.argsort(wanted.hashes, kind="stable"))
+        if len(rest):
+            lookup._by_index(connection, rest)
+        return lookup
+
+    def _by_page(self, connection: Connection, rest: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Find keys in the pages that a sample of them leads to, for as long as these hold most; returns the others."""
+        while len(rest) >= _SAMPLED:
+            index = select_index(connection, np.unique(self.wanted.hashes[rest[:: len(rest) // _SAMPLE]]))
+            new = self._read(connection, index[:, 1])
+            before = len(rest)
+            rest = self._matched(new, rest)
+            if 2 * len(rest) > before:
+                break
+        return rest
+
+    def _matched(self, ids: Sequence[int], rest: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Find keys in some pages; returns those that are not there."""
+        pages = [(page_id, page) for page_id in ids if (page := self.pages[page_id]) is not None and page.n]
+        if not pages:
+            return rest
+        stored = np.concatenate([page.keys for _, page in pages])
+        hashes = hashes_of(stored, self.bits)
+        order = np.argsort(hashes)
+        at = order[np.searchsorted(hashes[order], self.wanted.hashes[rest]).clip(max=len(order) - 1)]
+        there = (stored[at] == self.wanted.keys[rest]).all(axis=1)
+        starts = np.cumsum([0, *(page.n for _, page in pages)])
+        rows, at = rest[there], at[there]
+        which = np.searchsorted(starts, at, side="right") - 1
+        for number, mine in _grouped(which):
+            self._hit(*pages[number], rows[mine], at[mine] - starts[number])
+        others: NDArray[np.intp] = rest[~there]
+        return others
+
+    def _by_index(self, connection: Connection, rest: NDArray[np.intp]) -> None:
+        """Find each key where its index row says."""
+        index = select_index(connection, np.unique(self.wanted.hashes[rest]))
+        if not len(index):
+            return
+        hashes = self.wanted.hashes[rest]
+        at = np.searchsorted(index[:, 0], hashes).clip(max=len(index) - 1)
+        there = index[at, 0] == hashes
+        rest, page_of, slot_of = rest[there], index[at[there], 1], index[at[there], 2]
+        self._read(connection, page_of)
+        collided, wrong = [self.collided], [self.wrong]
+        for number, mine in _grouped(page_of):
+            page, rows, slots = self.pages[number], rest[mine], slot_of[mine]
+            if page is None:
+                continue
+            inside = (slots >= 0) & (slots < page.n)
+            stored = page.keys[np.where(inside, slots, 0)] if page.n else np.zeros((len(rows), 16), np.uint8)
+            right = inside & (stored == self.wanted.keys[rows]).all(axis=1)
+            other = inside & ~right & (hashes_of(stored, self.bits) == self.wanted.hashes[rows])
+            collided.append(rows[other])
+            wrong.append(rows[~right & ~other])
+            if right.any():
+                self._hit(number, page, rows[right], slots[right])
+        self.collided, self.wrong = np.concatenate(collided), np.concatenate(wrong)
+
+    def _hit(self, page_id: int, page: Page, rows: NDArray[np.intp], slots: NDArray[np.int64]) -> None:
+        self.hits.append((page, rows, slots))
+        self.uses[page_id] += len(rows)
+
+    def _read(self, connection: Connection, ids: NDArray[np.int64]) -> list[int]:
+        """Read the pages that were not read yet; returns their ids."""
+        new = [page_id for page_id in np.unique(ids).tolist() if page_id not in self.pages]
+        self.pages |= dict.fromkeys(new)
+        self.pages |= decoded(connection, new)
+        return new
+
+
+def decoded(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Page | None]]:
+    """Yield the pages of the given ids that are there, None for a damaged one."""
+    rows = read_pages(connection, ids)
+    return map(_opened, rows) if len(ids) < _MANY else overlapped(_opened, rows)
+
+
+def _opened(row: tuple[int, Blob]) -> tuple[int, Page | None]:
+    page_id, blob = row
+    try:
+        return page_id, decode_page(blob)
+    except CorruptPackageError:
+        return page_id, None
+
+
+def _grouped(values: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each value, ascending, and the places where it stands."""
+    order = np.argsort(values, kind="stable")
+    unique, starts = np.unique(values[order], return_index=True)
+    yield from zip(unique.tolist(), np.split(order, starts[1:]), strict=True)

@@ -165,9 +165,18 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
     slots = np.concatenate([np.arange(page.n) for page in pages])
     # In the order of the index, neighbours in it are written together, whatever order the keys came in.
     order = np.argsort(hashes)
-    rows = list(zip(*(column[order].tolist() for column in (hashes, page_of, slots)), strict=True))
-    connection.exec_driver_sql("INSERT OR IGNORE INTO package VALUES (?, ?, ?)", rows)
+    _insert_index(connection, np.stack([hashes, page_of, slots], axis=1)[order])
     count_uses(connection, dict.fromkeys(ids, 0))
+
+
+def _insert_index(connection: Connection, rows: NDArray[np.int64]) -> None:
+    # A statement for many rows: after each one the interpreter would be given up, and had again only when the threads
+    # that compute let go of it, while other processes wait for this transaction.
+    cursor = connection.connection.cursor()
+    for start in range(0, len(rows), LIST // 3):
+        part = rows[start : start + LIST // 3]
+        places = ",".join(["(?, ?, ?)"] * len(part))
+        cursor.execute(f"INSERT OR IGNORE INTO package VALUES {places}", part.reshape(-1).tolist())
 
 
 def _insert_page(connection: Connection, page: PageRow) -> int:

@@ -87,7 +87,7 @@ def jax_bin(name: str) -> Callable[..., Results] | None:
         import jax
     except ImportError:
         return None
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call, unused-ignore]
     peer = PEERS[name]
 
     def one(*xs: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python
 from whiteboard.errors import ClosedError, StoreError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import Stores, engine, open_store
+from whiteboard.storage import Stores, log, open_store
 from whiteboard.storage.maintenance import verify
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
@@ -81,9 +81,9 @@ def test_no_read_transaction_stays_open(stores: Stores) -> None:
 
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that a reader keeps from being started anew grows without an error, and is cut when the reader is done."""
-    monkeypatch.setattr(engine, "_LOG_BYTES", 300_000)
-    monkeypatch.setattr(engine, "_LOG_STEP", 100_000)
-    monkeypatch.setattr(engine, "_LOG_WAIT_MS", 1)
+    monkeypatch.setattr(log, "_CUT_BYTES", 300_000)
+    monkeypatch.setattr(log, "_CUT_STEP", 100_000)
+    monkeypatch.setattr(log, "_CUT_WAIT_MS", 1)
     path = tmp_path / "a.db"
     wal = Path(f"{path}-wal")
     with open_store(path) as stores:
@@ -102,6 +102,23 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             write(first)
         assert wal.stat().st_size < 500_000
         assert_found(stores.packages.find([key_of(i) for i in range(1500)]), range(1500), lambda _: True, size=100)
+
+
+def test_the_log_is_moved_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written is in the file itself a moment later, without another write."""
+    monkeypatch.setattr(log, "_MOVE_BYTES", 100_000)
+    monkeypatch.setattr(log, "_MOVE_AFTER_SECONDS", 0.01)
+    path = tmp_path / "a.db"
+    with open_store(path) as stores:
+        before = path.stat().st_size
+        stores.packages.put(page_of(range(200), size=100))
+        stores.packages.flush()
+        for _ in range(1000):
+            if path.stat().st_size > before + 100_000:
+                break
+            threading.Event().wait(0.01)
+        else:
+            pytest.fail("the log was not moved")
 
 
 def test_threads_share_a_store(stores: Stores) -> None:

@@ -17,7 +17,8 @@ from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, MEMORY, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import locate
-from whiteboard.storage.packages import SqlitePackages, WriteBehind
+from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.pending import WriteBehind
 
 
 def _open(path: Path, bounds: WriteBehind | None = None, hash_bits: int = 63) -> SqlitePackages:
