@@ -184,11 +184,11 @@ def _insert_page(connection: Connection, page: PageRow) -> int:
     alone = size >= _LARGE
     row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
     sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, b"".join(packed.parts))
-    page_id = int(connection.exec_driver_sql(sql, (*row, data)).lastrowid)
+    cursor: Any = connection.connection.cursor()
+    page_id = int(cursor.execute(sql, (*row, data)).lastrowid)
     if alone:
         # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
-        driver: Any = connection.connection.driver_connection
-        with driver.blobopen("page", "data", page_id) as blob:
+        with cursor.connection.blobopen("page", "data", page_id) as blob:
             for part in packed.parts:
                 blob.write(part)
     return page_id

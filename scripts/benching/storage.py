@@ -69,7 +69,7 @@ def misses(folder: Path, n: int, width: int, runs: int) -> list[dict[str, Any]]:
 
 
 def hits_on_disk(folder: Path, n: int, width: int, runs: int) -> list[dict[str, Any]]:
-    """Read all packages of `misses` in fresh processes, after one other: `first` has imports and connections in it."""
+    """Read all packages of `misses` in fresh processes, after one other: `first` has what is done once in it."""
     seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in STORES}
     for _ in range(runs):
         for name in STORES:
