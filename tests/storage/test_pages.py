@@ -49,6 +49,18 @@ def test_round_trip() -> None:
             assert back.src_ids is back.versions is None
 
 
+@pytest.mark.parametrize(("written", "read"), [("blake2b", "sha256"), ("sha256", "blake2b")])
+def test_digests_of_another_machine(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that was hashed where the other hash is the quicker one is read, and its damage is found."""
+    monkeypatch.setattr(pages, "_quicker", lambda: written)
+    blob = encode_page(page_of(range(30))).joined()
+    monkeypatch.setattr(pages, "_quicker", lambda: read)
+    assert decode_page(blob).n == 30
+    assert encode_page(page_of(range(30))).joined().digest != blob.digest
+    with pytest.raises(CorruptPackageError, match="digest"):
+        decode_page(Blob(blob.header, blob.digest, blob.data[:-1] + b"!"))
+
+
 @given(st.integers(0), st.integers(1, 255))
 def test_any_flipped_byte_is_refused(at: int, flip: int) -> None:
     """A change of any byte of header, digest or data is refused by the digest, before anything is parsed."""

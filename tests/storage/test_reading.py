@@ -1,0 +1,88 @@
+"""Lookups of many keys: the way by pages finds what the way by index rows finds, whatever is missing or damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.storage.samples import assert_found, key_of, page_of
+from whiteboard.storage import reading, schema
+from whiteboard.storage.engine import Database
+from whiteboard.storage.location import locate
+from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.rows import select_index
+
+
+def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:
+    database = Database(locate(path))
+    schema.ensure(database)
+    store = SqlitePackages(database, hash_bits=bits)
+    first = 0
+    for size in sizes:
+        store.put(page_of(range(first, first + size)))
+        store.flush()
+        first += size
+    return store
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.lists(st.integers(0, 300), min_size=1, max_size=200),
+    st.sampled_from([63, 9]),
+    st.sampled_from([(8, 2), (64, 16), (10_000, 1)]),
+    st.lists(st.integers(1, 8), max_size=2),
+)
+def test_both_ways_agree(
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[int],
+    numbers: list[int],
+    bits: int,
+    sampled: tuple[int, int],
+    damaged: list[int],
+) -> None:
+    """Keys in any order, twice, missing, of one hash, in damaged pages: answers are right, and what can be is found."""
+    path = tmp_path_factory.mktemp("reading") / "a.db"
+    store = _store(path, sizes, bits)
+    with store.database.write() as connection:
+        for page_id in damaged:
+            connection.exec_driver_sql("UPDATE page SET data = x'00' WHERE id = ?", (page_id,))
+    keys = [key_of(number) for number in numbers]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_SAMPLED", 10_000)
+        by_index = store.find(keys)
+        patch.setattr(reading, "_SAMPLED", sampled[0])
+        patch.setattr(reading, "_SAMPLE", sampled[1])
+        found = store.find(keys)
+    assert_found(found, numbers, lambda _: False)
+    assert (found.page >= 0)[by_index.page >= 0].all()
+    if bits == 63:
+        assert ((found.page >= 0) == (by_index.page >= 0)).all()
+    if bits == 63 and not damaged:
+        assert_found(found, numbers, lambda number: number < sum(sizes))
+    store.close()
+
+
+def test_many_keys_are_found_by_their_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of keys that were computed together, a sample alone is looked up in the index; each page is read once."""
+    store = _store(tmp_path / "a.db", [500] * 6, 63)
+    asked: list[int] = []
+    read: list[int] = []
+
+    def counted(connection: object, hashes: list[int]) -> object:
+        asked.append(len(hashes))
+        return select_index(connection, hashes)  # type: ignore[arg-type]
+
+    def followed(connection: object, ids: list[int]) -> object:
+        read.extend(ids)
+        return decoded(connection, ids)  # type: ignore[arg-type]
+
+    decoded = reading.decoded
+    monkeypatch.setattr("whiteboard.storage.reading.select_index", counted)
+    monkeypatch.setattr(reading, "decoded", followed)
+    assert_found(store.find([key_of(i) for i in range(3000)]), range(3000), lambda _: True)
+    assert sum(asked) < 1000
+    assert sorted(read) == list(range(1, 7))
+    store.close()
