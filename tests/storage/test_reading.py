@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of
@@ -28,6 +28,7 @@ def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:
     return store
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 60), min_size=1, max_size=8),
     st.lists(st.integers(0, 300), min_size=1, max_size=200),
