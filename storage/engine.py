@@ -153,8 +153,8 @@ class Database:
                 yield
 
     @contextmanager
-    def write(self, nbytes: int = 0, *, durable: bool = False) -> Iterator[Connection]:
-        """One write transaction of about `nbytes`; `durable` ones survive a power loss if the store says so."""
+    def write(self, *, durable: bool = False) -> Iterator[Connection]:
+        """One write transaction; `durable` ones survive a power loss when the store's durability says so."""
         if self.readonly:
             message = f"the store {self.location} was opened with readonly=True: nothing can be written"
             raise ReadOnlyError(message)
@@ -163,7 +163,7 @@ class Database:
             with self._writer.begin() as connection:
                 yield connection
             if self._log is not None:
-                self._log.written(nbytes)
+                self._log.written()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -1,4 +1,4 @@
-"""The write-ahead log kept short: moved into the file in the background, and cut where readers kept it from that."""
+"""The write-ahead log kept short: moved into the file and cut to nothing, in the background wherever that is enough."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from whiteboard.storage.location import wal_bytes
 AUTOCHECKPOINT_PAGES: Final = 4000
 """The log of so many pages, 32 MB, is moved by the commit that finds it, and its caller waits."""
 
-# What this process wrote since it last did so is moved while its caller computes on.
-_MOVE_BYTES = 8 * 2**20
-# Not at once: what follows what was written would have to wait.
-_MOVE_AFTER_SECONDS = 0.5
-# Reached only when moving could not start the log anew, because some reader was always using it.
-_CUT_BYTES = 40 * 2**20
-_CUT_STEP = 4 * 2**20
-_CUT_WAIT_MS = 100
+# From this size on it is cut, a moment after the write that found it so: what follows in a burst need not wait for it.
+# All writers wait while it is cut, so it is done while there is little to move.
+_CUT_BYTES = 8 * 2**20
+_CUT_AFTER_SECONDS = 0.1
+# A reader that uses it keeps it from being cut: what could be moved is moved, and it is tried again so much later.
+_CUT_AGAIN_BYTES = 4 * 2**20
+# From this size on readers are waited for, while they that come use the file alone, and not for long.
+_MOST_BYTES = 40 * 2**20
+_WAIT_MS = 100
 
 
 class LogKeeper:
@@ -49,42 +50,38 @@ class LogKeeper:
     ) -> None:
         self._path, self._held, self._exclusive, self._wait_ms = path, held, exclusive, wait_ms
         self._cut_at: int = _CUT_BYTES
-        self._unmoved = 0
-        self._moving = False
+        self._waiting = False
 
-    def written(self, nbytes: int) -> None:
-        """Hear of a transaction that wrote about so many bytes; the caller still keeps others from writing."""
-        if (size := wal_bytes(self._path)) >= self._cut_at:
-            self._cut_at = _CUT_BYTES if self._cut() else size + _CUT_STEP
-        self._unmoved += nbytes
-        if self._unmoved >= _MOVE_BYTES and not self._moving:
-            self._unmoved, self._moving = 0, True
-            try:
-                timer = threading.Timer(_MOVE_AFTER_SECONDS, self._move)
-                timer.daemon = True
+    def written(self) -> None:
+        """Hear of a transaction; the caller still keeps others from writing."""
+        size = wal_bytes(self._path)
+        if size >= max(self._cut_at, _MOST_BYTES):
+            self._cut(_WAIT_MS)
+        elif size >= self._cut_at and not self._waiting:
+            timer = threading.Timer(_CUT_AFTER_SECONDS, self._cut_later)
+            timer.daemon = True
+            # While the interpreter ends no thread can be started, and the last connection that closes cuts it.
+            with suppress(RuntimeError):
                 timer.start()
-            except RuntimeError:
-                # The interpreter ends, and the last connection that closes moves it.
-                self._moving = False
+                self._waiting = True
 
     def forked(self) -> None:
         """Hear that this is the child of a fork, where no thread but one goes on."""
-        self._unmoved, self._moving = 0, False
+        self._waiting = False
 
-    def _move(self) -> None:
-        try:
-            # Closed, or the disk full: a later commit moves it, and says what is wrong.
-            with suppress(StoreError, ClosedError), self._exclusive():
-                self._held().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        finally:
-            self._moving = False
+    def _cut_later(self) -> None:
+        # Closed, or the disk full: a later write says what is wrong.
+        with suppress(StoreError, ClosedError), self._exclusive():
+            self._waiting = False
+            # Another process may have cut it meanwhile.
+            if wal_bytes(self._path) >= self._cut_at:
+                self._cut(0)
 
-    def _cut(self) -> bool:
+    def _cut(self, wait_ms: int) -> None:
         held = self._held()
-        # Readers that come now use the file alone, so this waits for those that are reading, and not for long.
-        held.execute(f"PRAGMA busy_timeout={_CUT_WAIT_MS}")
+        held.execute(f"PRAGMA busy_timeout={wait_ms}")
         busy = True
         with suppress(sqlite3.Error):
             busy = bool(held.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
         held.execute(f"PRAGMA busy_timeout={self._wait_ms}")
-        return not busy
+        self._cut_at = wal_bytes(self._path) + _CUT_AGAIN_BYTES if busy else _CUT_BYTES

@@ -166,7 +166,7 @@ class SqlitePackages(PackageStore):
             return
         with self.batch() as batch:
             if batch:
-                with self.database.write(batch.nbytes) as connection:
+                with self.database.write() as connection:
                     batch.write(connection)
 
     @contextmanager

@@ -101,10 +101,9 @@ class Union:
         """Write what waits, in one transaction."""
         if self._waiting:
             broken = Broken(frozenset(self._broken), frozenset(self._broken_hashes))
-            batch = Batch(self._waiting, broken, Counter())
-            with self._database.write(batch.nbytes) as connection:
+            with self._database.write() as connection:
                 # Keys that another process has stored by now keep their place.
-                batch.write(connection)
+                Batch(self._waiting, broken, Counter()).write(connection)
         self._waiting, self._nbytes = [], 0
         self._broken, self._broken_hashes, self._held = set(), set(), set()
 

@@ -122,8 +122,7 @@ class SqliteVersions(VersionStore):
         blobs: Sequence[Blob],
         batch: Batch | None,
     ) -> None:
-        nbytes = sum(len(b.data) for b in blobs) + (0 if batch is None else batch.nbytes)
-        with self.database.write(nbytes, durable=True) as connection:
+        with self.database.write(durable=True) as connection:
             system_id = self._claim(connection, system, commit)
             if batch is not None:
                 batch.write(connection)
