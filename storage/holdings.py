@@ -15,6 +15,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.history import SYSTEMS, log_of, spans_of
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob
+from whiteboard.storage.rows import INDEXED, count_packages
 from whiteboard.storage.schema import ensure
 
 LOGGED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
@@ -78,7 +79,7 @@ def identities(connection: Connection, name: str) -> dict[int, bytes]:
 
 def page_ids(connection: Connection, ops: Collection[str] | None) -> list[int]:
     """The pages that some package is found in, by ascending id; those of some ops, or of all (None)."""
-    rows = connection.exec_driver_sql("SELECT id, op FROM page WHERE id IN (SELECT page_id FROM package) ORDER BY id")
+    rows = connection.exec_driver_sql(f"SELECT id, op FROM page WHERE id IN ({INDEXED}) ORDER BY id")
     return [page_id for page_id, op in rows if ops is None or op in ops]
 
 
@@ -125,15 +126,15 @@ def forecast(url: StoreUrl) -> dict[str, int]:
         ensure(database)
         with database.read() as connection:
             run = connection.exec_driver_sql
-            live = "FROM page WHERE id IN (SELECT page_id FROM package)"
+            live = f"FROM page WHERE id IN ({INDEXED})"
             pages, nbytes = run(f"SELECT count(*), coalesce(sum(nbytes), 0) {live}").one()
             node_pages, node_bytes = run(
                 "SELECT count(*), coalesce(sum(length(header) + length(data)), 0) FROM node_page"
             ).one()
-            counts = [run(f"SELECT count(*) FROM {name}").scalar_one() for name in ("package", "system", "commit_log")]
+            packages = count_packages(connection)
+            systems, commits = (run(f"SELECT count(*) FROM {name}").scalar_one() for name in ("system", "commit_log"))
     finally:
         database.close()
-    packages, systems, commits = counts
     return {
         "pages": pages,
         "packages": packages,

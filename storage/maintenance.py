@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
+from whiteboard.storage import recent
 from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.history import Span, check_head, log_of, node_pages, opened, spans_of
 from whiteboard.storage.pages import decode_page
-from whiteboard.storage.rows import delete_index, delete_pages, hashes_of, index_array, select_pages
+from whiteboard.storage.rows import INDEXED, delete_index, delete_pages, hashes_of, index_array, select_pages
 
 _READ_PAGES = 32
 _REPAIR_ROWS = 4096
@@ -163,7 +164,11 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
 
 def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
     """Drop pages whose every package was stored by another process first, or repaired away."""
-    sql = "SELECT id, n, nbytes FROM page WHERE id NOT IN (SELECT page_id FROM package)"
+    sql = f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({INDEXED})"
+    if not dry_run:
+        # Not before its hashes have rows does it show that another page has all the packages of one.
+        with database.write() as connection:
+            recent.settle(connection)
     with database.read() as connection:
         rows = connection.exec_driver_sql(sql).all()
     if not dry_run:
@@ -192,6 +197,7 @@ def _index(database: Database) -> NDArray[np.int64]:
         cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
         while rows := cursor.fetchmany(50_000):
             parts.append(index_array(rows))
+        parts.append(recent.index(connection))
     return np.concatenate(parts)
 
 

@@ -23,7 +23,7 @@ from whiteboard.storage.overlap import overlapped
 from whiteboard.storage.pages import check_page, encode_page, fits, merged, owned, take
 from whiteboard.storage.pending import Pending, WriteBehind
 from whiteboard.storage.reading import Gathering, Lookup, Wanted
-from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, hashes_of, is_empty, select_index
+from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, count_packages, hashes_of, is_empty, select_index
 
 # From so many keys on, to ask first whether there is any package at all costs nothing.
 _MANY = 32
@@ -208,7 +208,7 @@ class SqlitePackages(PackageStore):
 
     def stats(self) -> dict[str, float]:
         with self.database.read() as connection:
-            (packages,) = connection.exec_driver_sql("SELECT count(*) FROM package").one()
+            packages = count_packages(connection)
             (pages,) = connection.exec_driver_sql("SELECT count(*) FROM page").one()
         with self._lock:
             return {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
+from whiteboard.storage import recent
 from whiteboard.storage.pages import Blob, Packed, unpack
 
 LIST: Final = 900
@@ -22,6 +23,13 @@ LIST: Final = 900
 
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
+
+INDEXED: Final = "SELECT page_id FROM package UNION SELECT page_id FROM recent"
+"""The pages in which some package is found."""
+
+COUNT_PACKAGES: Final = (
+    "SELECT (SELECT count(*) FROM package) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
+)
 
 HASH_BITS: Final = 63
 """Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
@@ -106,17 +114,25 @@ def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int6
 
 def is_empty(connection: Connection) -> bool:
     """Return whether there is no package at all."""
-    return connection.exec_driver_sql("SELECT 1 FROM package LIMIT 1").first() is None
+    sql = "SELECT EXISTS (SELECT 1 FROM package) OR EXISTS (SELECT 1 FROM recent)"
+    return not connection.exec_driver_sql(sql).scalar_one()
+
+
+def count_packages(connection: Connection) -> int:
+    """Packages that can be found; of two pages written lately that hold the same one, both count."""
+    return int(connection.exec_driver_sql(COUNT_PACKAGES).scalar_one())
 
 
 def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index rows (hash, page_id, slot) of the given hashes, by ascending hash: shape (m, 3).
+    """Index rows (hash, page_id, slot) of the given hashes, ascending and each there once: one row a hash, (m, 3).
 
     A damaged row, with text where a number should be, comes as one of page -1, which there never is.
     """
+    hashes = np.unique(hashes)
     found = _select(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
-    rows = index_array(found)
-    return rows[np.argsort(rows[:, 0])]
+    rows = np.concatenate([index_array(found), recent.find(connection, hashes)])
+    _, first = np.unique(rows[:, 0], return_index=True)
+    return rows[first]
 
 
 def index_array(rows: Sequence[tuple[Any, Any, Any]]) -> NDArray[np.int64]:
@@ -156,27 +172,14 @@ def _read_data(driver: Any, page_id: int) -> bytes:
 
 
 def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
-    """Insert pages, then all their index rows; hashes that have a row keep it."""
+    """Insert pages, and index them; a hash that has a package keeps it."""
     if not pages:
         return
     ids = [_insert_page(connection, page) for page in pages]
-    hashes = np.concatenate([page.hashes for page in pages])
-    page_of = np.repeat(ids, [page.n for page in pages])
-    slots = np.concatenate([np.arange(page.n) for page in pages])
-    # In the order of the index, neighbours in it are written together, whatever order the keys came in.
-    order = np.argsort(hashes)
-    _insert_index(connection, np.stack([hashes, page_of, slots], axis=1)[order])
+    for page_id, page in zip(ids, pages, strict=True):
+        recent.add(connection, page_id, page.hashes)
+    recent.settle_if_many(connection)
     count_uses(connection, dict.fromkeys(ids, 0))
-
-
-def _insert_index(connection: Connection, rows: NDArray[np.int64]) -> None:
-    # A statement for many rows: after each one the interpreter would be given up, and had again only when the threads
-    # that compute let go of it, while other processes wait for this transaction.
-    cursor = connection.connection.cursor()
-    for start in range(0, len(rows), LIST // 3):
-        part = rows[start : start + LIST // 3]
-        places = ",".join(["(?, ?, ?)"] * len(part))
-        cursor.execute(f"INSERT OR IGNORE INTO package VALUES {places}", part.reshape(-1).tolist())
 
 
 def _insert_page(connection: Connection, page: PageRow) -> int:
@@ -204,6 +207,7 @@ def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
 def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> None:
     """Delete index rows, given as (hash, page_id)."""
     if rows := list(rows):
+        recent.settle(connection)
         connection.exec_driver_sql(_DELETE_INDEX, rows)
 
 
@@ -231,6 +235,7 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
     """Delete pages with their index rows and access counts, and count them; returns the number of index rows."""
     rows: list[tuple[int, int]] = []
     unreadable: list[int] = []
+    recent.settle(connection)
     blobs = select_pages(connection, ids)
     for page_id, blob in blobs.items():
         try:

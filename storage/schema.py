@@ -19,7 +19,7 @@ from whiteboard.storage.tables import FORMAT, VERSION_TABLE
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision. A constant, so that opening a store that is at head imports no Alembic."""
 
 

@@ -58,6 +58,15 @@ package = Table(
     Column("slot", Integer, nullable=False),
 )
 
+# hashes: of all packages of a page written lately, in their order, eight bytes each. They get rows in `package`
+# once there are many.
+recent = Table(
+    "recent",
+    metadata,
+    Column("page_id", Integer, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
 page_access = Table(
     "page_access",
     metadata,

@@ -63,9 +63,9 @@ def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:
     stores.packages.put(page_of([1]))
     stores.packages.flush()
     with stores.database.write() as connection:
-        connection.exec_driver_sql("DELETE FROM package")
+        connection.exec_driver_sql("DELETE FROM page")
         with stores.database.read() as reader:
-            assert reader.exec_driver_sql("SELECT count(*) FROM package").scalar() == 1
+            assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 1
         connection.rollback()
 
 

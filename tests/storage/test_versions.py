@@ -18,6 +18,7 @@ from whiteboard.errors import ConflictError, CorruptPackageError
 from whiteboard.storage import Stores, open_store, versions
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.maintenance import verify
+from whiteboard.storage.rows import COUNT_PACKAGES
 
 
 @pytest.fixture
@@ -109,14 +110,14 @@ def test_a_commit_carries_the_packages(stores: Stores, path: Path) -> None:
     model = Model("a", 3)
     stores.packages.put(page_of(range(10)))
     _write(stores, model, 1)
-    assert _query(path, "SELECT count(*) FROM package") == [(10,)]
+    assert _query(path, COUNT_PACKAGES) == [(10,)]
     stores.packages.put(page_of(range(10, 20)))
     with pytest.raises(ConflictError):
         stores.versions.append(model.record, CommitRecord(9, 8, 0, None, None, ""), [], list)
-    assert _query(path, "SELECT count(*) FROM package") == [(10,)]
+    assert _query(path, COUNT_PACKAGES) == [(10,)]
     assert_found(stores.packages.find([key_of(i) for i in range(20)]), range(20), lambda _: True)
     _write(stores, model, 1)
-    assert _query(path, "SELECT count(*) FROM package") == [(20,)]
+    assert _query(path, COUNT_PACKAGES) == [(20,)]
 
 
 def test_what_is_not_a_number(stores: Stores) -> None:

@@ -1,0 +1,95 @@
+"""The index of pages written lately: found before it is settled and after, settled once there is much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.storage.samples import assert_found, key_of, page_of
+from whiteboard.storage import Stores, open_store, recent
+from whiteboard.storage.maintenance import gc, verify
+from whiteboard.storage.rows import count_packages, hashes_of, select_index
+
+KEYS = [key_of(i) for i in range(400)]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    with open_store(tmp_path / "a.db", memory_bytes=0) as stores:
+        yield stores
+
+
+def _put(stores: Stores, numbers: range) -> None:
+    stores.packages.put(page_of(numbers))
+    stores.packages.flush()
+
+
+def _rows(stores: Stores) -> tuple[int, int]:
+    """Index rows, and pages that have none yet."""
+    with stores.database.read() as connection:
+        run = connection.exec_driver_sql
+        return tuple(run(f"SELECT count(*) FROM {name}").scalar_one() for name in ("package", "recent"))
+
+
+@pytest.mark.parametrize("bound", ["_MOST_PAGES", "_MOST_HASHES"])
+def test_much_is_settled(stores: Stores, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages wait for their rows until there are too many of them, or of their packages; all are found at any time."""
+    monkeypatch.setattr(recent, bound, 3 if bound == "_MOST_PAGES" else 160)
+    seen = []
+    for first in range(0, 400, 50):
+        _put(stores, range(first, first + 50))
+        seen.append(_rows(stores))
+        assert_found(stores.packages.find(KEYS), range(400), lambda i: i < first + 50)  # noqa: B023
+        assert stores.packages.stats()["packages"] == first + 50
+    assert seen == [(0, 1), (0, 2), (0, 3), (200, 0), (200, 1), (200, 2), (200, 3), (400, 0)]
+    assert verify(stores.database).ok
+
+
+def test_a_large_flush_is_settled_at_once(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has rows enough for an order of its own does not wait."""
+    monkeypatch.setattr(recent, "_MOST_HASHES", 100)
+    _put(stores, range(300))
+    assert _rows(stores) == (300, 0)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 40), unique=True, min_size=1), min_size=1, max_size=5), st.data())
+def test_settled_or_not_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], data: st.DataObject
+) -> None:
+    """Whenever rows are made, the first page that held a package is the one that answers for it."""
+    first: dict[int, int] = {}
+    with open_store(tmp_path_factory.mktemp("recent") / "a.db", memory_bytes=0) as stores:
+        database = stores.database
+        wanted = hashes_of(np.frombuffer(b"".join(map(key_of, range(41))), np.uint8).reshape(-1, 16))
+        for page_id, numbers in enumerate(parts, 1):
+            hashes = hashes_of(page_of(numbers).keys)
+            with database.write() as connection:
+                recent.add(connection, page_id, hashes)
+                if data.draw(st.booleans()):
+                    recent.settle(connection)
+                index = select_index(connection, wanted)
+            for slot, number in enumerate(numbers):
+                first.setdefault(number, (page_id << 8) + slot)
+            expected = {int(wanted[number]): place for number, place in first.items()}
+            assert {h: (page << 8) + slot for h, page, slot in index.tolist()} == expected
+        with database.write() as connection:
+            recent.settle(connection)
+            assert count_packages(connection) == len(first)
+
+
+def test_a_collection_of_what_is_recent(stores: Stores) -> None:
+    """Pages go with their hashes, and what stays is still found."""
+    for first in range(0, 400, 100):
+        _put(stores, range(first, first + 100))
+    report = gc(stores.database, max_bytes=0)
+    assert (report.evicted.pages, report.evicted.packages) == (4, 400)
+    assert _rows(stores) == (0, 0)
+    _put(stores, range(100))
+    assert_found(stores.packages.find(KEYS), range(400), lambda i: i < 100)
+    assert verify(stores.database).ok
