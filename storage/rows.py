@@ -84,6 +84,11 @@ class Batch:
 
     def write(self, connection: Connection) -> None:
         """Write pages, index rows and access counts."""
+        self.insert(connection)
+        count_uses(connection, self.uses)
+
+    def insert(self, connection: Connection) -> list[int]:
+        """Write pages and index rows; returns the pages' ids."""
         if self.rows and (self.broken.pages or self.broken.hashes):
             index = select_index(connection, np.unique(np.concatenate([row.hashes for row in self.rows])))
             delete_index(
@@ -94,8 +99,7 @@ class Batch:
                     if page_id in self.broken.pages or hashed in self.broken.hashes
                 ),
             )
-        insert_pages(connection, self.rows)
-        count_uses(connection, self.uses)
+        return insert_pages(connection, self.rows)
 
 
 def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:
@@ -155,10 +159,10 @@ def _read_data(driver: Any, page_id: int) -> bytes:
         raise
 
 
-def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
-    """Insert pages, then all their index rows; hashes that have a row keep it."""
+def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
+    """Insert pages, then all their index rows; hashes that have a row keep it. Returns the pages' ids."""
     if not pages:
-        return
+        return []
     ids = [_insert_page(connection, page) for page in pages]
     hashes = np.concatenate([page.hashes for page in pages])
     page_of = np.repeat(ids, [page.n for page in pages])
@@ -168,6 +172,7 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
     rows = list(zip(*(column[order].tolist() for column in (hashes, page_of, slots)), strict=True))
     connection.exec_driver_sql("INSERT OR IGNORE INTO package VALUES (?, ?, ?)", rows)
     count_uses(connection, dict.fromkeys(ids, 0))
+    return ids
 
 
 def _insert_page(connection: Connection, page: PageRow) -> int:
