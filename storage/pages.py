@@ -28,7 +28,8 @@ PAGE_ROWS: Final = 1024
 _HEADER_BYTES = 16 * 2**20
 # Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
 _DENSE = 1.1
-_DIGESTS = ("keys", "tokens")
+# Keys never repeat. Tokens do, where nodes are sources of several jobs of a bin.
+_DIGESTS = ("keys",)
 _PROVENANCE = ("src_ids", "versions", "tokens")
 
 

@@ -15,7 +15,7 @@ import whiteboard as wb
 from tests import rekeying
 from tests.rekeying import A, B, N, as_before, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole
-from whiteboard import keys, rekey
+from whiteboard import keys, lineage, rekey
 from whiteboard.errors import ParamError, StoreError
 from whiteboard.ops import registry
 from whiteboard.rekey import Change, Code, Held
@@ -120,6 +120,26 @@ def test_pages_without_lineage_stay(lineage: str | None, tmp_path: Path) -> None
     assert report.kept == {rekey.NO_LINEAGE: N + SIZES["params"]}
     code(0)
     assert asked(path)["arrays"] == (1, bits["arrays"][1])
+
+
+def test_parameters_that_are_too_long_to_keep(tmp_path: Path) -> None:
+    """Packages of parameters whose encoding is longer than a page keeps stay under their keys."""
+    path = tmp_path / "a.db"
+    filled(path)
+
+    def without(page: Page) -> Page:
+        fields = json.loads(page.lineage or "")
+        del fields["encoded"]
+        return replace(page, lineage=json.dumps({**fields, "params": {"scale": "ndarray " + "0" * 32}}))
+
+    rewritten(path, without)
+    assert changed(path).kept == {rekey.NO_PARAMS: TOTAL}
+    assert len(stored(path)) == TOTAL
+    spec = code(0)
+    for count, known in ((100, True), (1000, False)):
+        said = lineage.said(lineage.record(spec, {"scale": tuple(range(count))}, "ones"))
+        assert said
+        assert (said.identity("product") is not None) == known
 
 
 def _said(**fields: Any) -> Callable[[Page], Page]:
@@ -312,6 +332,9 @@ def test_another_key_scheme(before: bool, tmp_path: Path, second_scheme: Callabl
     assert rename(path, Change().concerns, Change().rename).pages == 0
     second_scheme()
     assert asked(path)["arrays"][0] == 0
+    with wb.open(path) as board:
+        found = board.explain(wb.Job("product", (0, 20)), board.system("s"))
+    assert [each.what for each in found.differences] == ["scheme"]
     report = rename(path, Change().concerns, Change().rename)
     assert (report.renamed, +report.kept) == (TOTAL + 50, {})
     assert asked(path) == {name: (1, data) for name, (_, data) in bits.items()}

@@ -60,8 +60,8 @@ class Package:
 class Difference:
     """One thing in which a job differs from a package; `what` is one of
 
-    ``op version``, ``fingerprint``, ``exactness``, ``dtype``, ``shape``, ``source``, ``params``, ``cotangent``,
-    ``arithmetic``; `text` says the rest.
+    ``scheme``, ``op version``, ``fingerprint``, ``exactness``, ``dtype``, ``shape``, ``source``, ``params``,
+    ``cotangent``, ``arithmetic``; `text` says the rest.
     """
 
     what: str
@@ -252,6 +252,8 @@ def _dtype(page: Kin) -> str:
 def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
     """What differs, in the order in which it decides."""
     said, mine = page.lineage, job.lineage
+    if said and (then := said.get("scheme", lineage.FIRST_SCHEME.decode())) != mine["scheme"]:
+        yield Difference("scheme", f"keys of scheme {then}, now {mine['scheme']}: `scripts/rekey --scheme` renews them")
     if "version" in said and said["version"] != mine["version"]:
         yield Difference("op version", f"op version {said['version']}, now {mine['version']}")
     if "fingerprint" in said and said["fingerprint"] != mine["fingerprint"]:

@@ -39,7 +39,8 @@ def record(spec: OpSpec, params: Params, gradient: str) -> str:
         encoded = keys.encode(dict(params))
     except ParamError:
         return "{}"  # it has no key either, and is not stored
-    return _record(spec.name, spec.version, spec.fingerprint, spec.exactness, encoded, gradient, _Texts(params))
+    code = (spec.name, spec.version, spec.fingerprint, spec.exactness)
+    return _record(keys.SCHEME, *code, encoded, gradient, _Texts(params))
 
 
 class _Texts:
@@ -57,10 +58,17 @@ class _Texts:
 
 @lru_cache(maxsize=1024)
 def _record(
-    name: str, version: int, fingerprint: bytes | None, exactness: str, encoded: bytes, gradient: str, texts: _Texts
+    scheme: bytes,
+    name: str,
+    version: int,
+    fingerprint: bytes | None,
+    exactness: str,
+    encoded: bytes,
+    gradient: str,
+    texts: _Texts,
 ) -> str:
     fields: dict[str, Any] = {
-        "scheme": keys.SCHEME.decode(),
+        "scheme": scheme.decode(),
         "version": version,
         "fingerprint": (fingerprint or b"").hex(),
         "parts": _parts(name, of=fingerprint),
