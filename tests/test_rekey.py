@@ -273,6 +273,12 @@ def test_another_version_of_the_op(tmp_path: Path) -> None:
     change = rekey.change("product", held, old.fingerprint, new.fingerprint, 1, 7)
     assert rename(path, change.concerns, change.rename).renamed == TOTAL
     assert asked(path)["arrays"] == (1, bits["arrays"][1])
+    code(1, version=8)  # the number alone
+    for renamed in (TOTAL, 0):
+        held = rekey.held(headers(path, "product"))
+        change = rekey.change("product", held, new.fingerprint, new.fingerprint, to_version=8)
+        assert rename(path, change.concerns, change.rename).renamed == renamed
+        assert asked(path)["arrays"] == (1, bits["arrays"][1])
 
 
 class Refused(NamedTuple):
@@ -305,7 +311,7 @@ def test_a_change_of_nothing_is_refused(case: Refused) -> None:
     """Fingerprints that match nothing are an error that lists what the store has; one that is done already is none."""
     with pytest.raises(ParamError, match=case.match):
         rekey.change("product", HELD, case.old, case.new, case.version)
-    assert rekey.change("product", HELD, CODES[2], CODES[1]).new == Code(2, CODES[1])
+    assert rekey.change("product", HELD, CODES[2], CODES[1]) == Change("product")
 
 
 @pytest.fixture

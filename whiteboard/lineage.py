@@ -152,9 +152,11 @@ def renewed(record: str, identity: keys.Identity) -> str:
     What has changed of the code is known where the op is registered with that fingerprint.
     """
     fields = json.loads(record)
-    fields["scheme"], fields["version"] = keys.SCHEME.decode(), identity.version
-    if (now := identity.fingerprint.hex()) != (was := fields["fingerprint"]):
-        fields |= {"fingerprint": now, "was": was, "parts": _parts(identity.op, of=identity.fingerprint)}
+    fields["scheme"] = keys.SCHEME.decode()
+    code = {"version": identity.version, "fingerprint": identity.fingerprint.hex()}
+    if any(fields[name] != value for name, value in code.items()):
+        parts = _parts(identity.op, of=identity.fingerprint)
+        fields |= {"was": fields["fingerprint"], **code, "parts": parts}
     if identity.params != keys.NO_PARAMS and len(identity.params) <= LONGEST_ENCODING:
         fields["encoded"] = identity.params.hex()
     return _json(fields)

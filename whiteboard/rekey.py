@@ -132,24 +132,26 @@ def change(
         No package has the old fingerprint or had it before, or the version has to be said. The message lists what
         there is.
     """
-    codes = [row.code for row in found if row.code is not None]
-    matching = [code for code in codes if code.fingerprint == old and from_version in (None, code.version)]
-    # Called again, it finds none any more.
-    done = [row.code for row in found if row.code and row.code.fingerprint == new and old.hex() in row.was]
-    if not (matching or done):
-        version = "" if from_version is None else f" and version {from_version}"
-        msg = f"op {op!r}: no package has fingerprint {old.hex()}{version}; the store has {_listed(found)}"
-        raise ParamError(msg)
-    if len(matching) > 1:
-        several = ", ".join(str(code.version) for code in matching)
-        msg = f"op {op!r}: packages of versions {several} have fingerprint {old.hex()}; say which by --from-version"
-        raise ParamError(msg)
-    before = matching[0] if matching else Code(from_version or done[0].version, old)
-    after = Code(before.version if to_version is None else to_version, new)
-    if before == after:
+
+    def after(code: Code) -> Code:
+        return Code(code.version if to_version is None else to_version, new)
+
+    if old == new and to_version in (None, from_version):
         msg = f"op {op!r}: from fingerprint {old.hex()} to the same one: nothing would change"
         raise ParamError(msg)
-    return Change(op, before, after)
+    codes = [row.code for row in found if row.code and row.code.fingerprint == old]
+    left = [code for code in codes if from_version in (None, code.version) and code != after(code)]
+    if len(left) > 1:
+        several = ", ".join(str(code.version) for code in left)
+        msg = f"op {op!r}: packages of versions {several} have fingerprint {old.hex()}; say which by --from-version"
+        raise ParamError(msg)
+    if left:
+        return Change(op, left[0], after(left[0]))
+    if any(row.code and row.code.fingerprint == new and old.hex() in row.was for row in found):
+        return Change(op)  # it is done, and this is a second call
+    version = "" if from_version is None else f" and version {from_version}"
+    msg = f"op {op!r}: no package has fingerprint {old.hex()}{version}; the store has {_listed(found)}"
+    raise ParamError(msg)
 
 
 def _listed(found: Sequence[Held]) -> str:
