@@ -43,8 +43,9 @@ class Page:
         Node ids and versions of the sources, where they were nodes: provenance for audits, never identity.
     lineage : str or None
         JSON of what the keys were made of beside the sources: the op's version, code, parameters, arithmetic.
-    tokens : ndarray of uint32, shape (n, k), or None
-        The first bits of each source's token, and of the cotangent's where it is in the key.
+    tokens : ndarray of uint8, shape (n, k, 16), or None
+        Each source's token, and the cotangent's where it is in the key: with `lineage`, all that the keys are made of.
+        Pages of earlier versions have their first 32 bits, uint32 of shape (n, k).
     """
 
     op: str
@@ -54,7 +55,7 @@ class Page:
     src_ids: NDArray[np.int64] | None = None
     versions: NDArray[np.int64] | None = None
     lineage: str | None = None
-    tokens: NDArray[np.uint32] | None = None
+    tokens: NDArray[np.uint8] | NDArray[np.uint32] | None = None
 
     @property
     def n(self) -> int:
@@ -80,6 +81,29 @@ class Found:
     page: NDArray[np.int64]
     slot: NDArray[np.int64]
     tier: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Renamed:
+    """Other keys for some packages of a page.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (m,)
+        Which of them, ascending.
+    keys : ndarray of uint8, shape (m, 16)
+    tokens : ndarray of uint8, shape (m, k, 16)
+    lineage : str
+        What the page of these packages says from then on.
+    kept : mapping of str to int
+        Why the others keep their keys, and how many.
+    """
+
+    rows: NDArray[np.intp]
+    keys: NDArray[np.uint8]
+    tokens: NDArray[np.uint8]
+    lineage: str
+    kept: Mapping[str, int]
 
 
 class PackageStore(ABC):

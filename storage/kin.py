@@ -30,7 +30,9 @@ class Kin:
         Of one package: ``"y"``, ``"g0"``, …
     lineage : mapping
         What the page says of its keys; empty for pages of an older version.
-    src_ids, versions, tokens : ndarray, shape (n, k), or None
+    src_ids, versions : ndarray, shape (n, k), or None
+    tokens : ndarray, (n, k, 16) or (n, k), or None
+        See `Page`.
     """
 
     page_id: int
@@ -40,7 +42,7 @@ class Kin:
     lineage: Mapping[str, Any]
     src_ids: NDArray[np.int64] | None
     versions: NDArray[np.int64] | None
-    tokens: NDArray[np.uint32] | None
+    tokens: NDArray[np.uint8] | NDArray[np.uint32] | None
 
 
 def kin(database: Database, op: str) -> Iterator[Kin]:

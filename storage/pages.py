@@ -34,13 +34,14 @@ _HEADER_BYTES = 16 * 2**20
 # Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
 _DENSE = 1.1
 # An array that is less than this part of its page is not worth the time to compress it.
-_PARTS = 64
+_PARTS = 32
 _DIGEST_BYTES = 16
 _HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
     "blake2b": partial(hashlib.blake2b, digest_size=_DIGEST_BYTES),
     "sha256": hashlib.sha256,
 }
-_DIGESTS = ("keys", "tokens")
+# Keys never repeat. Tokens do, where nodes are sources of several jobs of a bin.
+_DIGESTS = ("keys",)
 _PROVENANCE = ("src_ids", "versions", "tokens")
 
 

@@ -58,8 +58,8 @@ def insert(connection: Connection, rows: NDArray[np.int64]) -> None:
 def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index rows (hash, page_id, slot) of some hashes, ascending and each there once; shape (m, 3)."""
     rows = index(connection)
-    if not len(rows):
-        return rows
+    if not (len(rows) and len(wanted)):
+        return rows[:0]
     at = np.searchsorted(wanted, rows[:, 0]).clip(max=len(wanted) - 1)
     found: NDArray[np.int64] = rows[wanted[at] == rows[:, 0]]
     return found

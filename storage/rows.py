@@ -92,6 +92,11 @@ class Batch:
 
     def write(self, connection: Connection) -> None:
         """Write pages, index rows and access counts."""
+        self.insert(connection)
+        count_uses(connection, self.uses)
+
+    def insert(self, connection: Connection) -> list[int]:
+        """Write pages and index rows; returns the pages' ids."""
         if self.rows and (self.broken.pages or self.broken.hashes):
             index = select_index(connection, np.unique(np.concatenate([row.hashes for row in self.rows])))
             delete_index(
@@ -102,8 +107,7 @@ class Batch:
                     if page_id in self.broken.pages or hashed in self.broken.hashes
                 ),
             )
-        insert_pages(connection, self.rows)
-        count_uses(connection, self.uses)
+        return insert_pages(connection, self.rows)
 
 
 def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:
@@ -171,15 +175,16 @@ def _read_data(driver: Any, page_id: int) -> bytes:
         raise
 
 
-def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> None:
-    """Insert pages, and index them; a hash that has a package keeps it."""
+def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
+    """Insert pages, and index them; a hash that has a package keeps it. Returns the pages' ids."""
     if not pages:
-        return
+        return []
     ids = [_insert_page(connection, page) for page in pages]
     for page_id, page in zip(ids, pages, strict=True):
         recent.add(connection, page_id, page.hashes)
     recent.settle_if_many(connection)
     count_uses(connection, dict.fromkeys(ids, 0))
+    return ids
 
 
 def _insert_page(connection: Connection, page: PageRow) -> int:

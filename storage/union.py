@@ -115,55 +115,85 @@ class Union:
         """The rows whose keys the store does not hold; the others are compared and counted."""
         _, first = np.unique(hashes, return_index=True)
         rows = np.sort(first)
-        with self._database.read() as connection:
-            index = select_index(connection, np.unique(hashes))
-        held = np.isin(hashes[rows], np.fromiter(self._held, np.int64, len(self._held))) if self._held else None
-        if held is not None:
-            rows = rows[~held]
-        self.packages.present += page.n - len(rows)
-        if not len(index):
-            return rows
-        at = np.searchsorted(index[:, 0], hashes[rows]).clip(max=len(index) - 1)
-        there = index[at, 0] == hashes[rows]
-        lost = self._compare(page, rows[there], index[at[there], 1], index[at[there], 2])
-        return np.sort(np.concatenate([rows[~there], lost]))
+        if self._held:
+            rows = rows[~np.isin(hashes[rows], np.fromiter(self._held, np.int64, len(self._held)))]
+        met = compare(self._database, page, hashes, rows, describe=MOST_CONFLICTS - len(self.packages.described))
+        self._broken |= met.broken_pages
+        self._broken_hashes |= met.broken_hashes
+        self.packages.present += page.n - len(rows) + len(met.equal)
+        self.packages.conflicts += len(met.different)
+        self.packages.collisions += len(met.collided)
+        self.packages.described += met.described
+        return met.fresh
 
-    def _compare(
-        self, page: Page, rows: NDArray[np.intp], page_of: NDArray[np.int64], slot_of: NDArray[np.int64]
-    ) -> NDArray[np.intp]:
-        """Compare packages with those that the store holds; returns the rows whose counterpart cannot be read."""
-        lost: list[NDArray[np.intp]] = [np.empty(0, np.intp)]
-        for page_id in np.unique(page_of).tolist():
-            mine = page_of == page_id
-            theirs = rows[mine]
-            with self._database.read() as connection:
-                blob = select_pages(connection, [page_id]).get(page_id)
-            kept = _decoded(blob)
-            if kept is None:
-                self._broken.add(page_id)
-                lost.append(theirs)
-                continue
-            slots = slot_of[mine]
-            inside = (slots >= 0) & (slots < kept.n)
-            right = inside.copy()
-            right[inside] = (kept.keys[slots[inside]] == page.keys[theirs[inside]]).all(axis=1)
-            collided = inside & ~right
-            collided[collided] = hashes_of(kept.keys[slots[collided]]) == hashes_of(page.keys[theirs[collided]])
-            wrong = ~right & ~collided
-            self._broken_hashes.update(hashes_of(page.keys[theirs[wrong]]).tolist())
-            lost.append(theirs[wrong])
-            self.packages.collisions += int(collided.sum())
-            self._equal(page, theirs[right], kept, slots[right])
-        return np.concatenate(lost)
 
-    def _equal(self, page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64]) -> None:
-        same = _same_rows(page, rows, kept, slots)
-        self.packages.present += int(same.sum())
-        self.packages.conflicts += int((~same).sum())
-        for row, slot in zip(rows[~same].tolist(), slots[~same].tolist(), strict=True):
-            if len(self.packages.described) == MOST_CONFLICTS:
-                return
-            self.packages.described.append(_conflict(page, row, kept, slot))
+def _none() -> NDArray[np.intp]:
+    return np.empty(0, np.intp)
+
+
+@dataclass(slots=True)
+class Met:
+    """Packages beside what a store holds under their keys: rows of the page.
+
+    Attributes
+    ----------
+    fresh, equal, different, collided : ndarray
+        It holds nothing that can be read; the same bytes; other bytes; another key of the same hash.
+    described : list of Conflict
+        The first of those that are different.
+    broken_pages, broken_hashes : set of int
+        What was found damaged under keys that are fresh.
+    """
+
+    fresh: NDArray[np.intp]
+    equal: NDArray[np.intp] = field(default_factory=_none)
+    different: NDArray[np.intp] = field(default_factory=_none)
+    collided: NDArray[np.intp] = field(default_factory=_none)
+    described: list[Conflict] = field(default_factory=list)
+    broken_pages: set[int] = field(default_factory=set)
+    broken_hashes: set[int] = field(default_factory=set)
+
+
+def compare(database: Database, page: Page, hashes: NDArray[np.int64], rows: NDArray[np.intp], *, describe: int) -> Met:
+    """Compare some rows of a page with what the store holds under their keys; `hashes` are those of all rows."""
+    with database.read() as connection:
+        index = select_index(connection, np.unique(hashes[rows]))
+    if not len(index):
+        return Met(rows)
+    at = np.searchsorted(index[:, 0], hashes[rows]).clip(max=len(index) - 1)
+    there = index[at, 0] == hashes[rows]
+    met = Met(rows[~there])
+    for page_id in np.unique(index[at[there], 1]).tolist():
+        mine = there & (index[at, 1] == page_id)
+        with database.read() as connection:
+            kept = _decoded(select_pages(connection, [page_id]).get(page_id))
+        if kept is None:
+            met.broken_pages.add(page_id)
+            met.fresh = np.concatenate([met.fresh, rows[mine]])
+        else:
+            _compare(page, rows[mine], kept, index[at[mine], 2], met, describe)
+    met.fresh = np.sort(met.fresh)
+    return met
+
+
+def _compare(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64], met: Met, describe: int) -> None:
+    """Compare packages with those in the slots of one page of the store."""
+    inside = (slots >= 0) & (slots < kept.n)
+    right = inside.copy()
+    right[inside] = (kept.keys[slots[inside]] == page.keys[rows[inside]]).all(axis=1)
+    collided = inside & ~right
+    collided[collided] = hashes_of(kept.keys[slots[collided]]) == hashes_of(page.keys[rows[collided]])
+    wrong = ~right & ~collided
+    met.broken_hashes.update(hashes_of(page.keys[rows[wrong]]).tolist())
+    met.fresh = np.concatenate([met.fresh, rows[wrong]])
+    met.collided = np.concatenate([met.collided, rows[collided]])
+    rows, slots = rows[right], slots[right]
+    same = _same_rows(page, rows, kept, slots)
+    met.equal = np.concatenate([met.equal, rows[same]])
+    met.different = np.concatenate([met.different, rows[~same]])
+    for row, slot in zip(rows[~same].tolist(), slots[~same].tolist(), strict=True):
+        if len(met.described) < describe:
+            met.described.append(_conflict(page, row, kept, slot))
 
 
 def _decoded(blob: Blob | None) -> Page | None:

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pipeline",
         "direct propagate state steps history",
         "system",
-        "submission audit explain",
+        "submission audit explain rekey",
         "board",
         "integration experiments",
         "cli",
@@ -49,7 +49,7 @@ MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
 VALUES = "whiteboard.storage.base"
 """The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
 
-MAY_IMPORT_VALUES = frozenset({"audit", "pipeline", "state", "history", "system"})
+MAY_IMPORT_VALUES = frozenset({"audit", "pipeline", "rekey", "state", "history", "system"})
 
 LAZY: dict[str, frozenset[str]] = {
     "alembic": frozenset({"migrations"}),

@@ -41,7 +41,7 @@ class Kin(Protocol):
     @property
     def versions(self) -> NDArray[np.int64] | None: ...
     @property
-    def tokens(self) -> NDArray[np.uint32] | None: ...
+    def tokens(self) -> NDArray[np.uint8] | NDArray[np.uint32] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Package:
 class Difference:
     """One thing in which a job differs from a package; `what` is one of
 
-    ``op version``, ``fingerprint``, ``exactness``, ``dtype``, ``shape``, ``source``, ``params``, ``cotangent``,
-    ``arithmetic``; `text` says the rest.
+    ``scheme``, ``op version``, ``fingerprint``, ``exactness``, ``dtype``, ``shape``, ``source``, ``params``,
+    ``cotangent``, ``arithmetic``; `text` says the rest.
     """
 
     what: str
@@ -102,7 +102,7 @@ class Asked:
     opaque: str
     dtype: str
     shapes: tuple[tuple[int, ...], ...]
-    tokens: NDArray[np.uint32]
+    tokens: NDArray[np.uint8]
     src_ids: tuple[int, ...] | None
     versions: tuple[int, ...] | None
 
@@ -130,7 +130,7 @@ def asked(spec: OpSpec, params: Params | None, sources: Sources, cotangent: Arra
         opaque,
         sources.dtype.str,
         sources.shapes,
-        lineage.short(tokens)[0],
+        tokens[0],
         ids,
         versions,
     )
@@ -230,7 +230,7 @@ def _nearest(job: Asked, page: Kin) -> tuple[int, tuple[int, int]]:
     if page.src_ids is not None and job.src_ids is not None and page.src_ids.shape[1] == len(job.src_ids):
         other = (page.src_ids != np.array(job.src_ids)).any(axis=1).astype(np.int64)
     if page.tokens is not None and page.tokens.shape[1] >= len(job.tokens):
-        apart += (page.tokens[:, : len(job.tokens)] != job.tokens).sum(axis=1)
+        apart += lineage.apart(page.tokens[:, : len(job.tokens)], job.tokens).sum(axis=1)
     elif page.versions is not None and job.versions is not None and page.versions.shape[1] == len(job.versions):
         apart += (page.versions != np.array(job.versions)).sum(axis=1)
     apart += sum(field in page.lineage and page.lineage[field] != job.lineage.get(field) for field in _LINEAGE)
@@ -252,6 +252,8 @@ def _dtype(page: Kin) -> str:
 def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
     """What differs, in the order in which it decides."""
     said, mine = page.lineage, job.lineage
+    if said and (then := said.get("scheme", lineage.FIRST_SCHEME.decode())) != mine["scheme"]:
+        yield Difference("scheme", f"keys of scheme {then}, now {mine['scheme']}: `scripts/rekey --scheme` renews them")
     if "version" in said and said["version"] != mine["version"]:
         yield Difference("op version", f"op version {said['version']}, now {mine['version']}")
     if "fingerprint" in said and said["fingerprint"] != mine["fingerprint"]:
@@ -278,14 +280,14 @@ def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
 def _sources(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
     ids = None if page.src_ids is None else page.src_ids[row].tolist()
     versions = None if page.versions is None else page.versions[row].tolist()
-    tokens = None if page.tokens is None else page.tokens[row].tolist()
-    for slot, token in enumerate(job.tokens.tolist()):
+    others = _others(job, page, row)
+    for slot in range(len(job.tokens)):
+        known = slot < len(others)
         if slot == len(job.shapes):
-            if tokens is not None and slot < len(tokens) and tokens[slot] != token:
+            if known and others[slot]:
                 yield Difference("cotangent", "another cotangent")
             break
-        known = tokens is not None and slot < len(tokens)
-        if known and tokens is not None and tokens[slot] == token:
+        if known and not others[slot]:
             continue
         then = now = ""
         moved = False
@@ -300,7 +302,18 @@ def _sources(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
             yield Difference("source", f"another source {slot}{then}, now{now}")
 
 
+def _others(job: Asked, page: Kin, row: int) -> list[bool]:
+    """Which of the job's tokens differ, as far as the page has tokens."""
+    if page.tokens is None:
+        return []
+    known = min(page.tokens.shape[1], len(job.tokens))
+    other: list[bool] = lineage.apart(page.tokens[row : row + 1, :known], job.tokens[:known])[0].tolist()
+    return other
+
+
 def _parts(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    if not then:
+        return "its page does not say which part"  # it was rekeyed
     changed = [name for name in then if name in now and then[name] != now[name]]
     words = [("changed", changed), ("new", [*(now.keys() - then.keys())]), ("gone", [*(then.keys() - now.keys())])]
     text = "; ".join(f"{word}: {', '.join(sorted(names))}" for word, names in words if names)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from hashlib import blake2b
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from whiteboard.errors import DtypeError, ParamError
 from whiteboard.types import Array, Params, Shape
 
 SCHEME = b"whiteboard-key-1"
-"""Names the encoding below; a change of it changes every key."""
+"""Names the encoding below; a change of it changes every key, and leaves the old encoding in `SCHEMES`."""
 
 DIGEST_BYTES = 16
 
@@ -123,7 +124,7 @@ def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> lis
     return digests
 
 
-_NO_PARAMS = encode({})
+NO_PARAMS: Final = encode({})
 
 
 def key_prefix(
@@ -140,15 +141,38 @@ def key_prefix(
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
     VJP of a cotangent, whose token is then the last one of the key.
     """
-    given = encode(dict(params)) if params else _NO_PARAMS
-    return _prefix(name, version, fingerprint, exactness, given, gradient, fan_in)
+    given = encode(dict(params)) if params else NO_PARAMS
+    return _prefix(SCHEME, name, version, fingerprint, exactness, arithmetic_class(), given, gradient, fan_in)
+
+
+class Identity(NamedTuple):
+    """What the keys of one op, parameter set and gradient kind are made of, beside scheme, fan-in and tokens.
+
+    `params` is the canonical encoding of all parameters; `arithmetic` is that of the machine that computed.
+    """
+
+    op: str
+    version: int
+    fingerprint: bytes
+    exactness: str
+    arithmetic: bytes
+    params: bytes
+    gradient: str
 
 
 @lru_cache(maxsize=1024, typed=True)
 def _prefix(
-    name: str, version: int, fingerprint: bytes, exactness: str, params: bytes, gradient: str, fan_in: int
+    scheme: bytes,
+    name: str,
+    version: int,
+    fingerprint: bytes,
+    exactness: str,
+    arithmetic: bytes,
+    params: bytes,
+    gradient: str,
+    fan_in: int,
 ) -> bytes:
-    before = (SCHEME, name, version, fingerprint, exactness, arithmetic_class())
+    before = (scheme, name, version, fingerprint, exactness, arithmetic)
     return digest(_wrapped(b"T", b"".join((*map(encode, before), params, encode(gradient), encode(fan_in)))))
 
 
@@ -156,6 +180,18 @@ def keys(prefix: bytes, source_tokens: NDArray[np.uint8]) -> list[bytes]:
     """Return the keys of n jobs from their tokens, uint8 of shape (n, k, 16), in source order."""
     n, fan_in = source_tokens.shape[:2]
     return _digests(prefix, source_tokens.tobytes(), fan_in * DIGEST_BYTES, n)
+
+
+def _first_scheme(of: Identity, source_tokens: NDArray[np.uint8]) -> list[bytes]:
+    fan_in = source_tokens.shape[1] - (of.gradient == "cotangent")
+    return keys(_prefix(b"whiteboard-key-1", *of, fan_in), source_tokens)
+
+
+SCHEMES: dict[bytes, Callable[[Identity, NDArray[np.uint8]], list[bytes]]] = {b"whiteboard-key-1": _first_scheme}
+"""Every scheme there was: ``SCHEMES[scheme](identity, tokens)`` gives the keys of n jobs, tokens (n, k, 16).
+
+`SCHEME` is one of them. An older one stays, so that `whiteboard.rekey` can tell what a key was made of.
+"""
 
 
 @cache

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +18,29 @@ from whiteboard.ops import registry
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Params
 
-LONGEST = 80
+LONGEST: Final = 80
 """A parameter whose text is longer is recorded by its digest."""
+
+LONGEST_ENCODING: Final = 4096
+"""Parameters of so many bytes, encoded, can be recorded; each page holds them, and larger ones it does without."""
+
+FIRST_SCHEME: Final = b"whiteboard-key-1"
+"""That of pages that do not name theirs."""
 
 
 def record(spec: OpSpec, params: Params, gradient: str) -> str:
     """Return the JSON that a page keeps: all that is in its keys beside the tokens.
 
-    version, fingerprint, parts (a digest of each of the op's functions and constants), exactness, arithmetic,
-    gradient ("ones" or "cotangent"), and params by name.
+    scheme, version, fingerprint, parts (a digest of each of the op's functions and constants), exactness,
+    arithmetic, gradient ("ones" or "cotangent"), params by name, and, where there are any, encoded: the hex of their
+    canonical encoding.
     """
     try:
         encoded = keys.encode(dict(params))
     except ParamError:
         return "{}"  # it has no key either, and is not stored
-    return _record(spec.name, spec.version, spec.fingerprint, spec.exactness, encoded, gradient, _Texts(params))
+    code = (spec.name, spec.version, spec.fingerprint, spec.exactness)
+    return _record(keys.SCHEME, *code, encoded, gradient, _Texts(params))
 
 
 class _Texts:
@@ -47,22 +58,40 @@ class _Texts:
 
 @lru_cache(maxsize=1024)
 def _record(
-    name: str, version: int, fingerprint: bytes | None, exactness: str, encoded: bytes, gradient: str, texts: _Texts
+    scheme: bytes,
+    name: str,
+    version: int,
+    fingerprint: bytes | None,
+    exactness: str,
+    encoded: bytes,
+    gradient: str,
+    texts: _Texts,
 ) -> str:
-    del encoded
-    try:
-        parts = {part: digest.hex() for part, digest in registry.parts(name).items()}
-    except UnknownOpError:
-        parts = {}
     fields: dict[str, Any] = {
+        "scheme": scheme.decode(),
         "version": version,
         "fingerprint": (fingerprint or b"").hex(),
-        "parts": parts,
+        "parts": _parts(name, of=fingerprint),
         "exactness": exactness,
         "arithmetic": keys.arithmetic_class().hex(),
         "gradient": gradient,
         "params": {key: _text(value) for key, value in sorted(texts.params.items())},
     }
+    if encoded != keys.NO_PARAMS and len(encoded) <= LONGEST_ENCODING:
+        fields["encoded"] = encoded.hex()
+    return _json(fields)
+
+
+def _parts(name: str, *, of: bytes | None) -> dict[str, str]:
+    """The parts of an op, where it is registered with this fingerprint."""
+    try:
+        known = registry.get(name).fingerprint == of
+        return {part: digest.hex() for part, digest in registry.parts(name).items()} if known else {}
+    except UnknownOpError:
+        return {}
+
+
+def _json(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -71,6 +100,83 @@ def _text(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{type(value).__name__} {keys.digest(keys.encode(value)).hex()}"
 
 
-def short(tokens: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Return the first 32 bits of tokens, (n, k, 16) to (n, k)."""
-    return np.ascontiguousarray(tokens[..., :4]).view("<u4")[..., 0]
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a page says of its keys; `params` is None where it does not say their encoding.
+
+    Nothing vouches for it but a key that comes out of it.
+    """
+
+    scheme: bytes
+    version: int
+    fingerprint: bytes
+    exactness: str
+    arithmetic: bytes
+    gradient: str
+    params: bytes | None
+    was: str
+    """The fingerprint that its packages had before they were rekeyed, in hex; empty for what is as it was computed."""
+
+    def identity(self, op: str) -> keys.Identity | None:
+        """All that is in its keys beside the tokens, where the page says all of it."""
+        if self.params is None:
+            return None
+        return keys.Identity(
+            op, self.version, self.fingerprint, self.exactness, self.arithmetic, self.params, self.gradient
+        )
+
+
+def said(record: str | None) -> Said | None:
+    """Read what `record` wrote, this version or an earlier one; None where it cannot be understood."""
+    try:
+        fields = json.loads(record or "")
+        found = Said(
+            fields["scheme"].encode() if "scheme" in fields else FIRST_SCHEME,
+            fields["version"],
+            bytes.fromhex(fields["fingerprint"]),
+            fields["exactness"],
+            bytes.fromhex(fields["arithmetic"]),
+            fields["gradient"],
+            _encoded(fields),
+            fields.get("was", ""),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    texts = (found.exactness, found.gradient, found.was)
+    return found if type(found.version) is int and all(isinstance(text, str) for text in texts) else None
+
+
+def renewed(record: str, identity: keys.Identity) -> str:
+    """Return the record of packages whose keys are of this identity and the present scheme now.
+
+    What has changed of the code is known where the op is registered with that fingerprint.
+    """
+    fields = json.loads(record)
+    fields["scheme"] = keys.SCHEME.decode()
+    code = {"version": identity.version, "fingerprint": identity.fingerprint.hex()}
+    if any(fields[name] != value for name, value in code.items()):
+        parts = _parts(identity.op, of=identity.fingerprint)
+        fields |= {"was": fields["fingerprint"], **code, "parts": parts}
+    if identity.params != keys.NO_PARAMS and len(identity.params) <= LONGEST_ENCODING:
+        fields["encoded"] = identity.params.hex()
+    return _json(fields)
+
+
+def _encoded(fields: Mapping[str, Any]) -> bytes | None:
+    """The encoding of the parameters: as it is recorded, or from their texts, which is all that older pages have."""
+    if "encoded" in fields:
+        return bytes.fromhex(fields["encoded"])
+    texts = fields["params"].items()
+    if any(len(text) > LONGEST for _, text in texts):
+        return None
+    try:
+        return keys.encode({name: ast.literal_eval(text) for name, text in texts})
+    except (ValueError, SyntaxError, ParamError, MemoryError):
+        return None
+
+
+def apart(stored: NDArray[Any], tokens: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether a page's tokens are not those of a job, (n, k); of pages with their first 32 bits, those are compared."""
+    if stored.ndim == 2:
+        return np.asarray(stored != np.ascontiguousarray(tokens[:, :4]).view("<u4")[:, 0])
+    return np.asarray((stored != tokens).any(axis=-1))

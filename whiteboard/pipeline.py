@@ -156,7 +156,7 @@ class Pipeline:
         arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
         src_ids, versions = sources.provenance(rows) or (None, None)
         record = lineage.record(spec, params, "ones" if cotangent is None else "cotangent")
-        return Page(spec.name, names, arrays, cost, src_ids, versions, record, lineage.short(tokens))
+        return Page(spec.name, names, arrays, cost, src_ids, versions, record, tokens)
 
     def _count(self, plan: Triage, known: int) -> None:
         """Count the tiers, and the time that hits of pages with a known cost have saved."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import nullcontext
 from typing import Any
 
+from whiteboard.cli.progress import bar
 from whiteboard.errors import WhiteboardError
 from whiteboard.storage.holdings import forecast
 from whiteboard.storage.merge import merge
@@ -18,16 +18,7 @@ from whiteboard.storage.merge import merge
 
 def copy(source: str, target: str) -> dict[str, Any]:
     """Copy, with a bar on a terminal; return what was done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else nullcontext() as bar:
-        task = None if bar is None else bar.add_task("copy")
-
-        def progress(done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, completed=done, total=total)
-
+    with bar("copy") as progress:
         (done,) = merge(target, [source], progress=progress)
     return {
         "packages_added": done.packages.added,

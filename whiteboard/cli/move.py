@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import click
 
 from whiteboard.cli.options import echo, json_option
+from whiteboard.cli.progress import bar
 from whiteboard.storage.export import export as export_store
 from whiteboard.storage.graft import Systems
 from whiteboard.storage.intake import import_archive
@@ -38,7 +37,7 @@ def export(
     Naming neither exports everything; naming only one of them, nothing of the other. Killed, it goes on where it
     was when it is called again.
     """
-    with _bar("export") as progress:
+    with bar("export") as progress:
         done = export_store(store, file, systems=systems, ops=ops, since=since, progress=progress)
     echo({**asdict(done), "path": str(done.path)}, as_json=as_json)
     return int(bool(done.damaged))
@@ -53,7 +52,7 @@ def import_(store: str, file: Path, *, as_json: bool) -> int:
 
     Nothing that is there is replaced. Killed, it goes on when it is called again.
     """
-    with _bar("import") as progress:
+    with bar("import") as progress:
         done = import_archive(store, file, progress=progress)
     _report({"store": store, "pages": done.pages}, done.packages, done.systems, as_json=as_json)
     return 0
@@ -69,7 +68,7 @@ def merge(into: str, sources: Sequence[str], *, as_json: bool) -> int:
     Where a key has other bytes in FROM, the package in INTO stays and the conflict is reported. A system whose name
     INTO has with another history is kept under a suffix. Merging twice changes nothing.
     """
-    with _bar("merge") as progress:
+    with bar("merge") as progress:
         merged = merge_stores(into, sources, progress=progress)
     rows = [
         _fields({"from": one.source, "pages": one.pages, "damaged_pages": one.damaged}, one.packages, one.systems)
@@ -112,27 +111,14 @@ def _print(fields: dict[str, Any], packages: Packages) -> None:
     shown = {key: value for key, value in fields.items() if key != "described" and value not in ([], {})}
     echo(shown, as_json=False)
     for conflict in packages.described[:_SHOWN_CONFLICTS]:
-        click.echo(f"conflict: {_conflict(conflict)}")
+        click.echo(f"conflict: {described(conflict)}; INTO's stays")
     if (more := packages.conflicts - _SHOWN_CONFLICTS) > 0:
         click.echo(f"and {more:,} conflicts more; --json describes up to 1,000")
 
 
-def _conflict(conflict: Conflict) -> str:
+def described(conflict: Conflict) -> str:
+    """One line about a key with different bytes."""
     sources = "arrays" if conflict.sources is None else f"nodes {list(conflict.sources)}"
     versions = "" if conflict.versions is None else f" at versions {list(conflict.versions)}"
     apart = "not comparable" if conflict.ulps is None else f"{conflict.ulps:,} ulps apart"
-    return f"op {conflict.op!r} of {sources}{versions}, {conflict.array} {apart} (key {conflict.key}); INTO's stays"
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    return f"op {conflict.op!r} of {sources}{versions}, {conflict.array} {apart} (key {conflict.key})"

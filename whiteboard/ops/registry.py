@@ -201,6 +201,7 @@ def describe() -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
+                "version": spec.version,
                 "family": FAMILY.get(name, "user"),
                 "arity": spec.arity,
                 "kind": spec.kind,

@@ -1,0 +1,227 @@
+"""Rekey: other keys for packages whose op's code, or whose key scheme, has changed and whose values have not.
+
+A page's lineage and tokens say what its keys were made of, and nothing vouches for them but the keys: a package gets
+another key only where its present one comes out of what the page says, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard import keys, lineage
+from whiteboard.audit import Values
+from whiteboard.errors import ParamError
+from whiteboard.storage.base import Page, Renamed
+
+NO_LINEAGE: Final = "their page was written too early to say what their keys are made of"
+NO_PARAMS: Final = "their page does not say their parameters exactly"
+NO_SCHEME: Final = "their key scheme is not known here"
+NO_TOKENS: Final = "their page has no whole tokens, and their sources were no nodes"
+NO_COTANGENT: Final = "their page has no whole token of the cotangent"
+NO_VALUES: Final = "their page has no whole tokens, and no commit holds the values of their sources"
+OTHER_KEY: Final = "what their page says of their keys does not give them"
+
+
+class Header(Protocol):
+    """What a store says of a page without reading it."""
+
+    @property
+    def op(self) -> str: ...
+    @property
+    def packages(self) -> int: ...
+    @property
+    def lineage(self) -> str | None: ...
+
+
+class Code(NamedTuple):
+    """A version of an op: what it calls itself, and the fingerprint of its code."""
+
+    version: int
+    fingerprint: bytes
+
+
+@dataclass(slots=True)
+class Held:
+    """What a store holds of one version of an op; `code` is None for pages that do not say theirs."""
+
+    code: Code | None
+    packages: int = 0
+    pages: int = 0
+    was: frozenset[str] = frozenset()
+    """The fingerprints that packages were rekeyed from."""
+
+
+def held(pages: Iterable[Header]) -> list[Held]:
+    """Count the pages of one op by its versions, those that are found first first."""
+    found: dict[Code | None, Held] = {}
+    for page in pages:
+        said = lineage.said(page.lineage)
+        code = None if said is None else Code(said.version, said.fingerprint)
+        row = found.setdefault(code, Held(code))
+        row.packages += page.packages
+        row.pages += 1
+        row.was |= {said.was} if said is not None and said.was else set()
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Which packages get other keys: those of an op's old code, or, without an op, of older schemes than the present.
+
+    Its methods are what `whiteboard.storage.renaming.rename` asks for.
+    """
+
+    op: str | None = None
+    old: Code | None = None
+    new: Code | None = None
+
+    def concerns(self, op: str, record: str | None) -> bool:
+        """Whether packages of a page with this lineage are to get other keys, or may be."""
+        if self.op not in (None, op):
+            return False
+        if (said := lineage.said(record)) is None:
+            return self.op is not None or keys.SCHEME != lineage.FIRST_SCHEME
+        return said.scheme != keys.SCHEME if self.op is None else Code(said.version, said.fingerprint) == self.old
+
+    def rename(self, page: Page, values: Sequence[Values]) -> Renamed:
+        """Tell the new keys of a page's packages; `values` are what systems hold, for pages without whole tokens."""
+        said = lineage.said(page.lineage)
+        if said is None or page.lineage is None:
+            return _unchanged(page, NO_LINEAGE)
+        if not self.concerns(page.op, page.lineage):
+            return _unchanged(page, OTHER_KEY)  # the row says another op than the page
+        if said.scheme not in keys.SCHEMES:
+            return _unchanged(page, NO_SCHEME)
+        if (old := said.identity(page.op)) is None:
+            return _unchanged(page, NO_PARAMS)
+        new = old if self.new is None else old._replace(version=self.new.version, fingerprint=self.new.fingerprint)
+        proven, tokens, kept = _proven(page, _Old(said.scheme, old), values)
+        tokens = tokens[proven]
+        return Renamed(proven, _keys(keys.SCHEME, new, tokens), tokens, lineage.renewed(page.lineage, new), kept)
+
+
+def change(
+    op: str,
+    found: Sequence[Held],
+    old: bytes,
+    new: bytes,
+    from_version: int | None = None,
+    to_version: int | None = None,
+) -> Change:
+    """Return the change of an op's code from one fingerprint to another.
+
+    Parameters
+    ----------
+    op : str
+    found : sequence of Held
+        What the store holds of it.
+    old, new : bytes
+        Fingerprints.
+    from_version, to_version : int, optional
+        The op's version, where packages of several have the old fingerprint; and the new one, where it is another.
+
+    Raises
+    ------
+    ParamError
+        No package has the old fingerprint or had it before, or the version has to be said. The message lists what
+        there is.
+    """
+
+    def after(code: Code) -> Code:
+        return Code(code.version if to_version is None else to_version, new)
+
+    if old == new and to_version in (None, from_version):
+        msg = f"op {op!r}: from fingerprint {old.hex()} to the same one: nothing would change"
+        raise ParamError(msg)
+    codes = [row.code for row in found if row.code and row.code.fingerprint == old]
+    left = [code for code in codes if from_version in (None, code.version) and code != after(code)]
+    if len(left) > 1:
+        several = ", ".join(str(code.version) for code in left)
+        msg = f"op {op!r}: packages of versions {several} have fingerprint {old.hex()}; say which by --from-version"
+        raise ParamError(msg)
+    if left:
+        return Change(op, left[0], after(left[0]))
+    if any(row.code and row.code.fingerprint == new and old.hex() in row.was for row in found):
+        return Change(op)  # it is done, and this is a second call
+    version = "" if from_version is None else f" and version {from_version}"
+    msg = f"op {op!r}: no package has fingerprint {old.hex()}{version}; the store has {_listed(found)}"
+    raise ParamError(msg)
+
+
+def _listed(found: Sequence[Held]) -> str:
+    rows = [
+        f"{row.code.fingerprint.hex()} (version {row.code.version}, {row.packages:,} packages, {row.pages:,} pages)"
+        if row.code
+        else f"{row.packages:,} packages on {row.pages:,} pages that do not say"
+        for row in found
+    ]
+    return ", ".join(rows) or "none of it"
+
+
+class _Old(NamedTuple):
+    """What keys are said to be made of."""
+
+    scheme: bytes
+    identity: keys.Identity
+
+
+def _unchanged(page: Page, why: str) -> Renamed:
+    none = np.empty(0, np.intp)
+    return Renamed(none, page.keys[none], np.empty((0, 1, keys.DIGEST_BYTES), np.uint8), "", {why: page.n})
+
+
+def _proven(
+    page: Page, old: _Old, values: Sequence[Values]
+) -> tuple[NDArray[np.intp], NDArray[np.uint8], Counter[str]]:
+    """The rows whose keys come out of their tokens, the tokens of all rows, and why the others' do not."""
+    proven, met = np.zeros(page.n, np.bool_), np.zeros(page.n, np.bool_)
+    tokens = np.empty((page.n, 0, keys.DIGEST_BYTES), np.uint8)
+    for rows, made in _tokens(page, old.identity.gradient, values):
+        if not tokens.shape[1]:
+            tokens = np.zeros((page.n, *made.shape[1:]), np.uint8)
+        met[rows] = True
+        right = (_keys(*old, made) == page.keys[rows]).all(axis=1)
+        tokens[rows[right]], proven[rows[right]] = made[right], True
+    kept = Counter({OTHER_KEY: int((met & ~proven).sum()), _without(page, old.identity.gradient): int((~met).sum())})
+    return np.flatnonzero(proven), tokens, +kept
+
+
+def _tokens(
+    page: Page, gradient: str, values: Sequence[Values]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
+    """Rows with tokens that may be theirs: those that the page has, else those of values that its sources had."""
+    stored = page.tokens
+    if stored is not None and stored.ndim == 3 and stored.shape[1] and stored.shape[2:] == (keys.DIGEST_BYTES,):
+        yield np.arange(page.n), stored.astype(np.uint8, copy=False)
+        return
+    if _without(page, gradient) != NO_VALUES or page.src_ids is None or page.versions is None:
+        return
+    pairs = np.stack([page.src_ids, page.versions], axis=-1).reshape(-1, 2)
+    places, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    shape = page.src_ids.shape
+    for each in values:
+        found = [each.at(*place) for place in places.tolist()]
+        known = np.array([value is not None for value in found])[inverse].reshape(shape).all(axis=1)
+        made = b"".join(bytes(keys.DIGEST_BYTES) if value is None else keys.token(value) for value in found)
+        tokens = np.frombuffer(made, np.uint8).reshape(-1, keys.DIGEST_BYTES)[inverse]
+        yield np.flatnonzero(known), tokens.reshape(*shape, keys.DIGEST_BYTES)[known]
+
+
+def _without(page: Page, gradient: str) -> str:
+    """Why a page without whole tokens has none."""
+    if gradient != "ones":
+        return NO_COTANGENT
+    ids, versions = page.src_ids, page.versions
+    nodes = ids is not None and versions is not None and ids.ndim == 2 and ids.shape[1] and ids.shape == versions.shape
+    return NO_VALUES if nodes else NO_TOKENS
+
+
+def _keys(scheme: bytes, identity: keys.Identity, tokens: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    made = keys.SCHEMES[scheme](identity, tokens)
+    return np.frombuffer(b"".join(made), np.uint8).reshape(-1, keys.DIGEST_BYTES)
