@@ -6,11 +6,10 @@ The source may be in use. A target that exists is gone on with: what it has is c
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from contextlib import nullcontext
 from typing import Any
 
+from scripts.migrating.terminal import bar, say
 from whiteboard.errors import WhiteboardError
 from whiteboard.storage.holdings import forecast
 from whiteboard.storage.merge import merge
@@ -18,16 +17,7 @@ from whiteboard.storage.merge import merge
 
 def copy(source: str, target: str) -> dict[str, Any]:
     """Copy, with a bar on a terminal; return what was done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) if sys.stderr.isatty() else nullcontext() as bar:
-        task = None if bar is None else bar.add_task("copy")
-
-        def progress(done: int, total: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, completed=done, total=total)
-
+    with bar("copy") as progress:
         (done,) = merge(target, [source], progress=progress)
     return {
         "packages_added": done.packages.added,
@@ -53,7 +43,7 @@ def main() -> int:
     except WhiteboardError as error:
         print(f"copy_store: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(said) if options.json else "\n".join(f"{name:<16}  {value}" for name, value in said.items()))
+    say(said, as_json=options.json)
     whole = not any(said.get(name) for name in ("conflicts", "renamed", "damaged_pages", "damaged_commits"))
     return 0 if whole else 1
 
