@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.storage import holdings, schema
-from whiteboard.storage.engine import Database
+from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.union import Packages, Union
@@ -56,7 +56,7 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
                 raise StoreError(message)
             opened.append(Database(location, readonly=True))
             schema.ensure(opened[-1])
-        database = Database(target)
+        database = Database(target, cache_kib=MOVING_CACHE_KIB)
         opened.append(database)
         schema.ensure(database)
         writers = Writers(database)

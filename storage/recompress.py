@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.base import Page
 from whiteboard.storage.codec import Encoding
-from whiteboard.storage.engine import Database
+from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.eviction import give_back
 from whiteboard.storage.forms import Form, Lying, Plan, Step, plan
 from whiteboard.storage.location import StoreUrl, locate_file, probe
@@ -165,7 +165,7 @@ def _opened(url: StoreUrl, *, readonly: bool) -> Database:
     location = locate_file(url)
     if location.path is not None:
         probe(location.path, readonly=True)  # a store that is not there is not made
-    database = Database(location, readonly=readonly)
+    database = Database(location, readonly=readonly, cache_kib=MOVING_CACHE_KIB)
     try:
         ensure(database)
     except BaseException:
