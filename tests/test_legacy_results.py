@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import resource
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -258,25 +257,6 @@ def test_what_the_store_has_stays(place: Path) -> None:
     said = taken(_scaled(-1.0)(place), "--verify", "none", cwd=place)
     assert (said["added"], said["present"]) == (11, 1)
     assert hits(place / "a.db", range(12)) == list(range(12))
-
-
-def test_a_killed_import_goes_on(place: Path) -> None:
-    """Killed at some moment, the store is whole or not there yet, and the next call adds the rest."""
-    folder = unpacked("diskcache", place)
-    for delay in (0.5, 0.9):
-        arguments = command(folder, "--trust-pickle", "--json", store=f"{delay}.db")
-        process = subprocess.Popen(
-            arguments, cwd=place, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        said = taken(folder, cwd=place, store=f"{delay}.db")
-        assert said["added"] + said["present"] == len(GOOD)
-        assert hits(place / f"{delay}.db") == list(GOOD)
-        assert_whole(place / f"{delay}.db")
 
 
 def test_a_full_disk_is_one_line(place: Path) -> None:

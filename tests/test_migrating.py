@@ -1,10 +1,9 @@
-"""The scripts that migrate caches: forecasts that write nothing, kills that the next call repairs, exit codes."""
+"""The scripts that migrate caches: forecasts that write nothing, second calls that go on, exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -25,17 +24,6 @@ def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
     """Run one of the programs."""
     command = [sys.executable, FOLDER / f"{program}.py", *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-
-
-def kill_after(delay: float, program: str, *arguments: str | Path) -> None:
-    """Run one of the programs, and kill it after some seconds if it is not done by then."""
-    command = [sys.executable, str(FOLDER / f"{program}.py"), *map(str, arguments)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(delay)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -61,18 +49,6 @@ def test_a_store_is_copied_by_url(tmp_path: Path) -> None:
     assert held(target) == held(source)
     again = json.loads(run("copy_store", source, target, "--json").stdout)
     assert (again["packages_added"], again["packages_present"], again["commits_added"]) == (0, 240, 0)
-
-
-def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
-    """Killed at some moment, the target is whole or not there yet, and the next call makes it the source's equal."""
-    source = filled(tmp_path / "a.db", steps=40)
-    for delay in (0.2, 0.4, 0.6):
-        target = tmp_path / f"{delay}.db"
-        kill_after(delay, "copy_store", source, target)
-        assert run("copy_store", source, target).returncode == 0
-        assert held(target) == held(source)
-        assert numbers_held(target, range(240)) == set(range(240))
-        assert_whole(target)
 
 
 def test_a_copy_that_is_none_is_status_1(tmp_path: Path) -> None:
@@ -105,19 +81,6 @@ def test_a_store_is_recompressed(tmp_path: Path) -> None:
     assert held(path) == before
     assert numbers_held(path, range(240)) == set(range(240))
     assert_whole(path)
-
-
-def test_a_killed_recompress_goes_on(tmp_path: Path) -> None:
-    """Killed at some moment, the store is whole and holds everything, and the next call ends it."""
-    for delay in (0.25, 0.3, 0.35):
-        path = filled(tmp_path / f"{delay}.db")
-        before = held(path)
-        kill_after(delay, "recompress", path, "--page-bytes", "1")
-        assert_whole(path)
-        assert numbers_held(path, range(240)) == set(range(240))
-        assert run("recompress", path, "--page-bytes", "1").returncode == 0
-        assert json.loads(run("recompress", path, "--page-bytes", "1", "--json").stdout)["right"] == 240
-        assert held(path) == before
 
 
 def test_a_recompress_that_is_none_is_told_by_the_status(tmp_path: Path) -> None:

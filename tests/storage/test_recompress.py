@@ -20,8 +20,11 @@ from whiteboard.storage.base import Page
 from whiteboard.storage.codec import DEFAULT, Encoding
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict
+from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
+from whiteboard.storage.intake import import_archive
 from whiteboard.storage.location import locate_file
+from whiteboard.storage.merge import merge
 from whiteboard.storage.pages import Blob, decode_page
 
 SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
@@ -216,6 +219,32 @@ def test_others_write_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert_whole(path)
 
 
+@pytest.mark.parametrize("nbytes", [40_000, 8 * 2**20], ids=["cut", "joined"])
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_store_that_is_being_read_page_by_page(nbytes: int, at: int, tmp_path: Path) -> None:
+    """An export, killed and gone on with or not, and a merge hold everything, whenever the pages are rewritten."""
+    path = filled(tmp_path / "a.db")
+    every = set(range(sum(SIZES)))
+
+    def progress(done: int, total: int) -> None:
+        if done == at:
+            recompress.recompress(path, Form(page_bytes=nbytes))
+
+    export(path, tmp_path / "a.wb", progress=progress)
+    import_archive(tmp_path / "b.db", tmp_path / "a.wb")
+    assert numbers_held(tmp_path / "b.db", every) == every
+    path = filled(tmp_path / "other.db")
+    merge(tmp_path / "c.db", [path], progress=progress)
+    assert numbers_held(tmp_path / "c.db", every) == every
+    path = filled(tmp_path / "again.db")
+    code = "from whiteboard.storage.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    assert killed(code, at, str(path), str(tmp_path / "again.wb")).returncode == -9
+    progress(at, 0)
+    export(path, tmp_path / "again.wb")
+    import_archive(tmp_path / "d.db", tmp_path / "again.wb")
+    assert numbers_held(tmp_path / "d.db", every) == every
+
+
 def test_rows_that_others_changed_are_left(tmp_path: Path) -> None:
     """A step whose pages are no longer what was read of them is not written."""
     path = filled(tmp_path / "a.db")
@@ -272,6 +301,10 @@ def test_what_cannot_be_rewritten(tmp_path: Path) -> None:
         recompress.recompress(tmp_path / "none.db", Form())
     assert not list(tmp_path.iterdir())
     path = filled(tmp_path / "a.db")
+    for length in (100, 5000):
+        (tmp_path / "cut.db").write_bytes(path.read_bytes()[:length])
+        with pytest.raises(StoreError, match="truncated"):
+            recompress.recompress(tmp_path / "cut.db", Form())
     database = Database(locate_file(path), readonly=True)
     todo, said = recompress._planned(database, Form(page_bytes=1), None)
     made = recompress._make(database, todo.steps[-1], DEFAULT, said)
