@@ -106,8 +106,10 @@ def test_a_later_call_hits(make: Callable[[Path], Path], place: Path) -> None:
 def test_no_pickle_is_read_untrusted(place: Path) -> None:
     """Without --trust-pickle it is a wrong usage: nothing is unpickled, and no store is made."""
     folder = unpacked("diskcache", place)
-    done = subprocess.run(command(folder), cwd=place, env=environment(), capture_output=True, text=True, check=False)
-    assert "which run code: see --help, --trust-pickle" in refused(done, 2)
+    for options in ((), ("--trust",)):
+        asked = command(folder, *options)
+        done = subprocess.run(asked, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+        assert ("--trust" if options else "which run code: see --help, --trust-pickle") in refused(done, 2)
     assert not (place / "a.db").exists()
 
 

@@ -6,8 +6,9 @@ array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or
 diskcache, joblib: the results (y, grads) in a folder of diskcache.Cache or FanoutCache, or of one function of
 joblib.Memory, become packages of the op --op, and a later call with the same sources finds them. --sources names a
 function that is given what an entry was asked with, diskcache's key or joblib's {argument: its repr}, and returns the
-list of sources, or (sources, params), or None to leave it out; grads[i] is the gradient of sum(y) by source i. What the
-store has is never replaced.
+list of sources, or (sources, params), or None to leave it out; grads[i] is the gradient of sum(y) by source i. Of an
+array of more than 1,000 elements joblib's repr keeps only the ends: what was asked with such a one cannot be told from
+it. What the store has is never replaced.
 
 These two are pickles, and reading a pickle runs whatever its writer put into it: --trust-pickle says that you, or
 somebody you trust, wrote the folder. They are read in a process of their own, which can die of an entry without harm to
@@ -35,7 +36,10 @@ _NEEDED = {"npz": ("name",), "diskcache": ("op", "sources"), "joblib": ("op", "s
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="import_legacy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="import_legacy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # nobody says --trust by accident
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--store", required=True)
