@@ -153,11 +153,12 @@ def forecast(url: StoreUrl, form: Form, *, ops: Collection[str] | None = None) -
     finally:
         database.close()
     whole = sum(step.nbytes for step in todo.steps)
-    said.rewritten = sum(len(step.pages) for step in todo.steps)
+    said.rewritten = sum(len(step.pages) for step in todo.steps) - (said.damaged - len(todo.damaged))
     said.pages_after += sum(step.made - len(step.pages) for step in todo.steps)
     said.bytes_after += round(whole * after / before) - whole if before else 0
     pages = sum(len(step.pages) for step in steps)
-    said.measured = "all pages" if len(steps) == len(todo.steps) else f"{pages:,} of {said.rewritten:,} pages"
+    total = sum(len(step.pages) for step in todo.steps)
+    said.measured = "all pages" if len(steps) == len(todo.steps) else f"{pages:,} of {total:,} pages"
     return said
 
 

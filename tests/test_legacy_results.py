@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -265,16 +264,15 @@ def test_a_full_disk_is_one_line(place: Path) -> None:
     """Where the store may not grow, the error is one line, what is there is whole, and with room the next call ends."""
     folder = unpacked("diskcache", place)
     wb.open(place / "a.db").close()
-    room = 34_000  # enough for SQLite's index of its log, and for little of the log
-    done = subprocess.run(
-        command(folder, "--trust-pickle"),
-        cwd=place,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    # Enough for SQLite's index of its log, and for little of the log.
+    code = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (34_000, 34_000))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
+    program = [sys.executable, "-c", code, *command(folder, "--trust-pickle")[1:]]
+    done = subprocess.run(program, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert "no room" in refused(done) or "refused to read or write" in done.stderr
     assert_whole(place / "a.db")
     assert taken(folder, cwd=place)["added"] == len(GOOD)

@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +20,7 @@ from whiteboard.errors import ParamError, WhiteboardError
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Pipeline
 from whiteboard.sources import ArraySources
+from whiteboard.storage.location import locate
 from whiteboard.types import Array
 
 LEAST_SAMPLE: Final = 10
@@ -144,7 +144,8 @@ def _board(store: str, *, dry_run: bool) -> wb.Board:
     if not dry_run:
         return wb.open(store, memory_bytes=0)
     # Nothing goes beyond the memory tier of a store that is opened for reading, or is none yet.
-    if Path(store.removeprefix("sqlite:///")).exists():
+    path = locate(store).path
+    if path is not None and path.exists():
         return wb.open(store, readonly=True)
     return wb.open(":memory:", persist="never")
 
