@@ -6,12 +6,13 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError
+from whiteboard.errors import CorruptPackageError, ParamError
 
 RAW: Final = "raw"
 BLOSC2: Final = "blosc2"
@@ -30,15 +31,54 @@ _CHUNK_HEADER = struct.Struct("<BBBBiii")
 _CHUNK_OVERHEAD = 32
 _NEWEST_FORMAT = 6
 _EXTENDED_HEADER = 0x05
+_UNSPLIT = 0x10
 _SPECIAL_NONE, _SPECIAL_ZERO = 0x00, 0x10
 _SHUFFLE = bytes((1, 0, 0, 0, 0, 0))
+# What a chunk's header says of its codec: the format in its flags, and the number of the compressor.
+_FORMATS: Final = {"blosclz": (0x00, 0), "lz4": (0x20, 1), "zstd": (0x80, 5)}
 _DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16)")
 
 
-def encode(array: NDArray[Any], *, compress: bool = True) -> tuple[str, bytes | memoryview]:
-    """Bytes of a C-contiguous array, and the name of their codec."""
-    if compress and array.nbytes >= _SMALLEST and _promises(array):
-        chunk = _compress(array)
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How arrays are made smaller where that pays.
+
+    Parameters
+    ----------
+    codec : {"zstd", "lz4", "blosclz", "raw"}
+        ``raw`` leaves them as they are.
+    level : int
+        1 (fast) to 9 (small); 0 for ``raw``.
+
+    Raises
+    ------
+    ParamError
+    """
+
+    codec: str = "zstd"
+    level: int = 1
+
+    def __post_init__(self) -> None:
+        if self.codec not in (*_FORMATS, RAW):
+            message = f"codec: expected one of {', '.join((*_FORMATS, RAW))}, got {self.codec!r}"
+            raise ParamError(message)
+        low, high = (0, 0) if self.codec == RAW else (1, 9)
+        if not low <= self.level <= high:
+            message = f"level of codec {self.codec}: expected {low} to {high}, got {self.level}"
+            raise ParamError(message)
+
+    def __str__(self) -> str:
+        return f"{self.codec}:{self.level}"
+
+
+DEFAULT: Final = Encoding()
+PLAIN: Final = Encoding(RAW, 0)
+
+
+def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, bytes | memoryview]:
+    """Bytes of a C-contiguous array, and whether they are raw or a chunk."""
+    if encoding.codec != RAW and array.nbytes >= _SMALLEST and _promises(array, encoding):
+        chunk = _compress(array, encoding)
         if len(chunk) <= _PAYS * array.nbytes and _is_readable(chunk, array.nbytes):
             return BLOSC2, chunk
     return RAW, array.reshape(-1).view(np.uint8).data
@@ -91,13 +131,13 @@ def _checked_dtype(text: object) -> np.dtype[Any]:
         raise CorruptPackageError(message) from error
 
 
-def _compress(array: NDArray[Any]) -> bytes:
+def _compress(array: NDArray[Any], encoding: Encoding) -> bytes:
     import blosc2
 
     chunk = blosc2.compress2(
         array,
-        codec=blosc2.Codec.ZSTD,
-        clevel=1,
+        codec=blosc2.Codec[encoding.codec.upper()],
+        clevel=encoding.level,
         typesize=array.itemsize,
         filters=[blosc2.Filter.SHUFFLE],
         filters_meta=[0],
@@ -106,7 +146,7 @@ def _compress(array: NDArray[Any]) -> bytes:
     return bytes(chunk)
 
 
-def _promises(array: NDArray[Any]) -> bool:
+def _promises(array: NDArray[Any], encoding: Encoding) -> bool:
     """Whether parts of an array compress well enough; of a small one only the whole tells."""
     if array.nbytes <= 2 * _PROBE_PARTS * _PROBE_BYTES:
         return True
@@ -114,7 +154,7 @@ def _promises(array: NDArray[Any]) -> bool:
     size = max(1, _PROBE_BYTES // array.itemsize)
     step = (len(flat) - size) // (_PROBE_PARTS - 1)
     probe = np.concatenate([flat[start : start + size] for start in range(0, _PROBE_PARTS * step, step)])
-    return len(_compress(probe)) <= _PAYS * probe.nbytes
+    return len(_compress(probe, encoding)) <= _PAYS * probe.nbytes
 
 
 def _is_readable(chunk: bytes, nbytes: int) -> bool:
@@ -129,8 +169,8 @@ def _is_readable(chunk: bytes, nbytes: int) -> bool:
 def _check_chunk(chunk: memoryview, nbytes: int) -> None:
     """Compare a chunk's header with what is expected of it, field by field.
 
-    The layout is C-Blosc2's README_CHUNK_FORMAT. Lazy chunks, dictionaries, plugins and special chunks other than
-    zeros are things that `encode` never writes and that make the decoder read elsewhere, so they are refused.
+    The layout is C-Blosc2's README_CHUNK_FORMAT. Lazy chunks, dictionaries, plugins, other codecs and special chunks
+    other than zeros are things that `encode` never writes, or that make the decoder read elsewhere: they are refused.
     """
     if len(chunk) < _CHUNK_OVERHEAD:
         message = f"a chunk of {len(chunk)} bytes has no header"
@@ -142,9 +182,9 @@ def _check_chunk(chunk: memoryview, nbytes: int) -> None:
         and typesize > 0
         and 0 < blocksize <= nbytes
         and version <= _NEWEST_FORMAT
-        and flags & _EXTENDED_HEADER == _EXTENDED_HEADER
+        and (flags & ~_UNSPLIT ^ _EXTENDED_HEADER, chunk[22]) in _FORMATS.values()
         and bytes(chunk[16:22]) == _SHUFFLE
-        and not any(chunk[24:30])
+        and not any(chunk[23:30])
         and chunk[31] in (_SPECIAL_NONE, _SPECIAL_ZERO)
     ):
         message = f"chunk header {bytes(chunk[:_CHUNK_OVERHEAD]).hex()} does not fit {nbytes} bytes"

@@ -29,6 +29,10 @@ _WAIT_MS = int(WAIT_SECONDS * 1000)
 # Room for the index of a million packages, of which a flush changes every page. SQLite's own 2 MB overflow at that, and
 # such a flush takes nearly twice as long.
 _WRITE_CACHE_KIB, _READ_CACHE_KIB = 32 * 1024, 2 * 1024
+
+MOVING_CACHE_KIB = 4 * 1024
+"""The writer's cache of who moves packages: many times more than any cache holds, and in bounded memory."""
+
 _JOURNAL_BYTES = 64 * 2**20
 
 
@@ -44,12 +48,22 @@ class Database:
         Take no write lock and write nothing; works on a file in a folder that cannot be written.
     durability : {"normal", "full"}
         Whether a durable write also survives a power loss.
+    cache_kib : int
+        SQLite's cache of the writer.
     """
 
     fork_rank = 9
 
-    def __init__(self, location: Location, *, readonly: bool = False, durability: str = "normal") -> None:
+    def __init__(
+        self,
+        location: Location,
+        *,
+        readonly: bool = False,
+        durability: str = "normal",
+        cache_kib: int = _WRITE_CACHE_KIB,
+    ) -> None:
         path = location.path
+        self._cache_kib = cache_kib
         self.location = location
         self.readonly = readonly
         self.durability = durability
@@ -138,7 +152,7 @@ class Database:
                 run("COMMIT")
             run("PRAGMA journal_mode=WAL")
             run("PRAGMA synchronous=NORMAL")
-            run(f"PRAGMA cache_size=-{_WRITE_CACHE_KIB}")
+            run(f"PRAGMA cache_size=-{self._cache_kib}")
             run(f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}")
             run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
             run("PRAGMA secure_delete=OFF")

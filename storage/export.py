@@ -116,6 +116,8 @@ def _plan(
         known = holdings.incoming(connection)
         held = set(connection.exec_driver_sql("SELECT DISTINCT op FROM page").scalars())
         pages = holdings.page_ids(connection, None if ALL in ops else ops)
+        last = pages[-1] if pages else 0
+        layout = holdings.layout(connection, None if ALL in ops else ops, last)
     by_name = {system.name: system for system in known}
     wanted = set(by_name) if ALL in systems else set(systems)
     if missing := sorted(wanted - by_name.keys()):
@@ -147,7 +149,8 @@ def _plan(
         "since": since,
         "schema": schema.HEAD,
         "heads": {system.name: max(system.history, default=-1) for system in chosen},
-        "last_page": pages[-1] if pages else 0,
+        "last_page": last,
+        "layout": layout,
     }
     return head, chosen, pages
 
@@ -200,6 +203,9 @@ def _write(
             _write_page(database, writer, page_id, written)
             if progress:
                 progress(done, total)
+    for page_id in _later(database, head):
+        if page_id > written.page:
+            _write_page(database, writer, page_id, written)
     for system in chosen:
         if system.name in heads:
             _write_system(database, writer, system, heads[system.name], head["since"], written)
@@ -216,6 +222,15 @@ def _write(
     digest = archive.digest_up_to(file, writer.nbytes).hexdigest()
     _name(part, path)
     return Exported(path, **counts, nbytes=writer.nbytes, resumed=resumed, digest=digest)
+
+
+def _later(database: Database, head: Mapping[str, Any]) -> list[int]:
+    """Pages made since the plan, where what was planned may lie in them now."""
+    ops = None if ALL in head["ops"] else head["ops"]
+    with database.read() as connection:
+        if holdings.layout(connection, ops, head["last_page"]) == head.get("layout"):
+            return []
+        return holdings.page_ids(connection, ops, head["last_page"])
 
 
 def _write_page(database: Database, writer: Writer, page_id: int, written: _Written) -> None:

@@ -77,10 +77,24 @@ def identities(connection: Connection, name: str) -> dict[int, bytes]:
     return {row.number: identity(row._asdict()) for row in rows}
 
 
-def page_ids(connection: Connection, ops: Collection[str] | None) -> list[int]:
-    """The pages that some package is found in, by ascending id; those of some ops, or of all (None)."""
-    rows = connection.exec_driver_sql(f"SELECT id, op FROM page WHERE id IN ({INDEXED}) ORDER BY id")
-    return [page_id for page_id, op in rows if ops is None or op in ops]
+def page_ids(connection: Connection, ops: Collection[str] | None, after: int = 0) -> list[int]:
+    """The pages above an id that some package is found in, by ascending id; those of some ops, or of all (None)."""
+    return [page_id for page_id, _ in _pages(connection, ops) if page_id > after]
+
+
+def layout(connection: Connection, ops: Collection[str] | None, upto: int) -> list[int]:
+    """How many pages there are up to an id, and packages in them.
+
+    Where these are no longer what they were, pages were evicted, or cut and joined, and newer ones may hold what was in
+    them: who reads page after page has to go on with those.
+    """
+    rows = [n for page_id, n in _pages(connection, ops) if page_id <= upto]
+    return [len(rows), sum(rows)]
+
+
+def _pages(connection: Connection, ops: Collection[str] | None) -> Iterator[tuple[int, int]]:
+    sql = f"SELECT id, op, n FROM page WHERE id IN ({INDEXED}) ORDER BY id"
+    return ((page_id, n) for page_id, op, n in connection.exec_driver_sql(sql) if ops is None or op in ops)
 
 
 def page(connection: Connection, page_id: int) -> Blob | None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.storage import schema
 from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame, Reader
-from whiteboard.storage.engine import Database
+from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LOGGED, Incoming, LoggedCommit, identity
 from whiteboard.storage.location import StoreUrl, locate_file
@@ -62,7 +62,7 @@ def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = Non
         raise ArchiveError(message) from error
     with file:
         found = survey(path, file)
-        database = Database(locate_file(url))
+        database = Database(locate_file(url), cache_kib=MOVING_CACHE_KIB)
         writers = Writers(database)
         try:
             schema.ensure(database)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.storage import holdings, schema
-from whiteboard.storage.engine import Database
+from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.union import Packages, Union
@@ -56,7 +56,7 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
                 raise StoreError(message)
             opened.append(Database(location, readonly=True))
             schema.ensure(opened[-1])
-        database = Database(target)
+        database = Database(target, cache_kib=MOVING_CACHE_KIB)
         opened.append(database)
         schema.ensure(database)
         writers = Writers(database)
@@ -72,24 +72,37 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
 def _merge(database: Database, writers: Writers, source: Database, progress: Progress | None) -> Merged:
     with source.read() as connection:
         ids = holdings.page_ids(connection, None)
+        last = ids[-1] if ids else 0
+        layout = holdings.layout(connection, None, last)
         systems = holdings.incoming(connection)
     union, graft = Union(database), Graft(database, writers)
     damaged, total = 0, len(ids) + len(systems)
     for done, page_id in enumerate(ids, 1):
-        with source.read() as connection:
-            blob = holdings.page(connection, page_id)
-        try:
-            if blob is not None:
-                union.add(blob)
-        except CorruptPackageError:
-            damaged += 1
+        damaged += _add(union, source, page_id)
         if progress:
             progress(done, total)
+    with source.read() as connection:
+        if holdings.layout(connection, None, last) != layout:
+            ids += holdings.page_ids(connection, None, last)
+    for page_id in ids[total - len(systems) :]:
+        damaged += _add(union, source, page_id)
     union.flush()
     for done, system in enumerate(systems, 1):
         where = graft.place(system)
         commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
         graft.graft(system, commits, where)
         if progress:
-            progress(len(ids) + done, total)
+            progress(total - len(systems) + done, total)
     return Merged(str(source.location), len(ids), damaged, union.packages, graft.systems)
+
+
+def _add(union: Union, source: Database, page_id: int) -> bool:
+    """Offer one page, if it is still there; return whether it is damaged."""
+    with source.read() as connection:
+        blob = holdings.page(connection, page_id)
+    try:
+        if blob is not None:
+            union.add(blob)
+    except CorruptPackageError:
+        return True
+    return False

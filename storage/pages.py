@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import timeit
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,16 +21,13 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import MAX_BYTES, decode, encode
+from whiteboard.storage.codec import DEFAULT, MAX_BYTES, PLAIN, Encoding, decode, encode
 
-PAGE_BYTES: Final = 640 * 1024
-"""The most that a page of several packages holds: large enough to pay for a call and a row, small enough to evict.
+PAGE_BYTES: Final = 512 * 1024
+"""Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
 
-A full bin, of 1 MiB and what keys and provenance add, makes two pages.
-"""
-
-PAGE_ROWS: Final = 1024
-
+# A package counts as no less, which bounds a page's rows too.
+_LEAST_ROW_BYTES = 512
 _HEADER_BYTES = 16 * 2**20
 # Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
 _DENSE = 1.1
@@ -72,15 +70,21 @@ class Packed:
         return Blob(self.header, self.digest, b"".join(self.parts))
 
 
-def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], *, raw: Collection[str] = ()) -> Packed:
-    """Encode arrays, with what has to be said of them; what `raw` names, or is a small part, is not compressed."""
+def pack(
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    raw: Collection[str] = (),
+    encoding: Encoding = DEFAULT,
+) -> Packed:
+    """Encode arrays, with what has to be said of them; what `raw` names, or by default is a small part, stays raw."""
     parts: list[bytes | memoryview] = []
     entries = []
     offset = 0
     least = sum(array.nbytes for array in arrays.values()) // _PARTS
     for name, array in arrays.items():
-        compress = name not in raw and array.nbytes >= least
-        codec, payload = encode(np.ascontiguousarray(array), compress=compress)
+        small = name in raw or (encoding == DEFAULT and array.nbytes < least)
+        codec, payload = encode(np.ascontiguousarray(array), PLAIN if small else encoding)
         entries.append([name, array.dtype.str, array.shape, codec, offset, len(payload)])
         parts.append(payload)
         offset += len(payload)
@@ -159,12 +163,14 @@ def check_page(page: Page) -> None:
             raise ShapeError(message)
 
 
-def encode_page(page: Page) -> Packed:
-    """The row of a page of packages."""
+def encode_page(page: Page, encoding: Encoding = DEFAULT) -> Packed:
+    """The row of a page of packages. Its header names the encoding where that is not the default."""
     arrays = {"keys": page.keys, **{f"a:{name}": array for name, array in page.arrays.items()}}
     arrays |= {name: array for name in _PROVENANCE if (array := getattr(page, name)) is not None}
     lineage = {} if page.lineage is None else {"lineage": page.lineage}
-    return pack({"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage}, arrays, raw=_DIGESTS)
+    said = {} if encoding == DEFAULT else {"encoding": str(encoding)}
+    meta = {"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage, **said}
+    return pack(meta, arrays, raw=_DIGESTS, encoding=encoding)
 
 
 def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
@@ -212,14 +218,14 @@ def alive_bytes(page: Page) -> int:
     return sum({id(buffer): memoryview(buffer).nbytes for buffer in buffers}.values())
 
 
-def merged(pages: Iterable[Page]) -> Iterator[Page]:
+def merged(pages: Iterable[Page], page_bytes: int = PAGE_BYTES) -> Iterator[Page]:
     """Pages of equal op and array signature joined, and cut where they are too large."""
     groups: dict[Any, list[Page]] = defaultdict(list)
     for page in pages:
         if page.n:
             groups[_signature(page)].append(page)
     for group in groups.values():
-        yield from _regrouped(group)
+        yield from _regrouped(group, page_bytes)
 
 
 def take(page: Page, rows: NDArray[np.intp] | slice) -> Page:
@@ -251,26 +257,47 @@ def _provenance(page: Page) -> tuple[NDArray[Any] | None, ...]:
     return page.src_ids, page.versions, page.tokens
 
 
-def _regrouped(group: Sequence[Page]) -> Iterator[Page]:
-    limit = max(1, min(PAGE_ROWS, PAGE_BYTES // max(row_bytes(group[0]), 1)))
+def cut(page: Page, page_bytes: int = PAGE_BYTES) -> Sequence[Page]:
+    """A page that is large enough alone, in equal parts; none of one that is to be joined with others."""
+    edges = cuts(page.n, most_rows(row_bytes(page), page_bytes))
+    return (page,) if len(edges) == 2 else [take(page, slice(*each)) for each in pairwise(edges)]
+
+
+def most_rows(each: int, page_bytes: int = PAGE_BYTES) -> int:
+    """So many packages of `each` so many bytes make a page."""
+    return max(1, page_bytes // max(each, _LEAST_ROW_BYTES))
+
+
+def cuts(n: int, limit: int) -> list[int]:
+    """Where n rows are cut into parts of about `limit`; nowhere if they are to be joined with others.
+
+    A part is between half of the limit and one and a half of it, so that it is neither cut nor joined again.
+    """
+    if 2 * n <= limit:
+        return []
+    parts = max(1, math.ceil(n / limit - 0.5))
+    return [n * number // parts for number in range(parts + 1)]
+
+
+def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
+    limit = most_rows(row_bytes(group[0]), page_bytes)
     waiting: list[Page] = []
     rows = 0
     for page in group:
-        if 2 * page.n > limit:
-            # Equal parts, which are views: to fill each page would copy most of them.
-            edges = np.linspace(0, page.n, -(-page.n // limit) + 1).astype(np.int64).tolist()
-            yield from (page if page.n <= limit else take(page, slice(*each)) for each in pairwise(edges))
+        if parts := cut(page, page_bytes):
+            yield from parts
             continue
         if rows + page.n > limit:
-            yield _joined(waiting)
+            yield joined(waiting)
             waiting, rows = [], 0
         waiting.append(page)
         rows += page.n
     if waiting:
-        yield _joined(waiting)
+        yield joined(waiting)
 
 
-def _joined(pages: Sequence[Page]) -> Page:
+def joined(pages: Sequence[Page]) -> Page:
+    """Pages of one signature as one, in their order."""
     first = pages[0]
     if len(pages) == 1:
         return first

@@ -37,6 +37,7 @@ HASH_BITS: Final = 63
 _SELECT_PAGES = f"SELECT id, header, digest, CASE WHEN length(data) < {_LARGE} THEN data END FROM page WHERE id IN"
 _INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
+_UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"
 _UPSERT_ACCESS = (
     "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
     "last_use = max(last_use, excluded.last_use), hits = hits + excluded.hits"
@@ -133,7 +134,7 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     A damaged row, with text where a number should be, comes as one of page -1, which there never is.
     """
     hashes = np.unique(hashes)
-    found = _select(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
+    found = select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
     rows = np.concatenate([index_array(found), recent.find(connection, hashes)])
     _, first = np.unique(rows[:, 0], return_index=True)
     return rows[first]
@@ -159,7 +160,7 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
     A page that SQLite itself finds damaged comes with empty data, which no digest fits.
     """
     driver: Any = connection.connection.driver_connection
-    for page_id, header, digest, data in _select(connection, _SELECT_PAGES, ids):
+    for page_id, header, digest, data in select_in(connection, _SELECT_PAGES, ids):
         yield page_id, Blob(header, digest, _read_data(driver, page_id) if data is None else data)
 
 
@@ -179,7 +180,7 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
     """Insert pages, and index them; a hash that has a package keeps it. Returns the pages' ids."""
     if not pages:
         return []
-    ids = [_insert_page(connection, page) for page in pages]
+    ids = [insert_page(connection, page) for page in pages]
     for page_id, page in zip(ids, pages, strict=True):
         recent.add(connection, page_id, page.hashes)
     recent.settle_if_many(connection)
@@ -187,7 +188,8 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
     return ids
 
 
-def _insert_page(connection: Connection, page: PageRow) -> int:
+def insert_page(connection: Connection, page: PageRow) -> int:
+    """Insert a page alone, and return its id."""
     packed, size = page.packed, page.packed.nbytes
     alone = size >= _LARGE
     row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
@@ -200,6 +202,13 @@ def _insert_page(connection: Connection, page: PageRow) -> int:
             for part in packed.parts:
                 blob.write(part)
     return page_id
+
+
+def update_page(connection: Connection, page_id: int, page: PageRow) -> None:
+    """Put a page in the place of one that is there; index rows and access counts stay."""
+    blob = page.packed.joined()
+    row = (page.op, page.n, page.nbytes, page.cost_ns, blob.header, blob.digest, blob.data, page_id)
+    connection.exec_driver_sql(_UPDATE_PAGE, row)
 
 
 def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
@@ -265,7 +274,8 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
     return int(deleted)
 
 
-def _select(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:
+def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:
+    """The rows of a query that ends in IN, for values of any number."""
     # The driver's cursor gives plain tuples: a row object for each of 10,000 keys would be half the cost.
     cursor = connection.connection.cursor()
     rows: list[Any] = []

@@ -15,7 +15,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.pages import Blob, Packed, decode_page, encode_page, merged, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
 
-BATCH_BYTES: Final = 2 * 2**20
+BATCH_BYTES: Final = 4 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""
 
 MOST_CONFLICTS: Final = 1000

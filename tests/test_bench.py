@@ -57,6 +57,30 @@ def test_compute_reports_every_table(tmp_path: Path) -> None:
     )
 
 
+def test_moving_reports_every_task(tmp_path: Path) -> None:
+    """A short run measures each way to move a cache beside SQLite's own copy, with its peak of memory."""
+    file = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/benching/moving.py", "--runs", "1", "--count", "600", "--json", file],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (rows,) = json.loads(file.read_text("utf-8"))["tables"].values()
+    assert [row["what"] for row in rows] == [
+        "sqlite3's own copy",
+        "merge",
+        "merge of what is there",
+        "export",
+        "import into a new store",
+        "import of what is there",
+        "recompress",
+    ]
+    assert all(row["s"] > 0 and row["peak MB"] > 1 for row in rows)
+
+
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("measure",), ("../setup",)])
 def test_an_unknown_benchmark_is_answered_with_those_there_are(arguments: tuple[str, ...]) -> None:
     """Without a kind, or with one that is no benchmark, the script says which there are, with status 2."""

@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors types",
         "columns specs",
         "jobs keys ops",
-        "lineage nodes sources queue triage bins session pool separate",
+        "lineage nodes sources queue triage bins session pool separate given",
         "sinks exact impulses residuals rules",
         "pipeline",
         "direct propagate state steps history",

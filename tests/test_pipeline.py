@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import whiteboard as wb
 from whiteboard import ops
+from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.spec import OpSpec
@@ -167,3 +169,57 @@ def test_packages_of_gemm_are_never_those_of_the_exact_op() -> None:
             *("miss", "miss"),
             *("memory", "memory"),
         ]
+
+
+def test_what_was_computed_elsewhere_is_found(tmp_path: Path) -> None:
+    """Adopted packages are what later calls find, each key once, NaNs as a session gives them; what is there stays."""
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 3))
+    a[4], b[4] = a[3], b[3]
+    spec = ops.get("mul")
+    y, grads = a * b, [b.copy(), a.copy()]
+    y[2, 0] = -np.nan
+    with wb.open(tmp_path / "a.db") as board:
+        board.call("mul", a[1], b[1])
+        wrong = [grad + 1 for grad in grads]
+        added = board.pipeline.adopt(spec, None, ArraySources("mul", [a[:2], b[:2]]), y[:2], [g[:2] for g in wrong])
+        assert added.tolist() == [True, False]
+        assert board.pipeline.adopt(spec, {}, ArraySources("mul", [a, b]), y, grads).tolist() == [0, 0, 1, 1, 0]
+    with wb.open(tmp_path / "a.db") as board:
+        found = board.call_many("mul", a, b)
+        assert found.hit.tolist() == [2] * 5
+        assert found.y[2].tobytes() == np.array([np.nan, *y[2, 1:]]).tobytes()
+        np.testing.assert_array_equal(found.grads[0][0], b[0] + 1)
+        np.testing.assert_array_equal(found.grads[0][1:], b[1:])
+        assert board.stats()["seconds_saved"] < 1
+
+
+MISFITS = [
+    ("y of another shape", lambda y, g: (y[:, :2], g), ShapeError, "op 'mul', y: expected shape (3,), got (2,)"),
+    ("y of another dtype", lambda y, g: (y.astype("f4"), g), DtypeError, "y: expected dtype float64"),
+    ("a gradient too few", lambda y, g: (y, g[:1]), ShapeError, "one gradient for each of 2 sources, got 1"),
+    ("a gradient of another shape", lambda y, g: (y, [g[0], g[1][:, None]]), ShapeError, "grads[1]: expected shape"),
+    ("a job too few", lambda y, g: (y[:4], g), ShapeError, "y: expected"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "word"), [case[1:] for case in MISFITS], ids=[case[0] for case in MISFITS])
+def test_what_does_not_fit_the_op_is_not_adopted(change: Any, kind: type[Exception], word: str) -> None:
+    """Arrays that the op would not give are refused with op, array, expected and got, and nothing is stored."""
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 3))
+    with wb.open(":memory:") as board:
+        with pytest.raises(kind) as raised:
+            board.pipeline.adopt(ops.get("mul"), None, ArraySources("mul", [a, b]), *change(a * b, [b, a]))
+        assert word in str(raised.value)
+        assert board.stats()["puts"] == 0
+
+
+def test_what_has_no_fingerprint_is_not_adopted() -> None:
+    """An op that cannot be seen through has no keys, so that nothing can be stored of it."""
+    x = np.ones((2, 3))
+    spec = replace(identity(None), fingerprint=None, opaque="it reads a file")
+    with (
+        wb.open(":memory:") as board,
+        pytest.warns(wb.UncachedWarning),
+        pytest.raises(wb.ParamError, match="no finger"),
+    ):
+        board.pipeline.adopt(spec, None, ArraySources("same", [x]), x, [x])

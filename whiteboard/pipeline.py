@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import bins, keys, lineage, separate
-from whiteboard.errors import ParamError, ShapeError
+from whiteboard import bins, given, keys, lineage, separate
+from whiteboard.errors import ParamError
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pool import BufferPool
 from whiteboard.session import Session
@@ -88,10 +88,7 @@ class Pipeline:
             Where given, the gradients are the VJPs of its rows, under keys of their own; else those of ones.
         """
         bound = spec.bind(params)
-        if spec.arity not in (None, len(sources.shapes)):
-            msg = f"op {spec.name!r}: expected {spec.arity} sources, got {len(sources.shapes)}"
-            raise ShapeError(msg)
-        shape = spec.shape(spec.name, sources.shapes, bound)
+        shape = given.shape(spec, bound, sources)
         with self._lock:
             names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
             plan = triage(self._store, names) if cacheable else compute_all(sources.n)
@@ -109,6 +106,48 @@ class Pipeline:
         fields = {"y": shape, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
         columns = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
+
+    def adopt(
+        self, spec: OpSpec, params: Params | None, sources: Sources, y: Array, grads: Sequence[Array]
+    ) -> NDArray[np.bool_]:
+        """Store packages that were computed elsewhere, as `evaluate` would; a key that the store has keeps what it has.
+
+        Whether they are what the op computes is for the caller to see to.
+
+        Parameters
+        ----------
+        y, grads : ndarrays, (n, *y_shape) and, one a source, (n, *shape)
+            Of the sources' dtype; grads[i] is ∂(Σy)/∂xᵢ.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            Which of them were not there.
+
+        Raises
+        ------
+        ShapeError, DtypeError
+        ParamError
+            Of the op, or of these parameters, nothing can be stored, as they have no fingerprint.
+        """
+        bound = spec.bind(params)
+        shape = given.check(spec, bound, sources, y, grads)
+        columns = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
+        record = lineage.record(spec, bound, "ones")
+        size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
+        added = np.zeros(sources.n, np.bool_)
+        with self._lock:
+            names, tokens, cacheable = self._keys(spec, bound, sources, None)
+            if not cacheable:
+                msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
+                raise ParamError(msg)
+            raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
+            for rows in bins.cut(triage(self._store, names).todo, size, self._max_bytes, self._max_jobs):
+                arrays = {name: given.owned(column, rows) for name, column in columns.items()}
+                src_ids, versions = sources.provenance(rows) or (None, None)
+                self._store.put(Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows]))
+                added[rows] = True
+        return added
 
     def _keys(
         self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None

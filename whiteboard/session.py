@@ -65,7 +65,7 @@ class Session:
             self._saved = [self._one(tuple(x[i] for x in xs), out[i, ...]) for i in range(self._n)]
         else:
             self._saved = self._one(xs, out)
-        _canonical(out)
+        canonical(out)
         return out
 
     def _one(self, xs: tuple[Array, ...], out: Array) -> Any:
@@ -95,7 +95,7 @@ class Session:
         else:
             self._pull(self._saved, cotangent, grads)
         for grad in grads:
-            _canonical(grad)
+            canonical(grad)
         return grads
 
     def _pull(self, saved: Any, cotangent: Array, into: tuple[Array, ...]) -> None:
@@ -151,7 +151,7 @@ def _ones(shape: Shape, dtype: np.dtype[Any]) -> Array:
     return np.ndarray(shape, dtype, buffer=_ONE[dtype], strides=(0,) * len(shape))
 
 
-def _canonical(array: Array) -> None:
+def canonical(array: Array) -> None:
     """Make every NaN the same one.
 
     Which of two NaNs a sum or product returns, and so its sign and payload, follows the lane of the vector register

@@ -6,10 +6,10 @@ The source may be in use. A target that exists is gone on with: what it has is c
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
+from scripts.migrating.terminal import say
 from whiteboard.cli.progress import bar
 from whiteboard.errors import WhiteboardError
 from whiteboard.storage.holdings import forecast
@@ -44,7 +44,7 @@ def main() -> int:
     except WhiteboardError as error:
         print(f"copy_store: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(said) if options.json else "\n".join(f"{name:<16}  {value}" for name, value in said.items()))
+    say(said, as_json=options.json)
     whole = not any(said.get(name) for name in ("conflicts", "renamed", "damaged_pages", "damaged_commits"))
     return 0 if whole else 1
 

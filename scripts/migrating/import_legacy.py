@@ -1,148 +1,117 @@
-"""Bring a folder of checkpoints, epoch_000123.npz, into a system whose commits are the epochs in order.
+"""Bring what an older cache holds into a store.
 
-Each array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or node_7_theta (and p likewise);
-float32 or float64. A node's version goes up where its bytes have changed. A node that a file leaves out stays as it
-was. No pickle is read: files with objects in them are refused.
+npz: a folder of checkpoints, epoch_000123.npz, becomes the system --name, whose commits are the epochs in order. Each
+array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or node_7_theta (and p likewise).
+
+diskcache, joblib: the results (y, grads) in a folder of diskcache.Cache or FanoutCache, or of one function of
+joblib.Memory, become packages of the op --op, and a later call with the same sources finds them. --sources names a
+function that is given what an entry was asked with, diskcache's key or joblib's {argument: its repr}, and returns the
+list of sources, or (sources, params), or None to leave it out; grads[i] is the gradient of sum(y) by source i. Of an
+array of more than 1,000 elements joblib's repr keeps only the ends: what was asked with such a one cannot be told from
+it. What the store has is never replaced.
+
+These two are pickles, and reading a pickle runs whatever its writer put into it: --trust-pickle says that you, or
+somebody you trust, wrote the folder. They are read in a process of their own, which can die of an entry without harm to
+the store, and from which nothing comes but raw arrays.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
-import zipfile
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from scripts.migrating.legacy import epochs
+from scripts.migrating.legacy.entries import Reader
+from scripts.migrating.legacy.folders import KINDS, entries, kind_of
+from scripts.migrating.legacy.function import load
+from scripts.migrating.legacy.results import Check, take
+from scripts.migrating.terminal import say
+from whiteboard.cli.progress import bar
+from whiteboard.errors import ParamError, WhiteboardError
 
-import whiteboard as wb
-from whiteboard.errors import ParamError, SpecError, WhiteboardError
-from whiteboard.system import System
-
-_FILE = re.compile(r"epoch_(\d+)\.npz")
-_ARRAY = re.compile(r"(?:node_?)?(?P<id>\d+)[._/](?P<attr>theta|p)|(?P<attr2>theta|p)[._/](?P<id2>\d+)")
-SPEC = {"imported": "npz epochs"}
-
-Epoch = Mapping[int, Mapping[str, NDArray[Any]]]
+_NEEDED = {"npz": ("name",), "diskcache": ("op", "sources"), "joblib": ("op", "sources")}
 
 
-def epochs(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, by their number."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="import_legacy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # nobody says --trust by accident
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--from", dest="kind", choices=KINDS, help="default: by what lies in the folder")
+    parser.add_argument("--name", help="npz: the system's name")
+    parser.add_argument("--op", metavar="NAME", help="the results' op; --sources' module may register it")
+    parser.add_argument("--sources", metavar="MODULE:FUNCTION", help="from what an entry was asked with to its sources")
+    parser.add_argument("--trust-pickle", action="store_true", help="read pickles, which may run anything: see above")
+    parser.add_argument(
+        "--verify",
+        choices=("sample", "all", "none"),
+        default="sample",
+        help="compute some results again first, and import nothing unless they are what the op computes (sample, the "
+        "default); compute each again, and leave out those that are not (all); believe them (none)",
+    )
+    parser.add_argument("--sample", type=float, default=0.01, metavar="PART", help="of 1; at least 10 (default: 0.01)")
+    parser.add_argument(
+        "--rtol",
+        type=float,
+        help="also take what differs by so much of an array's largest element; default: nothing for an exact op, so "
+        "that a hit gives the bits that a miss would, and half of the digits for one that is not exact",
+    )
+    parser.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="for one entry (default: 60)")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing; say how many rows and bytes it would be")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _bring(parser: argparse.ArgumentParser, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """Import; return what was done, and whether all of it."""
+    kind = options.kind or kind_of(options.folder)
+    if missing := [f"--{name}" for name in _NEEDED[kind] if getattr(options, name) is None]:
+        parser.error(f"{options.folder} is a folder of {kind}, which needs {' and '.join(missing)}")
+    if kind == "npz":
+        paths = epochs.epochs(options.folder)
+        said = epochs.forecast(paths) if options.dry_run else epochs.bring(paths, options.store, options.name)
+        return said, True
+    if not options.trust_pickle:
+        parser.error(
+            f"{options.folder} is a folder of {kind}, so of pickles, which run code: see --help, --trust-pickle"
+        )
+    found = entries(options.folder, kind)
     try:
-        found = {int(match[1]): path for path in folder.iterdir() if (match := _FILE.fullmatch(path.name))}
-    except OSError as error:
-        msg = f"{folder}: {error.strerror}"
-        raise ParamError(msg) from error
-    if not found:
-        msg = f"{folder} holds no epoch_<number>.npz"
-        raise ParamError(msg)
-    return [found[number] for number in sorted(found)]
-
-
-def load(path: Path) -> Epoch:
-    """The attributes of each node in one checkpoint."""
-    nodes: dict[int, dict[str, NDArray[Any]]] = {}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                match = _ARRAY.fullmatch(name)
-                if match is None:
-                    msg = f"{path}: array {name!r} is named after no node and attribute, such as 7.theta"
-                    raise ParamError(msg)
-                node, attr = int(match["id"] or match["id2"]), match["attr"] or match["attr2"]
-                nodes.setdefault(node, {})[attr] = arrays[name]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise ParamError(msg) from error
-    return nodes
-
-
-def apply(system: System, epoch: Epoch) -> None:
-    """Stage what one checkpoint changes."""
-    for node, attrs in sorted(epoch.items()):
-        if node not in system.nodes:
-            system.add_nodes([node], **{attr: value[None] for attr, value in attrs.items()})
-        elif changed := {attr: value for attr, value in attrs.items() if not same(system, node, attr, value)}:
-            system.write(node, **changed)
-
-
-def same(system: System, node: int, attr: str, value: NDArray[Any]) -> bool:
-    """Whether a node has these bytes; a value that does not fit its attribute is refused by the write."""
-    now = getattr(system.nodes[node], attr)
-    return now is not None and (now.dtype, now.shape) == (value.dtype, value.shape) and now.tobytes() == value.tobytes()
-
-
-def bring(paths: Sequence[Path], store: str, name: str) -> dict[str, Any]:
-    """Import what is not there yet; return what was done."""
-    from rich.console import Console
-    from rich.progress import track
-
-    with wb.open(store) as board:
-        system = board.system(name, SPEC)
-        done = 0 if system.head is None else system.head.id + 1
-        if done > len(paths):
-            msg = f"system {name!r} has {done} commits, and there are {len(paths)} epochs"
-            raise SpecError(msg)
-        if done:
-            last = load(paths[done - 1])
-            if not all(same(system, node, attr, v) for node, attrs in last.items() for attr, v in attrs.items()):
-                msg = f"system {name!r} stands at another state than {paths[done - 1].name}: give another --name"
-                raise SpecError(msg)
-        rest = paths[done:]
-        shown = track(rest, "import", console=Console(stderr=True), transient=True) if sys.stderr.isatty() else rest
-        for path in shown:
-            try:
-                apply(system, load(path))
-                system.commit()
-            except WhiteboardError as error:
-                msg = f"{path.name}: {error}"
-                raise ParamError(msg) from error
-        return {
-            "name": name,
-            "epochs": len(paths),
-            "commits_added": len(rest),
-            "commit": len(paths) - 1,
-            "nodes": len(system.nodes),
-            "digest": system.digest(),
-        }
-
-
-def forecast(paths: Sequence[Path]) -> dict[str, Any]:
-    """How many commits, node rows and bytes the epochs make."""
-    kept: dict[tuple[int, str], bytes] = {}
-    rows = nbytes = 0
-    for path in paths:
-        for node, attrs in load(path).items():
-            for attr, value in attrs.items():
-                data = value.tobytes()
-                if kept.get((node, attr)) != data:
-                    kept[node, attr] = data
-                    rows, nbytes = rows + 1, nbytes + len(data)
-    nodes = len({node for node, _ in kept})
-    return {"epochs": len(paths), "commits": len(paths), "nodes": nodes, "rows": rows, "bytes": nbytes}
+        load(options.sources)  # it may register the op
+    except ImportError as error:
+        raise ParamError(str(error)) from error
+    reader = Reader(options.folder, kind, options.sources, options.patience)
+    check = Check(options.verify, options.sample, options.rtol)
+    with bar("import") as progress:
+        taken = take(reader, found, options.store, options.op, check, dry_run=options.dry_run, progress=progress)
+    return {"from": kind, "op": options.op, **asdict(taken)}, not (taken.failed or taken.different)
 
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="import_legacy", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--name", required=True, help="the system's name")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing; say how many rows and bytes it would be")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = _parser()
     options = parser.parse_args()
+    if not 0 <= options.sample <= 1:
+        parser.error(f"--sample: expected a part from 0 to 1, got {options.sample}")
+    if options.patience <= 0:
+        parser.error(f"--patience: expected a positive number, got {options.patience}")
     try:
-        paths = epochs(options.folder)
-        said = forecast(paths) if options.dry_run else bring(paths, options.store, options.name)
+        said, whole = _bring(parser, options)
     except WhiteboardError as error:
         print(f"import_legacy: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    print(json.dumps(said) if options.json else "\n".join(f"{name:<13}  {value}" for name, value in said.items()))
-    return 0
+    examples = [] if options.json else said.pop("examples", [])
+    say(said, as_json=options.json)
+    for example in examples:
+        print(f"not taken: {example}")
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":

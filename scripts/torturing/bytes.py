@@ -20,7 +20,7 @@ import numpy as np
 from scripts.torturing.workload import finish, page_of
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import MAX_BYTES
+from whiteboard.storage.codec import DEFAULT, MAX_BYTES, Encoding
 from whiteboard.storage.pages import Blob, decode_page, digest_of, encode_page
 
 SLACK = 400 * 2**20
@@ -40,7 +40,8 @@ def corpus() -> list[Blob]:
         ids = np.arange(128, dtype=np.int64).reshape(64, 2)
         pages.append(Page("smooth", keys, {"y": smooth, "g0": np.zeros((64, 3000), dtype)}, 1, ids, ids))
     pages.append(Page("empty", np.zeros((0, 16), np.uint8), {"y": np.zeros((0, 3))}))
-    return [encode_page(page).joined() for page in pages]
+    encodings = (DEFAULT, Encoding("lz4", 5), Encoding("blosclz", 5))
+    return [encode_page(page, encoding).joined() for page in pages for encoding in encodings]
 
 
 def mutated(chance: random.Random, blob: Blob, others: list[Blob]) -> Blob:

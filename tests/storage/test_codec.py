@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import codec
-from whiteboard.storage.codec import BLOSC2, RAW, decode, encode
+from whiteboard.storage.codec import BLOSC2, PLAIN, RAW, Encoding, decode, encode
 
 ARRAYS = hnp.arrays(
     st.one_of(
@@ -29,6 +29,9 @@ ARRAYS = hnp.arrays(
 )
 
 
+ENCODINGS = [PLAIN, *(Encoding(codec, level) for codec in ("lz4", "blosclz", "zstd") for level in (1, 5, 9))]
+
+
 def _decode(encoded: tuple[str, bytes | memoryview], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return decode(encoded[0], memoryview(encoded[1]), array.dtype.str, array.shape)
 
@@ -39,6 +42,22 @@ def test_round_trip(array: np.ndarray[Any, Any]) -> None:
     back = _decode(encode(array), array)
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
     assert not back.flags.writeable
+
+
+@given(ARRAYS, st.sampled_from(ENCODINGS))
+def test_round_trip_in_any_encoding(array: np.ndarray[Any, Any], encoding: Encoding) -> None:
+    """Whatever `encode` writes with any codec and level passes the gate and comes back."""
+    back = _decode(encode(array, encoding), array)
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS[1:], ids=str)
+@pytest.mark.parametrize("array", [np.zeros(9000), np.arange(9000), np.linspace(0, 1, 900, dtype=np.float32)])
+def test_every_codec_pays_and_passes_the_gate(array: np.ndarray[Any, Any], encoding: Encoding) -> None:
+    """What compresses is a chunk in every encoding, so that the gate knows what each of them writes."""
+    encoded = encode(array, encoding)
+    assert encoded[0] == BLOSC2
+    np.testing.assert_array_equal(_decode(encoded, array), array)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +104,12 @@ def _patched(offset: int, new: bytes) -> Callable[[bytes], bytes]:
         _patched(16, b"\x20"),
         _patched(16, b"\x00\x01"),
         _patched(24, b"\x05"),
+        _patched(2, b"\x25"),
+        _patched(2, b"\x87"),
+        _patched(2, b"\x8d"),
+        _patched(22, b"\x01"),
+        _patched(22, b"\x20"),
+        _patched(23, b"\x01"),
         _patched(31, b"\x40"),
         _patched(31, b"\x08"),
         _patched(31, b"\x20"),
@@ -107,6 +132,12 @@ def _patched(offset: int, new: bytes) -> Callable[[bytes], bytes]:
         "plugin filter",
         "other filter",
         "filter meta",
+        "another codec's format",
+        "a copy",
+        "a flag of no meaning",
+        "another codec",
+        "plugin codec",
+        "codec meta",
         "uninit",
         "lazy",
         "nans",
@@ -123,6 +154,26 @@ def test_chunk_headers_that_are_refused(patch: Callable[[bytes], bytes], monkeyp
     chunk = patch(_chunk())
     with pytest.raises(CorruptPackageError):
         decode(BLOSC2, memoryview(chunk), "<f8", (1000,))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codec": blosc2.Codec.ZLIB},
+        {"codec": blosc2.Codec.LZ4HC},
+        {"clevel": 0},
+        {"filters": [blosc2.Filter.BITSHUFFLE]},
+        {"filters": [blosc2.Filter.NOFILTER]},
+        {"filters": [blosc2.Filter.DELTA, blosc2.Filter.SHUFFLE], "filters_meta": [0, 0]},
+        {"filters": [blosc2.Filter.TRUNC_PREC, blosc2.Filter.SHUFFLE], "filters_meta": [20, 0]},
+        {"use_dict": 1},
+    ],
+    ids=lambda options: ", ".join(map(str, options.values())),
+)
+def test_chunks_of_others_are_refused(options: dict[str, Any]) -> None:
+    """A good chunk that `encode` would not write, by its codec, filter or level, is refused."""
+    with pytest.raises(CorruptPackageError, match="chunk header"):
+        decode(BLOSC2, memoryview(_chunk(**options)), "<f8", (1000,))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.storage.moving import EACH, PAGES, assert_whole, filled, held, killed, numbers_held, other_bits
-from tests.storage.samples import Model, page_of
+from tests.storage.samples import Model, page_of, run_python
 from whiteboard.errors import ConflictError, SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.base import CommitRecord
 from whiteboard.storage.merge import merge
+from whiteboard.storage.pages import digest_of
 from whiteboard.storage.union import ulps
 
 
@@ -215,6 +216,58 @@ def test_wrong_sources_write_nothing(tmp_path: Path) -> None:
         with pytest.raises(kind):
             merge(into, sources)
         assert not into.exists()
+
+
+def test_a_store_that_is_cut_short_or_newer_writes_nothing(tmp_path: Path) -> None:
+    """A truncated source, and one of a schema that is not known, are refused before anything is written."""
+    into, source = filled(tmp_path / "a.db"), filled(tmp_path / "b.db", first=1000, systems=())
+    before, whole = _rows(into), source.read_bytes()
+    for length in (len(whole) // 2, len(whole) - 5000, 100, 10):
+        source.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match=r"truncated|not a SQLite file"):
+            merge(into, [source])
+    source.write_bytes(whole)
+    with sqlite3.connect(source) as connection:
+        connection.execute("UPDATE whiteboard_alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(SchemaError, match="newer"):
+        merge(into, [source])
+    assert _rows(into) == before
+
+
+def test_a_forged_page_in_a_source_stays_there(tmp_path: Path) -> None:
+    """A page whose digest fits but whose header lies is counted and left out, and the others arrive."""
+    source = filled(tmp_path / "b.db", systems=())
+    with sqlite3.connect(source) as connection:
+        header, data = connection.execute("SELECT header, data FROM page WHERE id = 3").fetchone()
+        forged = header.replace(b"<f8", b"|O8", 1)
+        connection.execute("UPDATE page SET header = ?, digest = ? WHERE id = 3", (forged, digest_of(forged, data)))
+    connection.close()
+    (done,) = merge(tmp_path / "a.db", [source])
+    assert (done.damaged, done.packages.added) == (1, 200)
+    assert_whole(tmp_path / "a.db")
+
+
+def test_a_full_disk_half_way(tmp_path: Path) -> None:
+    """Where the target may not grow, the error is one line, it is whole, and with room the same call ends."""
+    source, into = filled(tmp_path / "a.db"), filled(tmp_path / "b.db", first=1000, systems=())
+    code = (
+        "import resource, sys\n"
+        "from whiteboard.errors import StoreError\n"
+        "from whiteboard.storage import merge, union\n"
+        "union.BATCH_BYTES = 1\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\n"
+        "try: merge.merge(sys.argv[1], [sys.argv[2]])\n"
+        "except StoreError as error: sys.exit(str(error))"
+    )
+    done = run_python(code, str(into), str(source))
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert_whole(into)
+    assert 40 <= len(numbers_held(into, range(1240))) < 480
+    merge(into, [source])
+    assert held(into) == held(source)
+    assert numbers_held(into, range(1240)) == {*range(240), *range(1000, 1240)}
+    assert_whole(into)
 
 
 class Expect(NamedTuple):

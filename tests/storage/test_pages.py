@@ -15,7 +15,7 @@ from tests.storage.samples import key_of, page_of, value_of
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import pages
 from whiteboard.storage.base import Page
-from whiteboard.storage.pages import Blob, decode_page, digest_of, encode_page, merged, owned, take
+from whiteboard.storage.pages import Blob, cuts, decode_page, digest_of, encode_page, merged, owned, take
 
 
 def _resealed(blob: Blob, change: Callable[[Any], Any]) -> Blob:
@@ -144,24 +144,19 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.sampled_from([4, 8]), st.sampled_from(["a", "b"])), max_size=12),
-    st.sampled_from([1, 7, 1024]),
-    st.sampled_from([300, 512 * 1024]),
+    st.sampled_from([300, 2048, 512 * 7, 512 * 1024]),
 )
-def test_merging_keeps_every_package(parts: list[tuple[int, int, str]], rows: int, nbytes: int) -> None:
+def test_merging_keeps_every_package(parts: list[tuple[int, int, str]], nbytes: int) -> None:
     """Merged pages hold exactly the packages and the cost that went in, in pages of one signature and bounded size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "PAGE_ROWS", rows)
-        patch.setattr(pages, "PAGE_BYTES", nbytes)
-        put, first = [], 0
-        for n, size, op in parts:
-            put.append(page_of(range(first, first + n), size, op))
-            first += n
-        got = list(merged(put))
+    put, first = [], 0
+    for n, size, op in parts:
+        put.append(page_of(range(first, first + n), size, op))
+        first += n
+    got = list(merged(put, nbytes))
     assert sum(page.cost_ns for page in got) == sum(page.cost_ns for page in put)
     seen = {}
     for page in got:
-        assert 1 <= page.n <= rows
-        assert page.n == 1 or page.nbytes <= nbytes
+        assert 1 <= page.n <= 1.5 * max(1, nbytes // 512)
         for row in range(page.n):
             seen[page.keys[row].tobytes()] = (page.op, page.arrays["y"][row].tobytes())
             assert page.src_ids is not None
@@ -172,6 +167,16 @@ def test_merging_keeps_every_package(parts: list[tuple[int, int, str]], rows: in
         for number in [next(numbers) for _ in range(n)]:
             wanted[key_of(number)] = (op, value_of(number, size).tobytes())
     assert seen == wanted
+
+
+@given(st.integers(0, 5000), st.integers(1, 700))
+def test_what_was_cut_stays_as_it_is(n: int, limit: int) -> None:
+    """Rows are cut into parts that are neither cut nor joined again, or not at all where they are few."""
+    edges = cuts(n, limit)
+    parts = np.diff(edges).tolist()
+    assert (edges == []) == (2 * n <= limit)
+    assert not parts or (edges[0], sum(parts)) == (0, n)
+    assert all(cuts(part, limit) == [0, part] for part in parts)
 
 
 def test_owned_pages_keep_no_larger_buffer() -> None:

@@ -1,0 +1,60 @@
+"""Packages that come from elsewhere: whether they have the shapes and dtypes that their op gives for these sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from whiteboard.errors import DtypeError, ShapeError
+from whiteboard.ops.spec import OpSpec
+from whiteboard.session import canonical
+from whiteboard.sources import Sources
+from whiteboard.types import Array, Ids, Params, Shape
+
+
+def shape(spec: OpSpec, params: Params, sources: Sources) -> Shape:
+    """Return y's shape of one job.
+
+    Raises
+    ------
+    ShapeError
+        The op does not take so many sources, or sources of these shapes.
+    """
+    if spec.arity not in (None, len(sources.shapes)):
+        msg = f"op {spec.name!r}: expected {spec.arity} sources, got {len(sources.shapes)}"
+        raise ShapeError(msg)
+    return spec.shape(spec.name, sources.shapes, params)
+
+
+def check(spec: OpSpec, params: Params, sources: Sources, y: Array, grads: Sequence[Array]) -> Shape:
+    """Return y's shape of one job, once y and the gradients, stacked on axis 0, have the shapes and dtype they must.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        The message names op, array, expected and got.
+    """
+    one = shape(spec, params, sources)
+    if len(grads) != len(sources.shapes):
+        msg = f"op {spec.name!r}: expected one gradient for each of {len(sources.shapes)} sources, got {len(grads)}"
+        raise ShapeError(msg)
+    columns = [
+        ("y", y, one),
+        *((f"grads[{i}]", g, s) for i, (g, s) in enumerate(zip(grads, sources.shapes, strict=True))),
+    ]
+    for name, column, wanted in columns:
+        if column.shape != (sources.n, *wanted):
+            msg = f"op {spec.name!r}, {name}: expected shape {wanted}, got {column.shape[1:]}"
+            raise ShapeError(msg)
+        if column.dtype != sources.dtype:
+            msg = f"op {spec.name!r}, {name}: expected dtype {sources.dtype} as the sources', got {column.dtype}"
+            raise DtypeError(msg)
+    return one
+
+
+def owned(column: Array, rows: Ids) -> Array:
+    """Return some rows of a column in memory of their own, every NaN the one that a session gives."""
+    taken = np.array(column[rows], order="C")
+    canonical(taken)
+    return taken
