@@ -114,13 +114,12 @@ class Union:
 
     def _fresh(self, page: Page, hashes: NDArray[np.int64]) -> NDArray[np.intp]:
         """The rows whose keys the store does not hold; the others are compared and counted."""
-        _, first = np.unique(hashes, return_index=True)
+        unique, first = np.unique(hashes, return_index=True)
         rows = np.sort(first)
         with self._database.read() as connection:
-            index = select_index(connection, np.unique(hashes))
-        held = np.isin(hashes[rows], np.fromiter(self._held, np.int64, len(self._held))) if self._held else None
-        if held is not None:
-            rows = rows[~held]
+            index = select_index(connection, unique)
+        if self._held:
+            rows = rows[[hashed not in self._held for hashed in hashes[rows].tolist()]]
         self.packages.present += page.n - len(rows)
         if not len(index):
             return rows
