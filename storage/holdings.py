@@ -15,7 +15,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.history import SYSTEMS, log_of, spans_of
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob
-from whiteboard.storage.rows import INDEXED, count_packages
+from whiteboard.storage.rows import INDEXED, count_packages, select_pages
 from whiteboard.storage.schema import ensure
 
 LOGGED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
@@ -99,8 +99,7 @@ def _pages(connection: Connection, ops: Collection[str] | None) -> Iterator[tupl
 
 def page(connection: Connection, page_id: int) -> Blob | None:
     """One page as it lies in its row, None where it is gone."""
-    row = connection.exec_driver_sql("SELECT header, digest, data FROM page WHERE id = ?", (page_id,)).one_or_none()
-    return None if row is None else Blob(*row)
+    return select_pages(connection, [page_id]).get(page_id)
 
 
 def incoming(connection: Connection) -> list[Incoming]:

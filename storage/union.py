@@ -116,7 +116,7 @@ class Union:
         _, first = np.unique(hashes, return_index=True)
         rows = np.sort(first)
         if self._held:
-            rows = rows[~np.isin(hashes[rows], np.fromiter(self._held, np.int64, len(self._held)))]
+            rows = rows[[hashed not in self._held for hashed in hashes[rows].tolist()]]
         met = compare(self._database, page, hashes, rows, describe=MOST_CONFLICTS - len(self.packages.described))
         self._broken |= met.broken_pages
         self._broken_hashes |= met.broken_hashes
