@@ -67,7 +67,7 @@ def test_a_whole_store_is_verified(cli: Any) -> None:
     """A store that nobody hurt is found whole, in text and in JSON, all of it and in part."""
     done = cli("verify")
     assert (done.code, done.err) == (0, "")
-    assert done.out == "read 4 pages of 840 packages, and 1 systems\nnothing is damaged\n"
+    assert done.out == "read 4 pages of 840 packages, and 1 system\nnothing is damaged\n"
     done = cli("verify", "--sample", "0.5", "--seed", "3", "--json")
     assert (done.code, done.said["ok"], done.said["pages"], done.said["seed"]) == (0, True, 2, 3)
     assert done.said["systems"] == [{"name": "europe", "commits": 5, "damaged": [], "last_whole": 4}]

@@ -93,7 +93,8 @@ def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json
 
 
 def _verified(report: VerifyReport) -> Iterator[str]:
-    yield f"read {report.pages:,} pages of {report.packages:,} packages, and {len(report.systems):,} systems"
+    noun = "system" if len(report.systems) == 1 else "systems"
+    yield f"read {report.pages:,} pages of {report.packages:,} packages, and {len(report.systems):,} {noun}"
     for page in report.damaged:
         yield f"page {page.page_id}, op {page.op}: {page.packages:,} packages are lost: {page.why}"
     if report.dangling:
