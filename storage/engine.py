@@ -19,7 +19,7 @@ from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, S
 from whiteboard.storage.fork import watch
 from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
-from whiteboard.storage.log import AUTOCHECKPOINT_PAGES, LogKeeper
+from whiteboard.storage.log import LogKeeper
 from whiteboard.storage.tables import APPLICATION_ID, VERSION_TABLE
 
 WAIT_SECONDS = 60.0
@@ -153,7 +153,7 @@ class Database:
             run("PRAGMA journal_mode=WAL")
             run("PRAGMA synchronous=NORMAL")
             run(f"PRAGMA cache_size=-{self._cache_kib}")
-            run(f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}")
+            run("PRAGMA wal_autocheckpoint=0")
             run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
             run("PRAGMA secure_delete=OFF")
             run("PRAGMA foreign_keys=ON")

@@ -7,13 +7,9 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Final
 
 from whiteboard.errors import ClosedError, StoreError
 from whiteboard.storage.location import wal_bytes
-
-AUTOCHECKPOINT_PAGES: Final = 4000
-"""The log of so many pages, 32 MB, is moved by the commit that finds it, and its caller waits."""
 
 # From this size on it is cut, a moment after the write that found it so: what follows in a burst need not wait for it.
 # All writers wait while it is cut, so it is done while there is little to move.
@@ -22,12 +18,12 @@ _CUT_AFTER_SECONDS = 0.1
 # A reader that uses it keeps it from being cut: what could be moved is moved, and it is tried again so much later.
 _CUT_AGAIN_BYTES = 4 * 2**20
 # From this size on readers are waited for, while they that come use the file alone, and not for long.
-_MOST_BYTES = 40 * 2**20
+_MOST_BYTES = 32 * 2**20
 _WAIT_MS = 100
 
 
 class LogKeeper:
-    """Keeps the log of one store short.
+    """Keeps the log of one store short, in the place of SQLite's automatic checkpoints, for which every commit waits.
 
     Parameters
     ----------

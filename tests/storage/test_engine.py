@@ -36,7 +36,7 @@ def test_pragmas(stores: Stores) -> None:
         "auto_vacuum": 2,
         "journal_mode": "wal",
         "synchronous": 1,
-        "wal_autocheckpoint": 4000,
+        "wal_autocheckpoint": 0,
         "journal_size_limit": 64 * 2**20,
         "secure_delete": 0,
         "trusted_schema": 0,
