@@ -19,7 +19,7 @@ _CUT_AFTER_SECONDS = 0.1
 _CUT_AGAIN_BYTES = 4 * 2**20
 # From this size on readers are waited for, while they that come use the file alone, and not for long.
 _MOST_BYTES = 32 * 2**20
-_WAIT_MS = 100
+_WAIT_MS = 40
 
 
 class LogKeeper:
