@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-_MOST_HASHES: Final = 32_768
-_MOST_PAGES: Final = 256
+_MOST_HASHES: Final = 49_152
+_MOST_PAGES: Final = 384
 """So many are looked through in some tenths of a millisecond, whatever is looked for."""
 
 _FIRST_BITS: Final = 16
