@@ -102,7 +102,8 @@ def joblib_folder(folder: Path, seeds: range = GOOD) -> Path:
 def unpacked(kind: str, folder: Path) -> Path:
     """Unpack a folder that the real library wrote."""
     with tarfile.open(ASSETS / f"legacy-{kind}.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)  # Python 3.11.4 has it
+        archive.extractall(folder)
     return folder / kind
 
 
