@@ -26,8 +26,8 @@ WAIT_SECONDS = 60.0
 """How long a write waits for another process before it is an error."""
 _WAIT_MS = int(WAIT_SECONDS * 1000)
 
-# Room for the index of a million packages, of which a flush changes every page. SQLite's own 2 MB overflow at that, and
-# such a flush takes nearly twice as long.
+# Room for the index of a million packages, of which every page is changed when what is recent gets its rows: SQLite's
+# own 2 MB overflow at that.
 _WRITE_CACHE_KIB, _READ_CACHE_KIB = 32 * 1024, 2 * 1024
 
 MOVING_CACHE_KIB = 4 * 1024

@@ -51,7 +51,7 @@ class Counters:
 
 
 class SqlitePackages(PackageStore):
-    """Packages in the tables ``page`` and ``package`` of one database.
+    """Packages in the tables ``page``, ``recent`` and ``package`` of one database.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 _MOST_HASHES: Final = 49_152
 _MOST_PAGES: Final = 384
-"""So many are looked through in some tenths of a millisecond, whatever is looked for."""
+"""So many are looked through in 0.8 ms for a few hashes, in 1.7 ms for 10,000."""
 
 _FIRST_BITS: Final = 16
 _REST_BITS: Final = 63 - _FIRST_BITS
@@ -63,7 +63,7 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
     recent = _Columns.read(connection)
     if not (len(recent.hashes) and len(wanted)):
         return np.empty((0, 3), np.int64)
-    # Most are none of those wanted: their first bits tell, for a tenth of what a search costs.
+    # Most are none of those wanted: their first bits tell, for less than a search costs.
     begins = np.zeros(2**_FIRST_BITS, np.bool_)
     begins[wanted >> _REST_BITS] = True
     likely = np.flatnonzero(begins[recent.hashes >> _REST_BITS])
