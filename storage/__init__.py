@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
+import multiprocessing.util
+import os
 import sqlite3
 import warnings
 import weakref
@@ -64,6 +67,8 @@ class Stores:
         Who may write which system.
     database : Database
         For `whiteboard.storage.maintenance`.
+    pid : int
+        The process that opened it.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Stores:
         packages: PackageStore,
         versions: VersionStore,
         database: Database,
+        writers: Writers,
         options: Options,
         admission: Admission | None = None,
     ) -> None:
@@ -78,8 +84,9 @@ class Stores:
         self.packages = packages
         self.versions = versions
         self.database = database
-        self.writers = Writers(database)
+        self.writers = writers
         self.options = options
+        self.pid = os.getpid()
         _OPEN.add(self)
 
     @property
@@ -134,12 +141,26 @@ _OPEN: weakref.WeakSet[Stores] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # Packages that a script put and never flushed are still worth keeping.
+    """Keep what this process put and never flushed; a store that was inherited is its parent's to close."""
     for stores in list(_OPEN):
         try:
-            stores.close()
+            if stores.pid == os.getpid():
+                stores.close()
+            else:
+                stores.packages.flush()
         except StoreError as error:
             warnings.warn(f"packages that were not flushed are lost: {error}", RuntimeWarning, stacklevel=1)
+
+
+def _close_all_of_a_worker(_: object = None) -> None:
+    """Close at the end of a child of `multiprocessing`, which ends by ``os._exit`` and so calls no `atexit`."""
+    multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
+
+
+# Finalizers are forgotten at a fork, and then these are called; what is spawned imports this file by itself.
+multiprocessing.util.register_after_fork(_OPEN, _close_all_of_a_worker)
+if multiprocessing.parent_process() is not None:
+    _close_all_of_a_worker()
 
 
 def open_store(
@@ -202,7 +223,8 @@ def _open_sqlite(location: Location, options: Options) -> Stores:
         bounds = replace(bounds, nbytes=min(bounds.nbytes, max(options.max_bytes // 4, 1)))
     packages = SqlitePackages(database, bounds, admission=admission, max_bytes=options.max_bytes)
     tier = MemoryTier(packages, options.memory_bytes, keep=options.persist != "never" and not options.readonly)
-    return Stores(tier, SqliteVersions(database, packages), database, options, admission)
+    writers = Writers(database)
+    return Stores(tier, SqliteVersions(database, packages, writers), database, writers, options, admission)
 
 
 BACKENDS: Final[Mapping[str, Callable[[Location, Options], Stores]]] = {"sqlite": _open_sqlite}

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError
 from whiteboard.storage.codec import MAX_BYTES
-from whiteboard.storage.pages import Blob, digest_of
+from whiteboard.storage.pages import Blob, digest_of, is_intact
 
 FORMAT: Final = 1
 """The newest format, which this version writes; it reads all up to it."""
@@ -160,7 +160,7 @@ class Reader:
             message = f"the archive {self.path} is truncated: it ends at byte {self.size}, inside of a frame"
             raise ArchiveError(message)
         blob = Blob(self._read(header_length), digest, self._read(data_length))
-        if digest_of(blob.header, blob.data) != digest:
+        if not is_intact(blob):
             message = f"the archive {self.path} is damaged: the digest of the frame at byte {self.at} does not fit it"
             raise ArchiveError(message)
         for part in (prefix, blob.header, blob.data):

@@ -17,7 +17,7 @@ from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, 
 from whiteboard.storage.engine import Database
 from whiteboard.storage.holdings import Incoming
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob, digest_of
+from whiteboard.storage.pages import is_intact
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
@@ -239,7 +239,7 @@ def _write_page(database: Database, writer: Writer, page_id: int, written: _Writ
         rows = connection.exec_driver_sql("SELECT n FROM page WHERE id = ?", (page_id,)).scalar()
     if blob is None:
         return  # evicted since the plan was made
-    if not _intact(blob):
+    if not is_intact(blob):
         written.damaged += 1
         return
     writer.blob(PAGE, page_id, blob)
@@ -309,13 +309,6 @@ def _resumed(part: Path, file: BinaryIO, head: Mapping[str, Any]) -> _Written | 
 def _head_of(part: Path, file: BinaryIO) -> dict[str, Any]:
     file.seek(0)
     return next(Reader(part, file).frames()).fields()
-
-
-def _intact(blob: Blob) -> bool:
-    try:
-        return digest_of(blob.header, blob.data) == blob.digest
-    except TypeError:
-        return False
 
 
 def _name(part: Path, path: Path) -> None:

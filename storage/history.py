@@ -45,8 +45,26 @@ class Span:
 
 
 def record_of(row: Row[Any]) -> SystemRecord:
+    """What the table says of a system.
+
+    Raises
+    ------
+    CorruptPackageError
+        For a row that no system has.
+    """
+    try:
+        spec = None if row.spec is None else json.loads(row.spec)
+        sound = isinstance(row.name, str) and isinstance(row.uuid, str) and isinstance(spec, dict | None)
+    except (ValueError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        message = f"system {row.name!r}: its row is damaged: name, uuid or specification cannot be read"
+        raise CorruptPackageError(message)
+    if row.origin_id is not None and row.origin_name is None:
+        message = f"system {row.name!r}: the system that it was forked from is gone"
+        raise CorruptPackageError(message)
     origin = None if row.origin_name is None else (row.origin_name, row.origin_number)
-    return SystemRecord(row.name, row.uuid, None if row.spec is None else json.loads(row.spec), origin)
+    return SystemRecord(row.name, row.uuid, spec, origin)
 
 
 def commit_of(row: Row[Any]) -> CommitRecord:
@@ -67,7 +85,10 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
         if row.origin_id is None:
             return spans[::-1]
         upto = after if upto is None else min(upto, after)
-        row = connection.execute(SYSTEMS.where(t.system.c.id == row.origin_id)).one()
+        forked, row = row.name, connection.execute(SYSTEMS.where(t.system.c.id == row.origin_id)).one_or_none()
+        if row is None:
+            message = f"system {forked!r}: the system that it was forked from is gone"
+            raise CorruptPackageError(message)
 
 
 def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:

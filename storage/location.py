@@ -16,6 +16,7 @@ from whiteboard.errors import ReadOnlyError, SchemaError, StoreError
 from whiteboard.storage.tables import APPLICATION_ID
 
 StoreUrl: TypeAlias = "str | os.PathLike[str]"
+Identity: TypeAlias = tuple[int, int, int]
 
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\x00"
@@ -35,6 +36,15 @@ class Location:
 
     def __str__(self) -> str:
         return ":memory:" if self.path is None else str(self.path)
+
+
+def identity(path: Path) -> Identity | None:
+    """Return what a file is, whatever its name: device, inode and number of names; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_nlink
 
 
 def locate(url: StoreUrl) -> Location:

@@ -16,9 +16,18 @@ from whiteboard.storage import recent
 from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
-from whiteboard.storage.history import Span, check_head, log_of, node_pages, opened, spans_of
+from whiteboard.storage.history import BY_NAME, Span, check_head, log_of, node_pages, opened, record_of, spans_of
 from whiteboard.storage.pages import decode_page
-from whiteboard.storage.rows import INDEXED, delete_index, delete_pages, hashes_of, index_array, select_pages
+from whiteboard.storage.rows import (
+    INDEXED,
+    delete_index,
+    delete_pages,
+    hashes_of,
+    index_array,
+    select_in,
+    select_index,
+    select_pages,
+)
 
 _READ_PAGES = 32
 _REPAIR_ROWS = 4096
@@ -164,20 +173,24 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
 
 def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
     """Drop pages whose every package was stored by another process first, or repaired away."""
-    sql = f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({INDEXED})"
-    if not dry_run:
-        # Not before its hashes have rows does it show that another page has all the packages of one.
-        with database.write() as connection:
-            recent.settle(connection)
     with database.read() as connection:
-        rows = connection.exec_driver_sql(sql).all()
+        rows = list(connection.exec_driver_sql(f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({INDEXED})"))
+        lately = recent.index(connection)
+        if len(lately):
+            # Of a package that two pages have, the one with a row in the index counts, or else the first.
+            doubles = np.setdiff1d(lately[:, 1], select_index(connection, lately[:, 0])[:, 1])
+            rows += select_in(connection, "SELECT id, n, nbytes FROM page WHERE id IN", doubles.tolist())
     if not dry_run:
         for start in range(0, len(rows), STEP_PAGES):
             with database.write() as connection:
                 delete_pages(connection, [row.id for row in rows[start : start + STEP_PAGES]], "unreferenced")
-        with database.write() as connection:
-            # Counts that another process wrote after their page had gone.
-            connection.exec_driver_sql("DELETE FROM page_access WHERE page_id NOT IN (SELECT id FROM page)")
+        # Counts that another process wrote after their page had gone.
+        strays = "FROM page_access WHERE page_id NOT IN (SELECT id FROM page)"
+        with database.read() as connection:
+            found = connection.exec_driver_sql(f"SELECT 1 {strays} LIMIT 1").first()
+        if found:
+            with database.write() as connection:
+                connection.exec_driver_sql(f"DELETE {strays}")
     return Evicted(len(rows), 0, sum(row.nbytes for row in rows))
 
 
@@ -250,6 +263,7 @@ def _system(database: Database, name: str) -> SystemReport:
     last_whole, number, whole = None, -1, False
     try:
         with database.read() as connection:
+            record_of(connection.execute(BY_NAME, {"name": name}).one())
             spans = spans_of(connection, name)
             log = [(span, row) for span in spans for row in log_of(connection, span)]
         for span, row in log:

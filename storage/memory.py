@@ -79,6 +79,12 @@ class MemoryTier(PackageStore):
             self._index.clear()
         self.inner.close()
 
+    def forget(self) -> None:
+        """Let all pages go: some of them were deleted below."""
+        self._pass_on_uses()
+        with self._lock:
+            self._index.clear()
+
     def stats(self) -> dict[str, float]:
         with self._lock:
             mine = {

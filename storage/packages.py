@@ -150,7 +150,7 @@ class SqlitePackages(PackageStore):
             else:
                 self.counters.puts += page.n
                 self._pending.add(owned(page))
-            full = self._pending.rows >= self.bounds.rows or self._pending.nbytes >= self.bounds.nbytes
+            full = self._pending.full(self.bounds)
             if not full and self._timer is None and self._pending.rows:
                 self._start_timer()
         if full:

@@ -16,11 +16,15 @@ from whiteboard.storage.reading import Gathering
 
 @dataclass(frozen=True, slots=True)
 class WriteBehind:
-    """When pending packages are written: at so many of them, so many bytes, or so many seconds after the first."""
+    """When pending packages are written: at so many of them, or bytes, or so many seconds after the first.
+
+    And as soon as computing them again would cost more than `cost_ns`: whatever kills the process, no more is lost.
+    """
 
     rows: int = 32_768
     nbytes: int = 32 * 2**20
     seconds: float = 5.0
+    cost_ns: int = 250_000_000
 
 
 class Pending:
@@ -33,6 +37,8 @@ class Pending:
         Packages in them; one that was put twice counts twice.
     nbytes : int
         Bytes of memory that all of it takes.
+    cost_ns : int
+        What computing all of it took.
     """
 
     def __init__(self) -> None:
@@ -60,6 +66,11 @@ class Pending:
         self.pages.append(page)
         self.rows += page.n
         self.nbytes += footprint(page)
+        self.cost_ns += page.cost_ns
+
+    def full(self, bounds: WriteBehind) -> bool:
+        """Whether it is time to write."""
+        return self.rows >= bounds.rows or self.nbytes >= bounds.nbytes or self.cost_ns >= bounds.cost_ns
 
     def remove(self, count: int) -> None:
         """Let the first pages go."""
@@ -71,7 +82,7 @@ class Pending:
     def clear(self) -> None:
         """Let everything go."""
         self.pages: list[Page] = []
-        self.rows = self.nbytes = 0
+        self.rows = self.nbytes = self.cost_ns = 0
         self._index, self._seen = PageIndex(), 0
 
     def _indexed(self) -> PageIndex:

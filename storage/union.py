@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import Page
+from whiteboard.storage.distance import largest
 from whiteboard.storage.engine import Database
 from whiteboard.storage.pages import Blob, Packed, decode_page, encode_page, merged, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
@@ -231,7 +232,7 @@ def _conflict(page: Page, row: int, kept: Page, slot: int) -> Conflict:
     where = "y"
     for name in sorted(page.arrays.keys() | kept.arrays.keys(), key=lambda name: (name != "y", name)):
         ours, theirs = kept.arrays.get(name), page.arrays.get(name)
-        distance = None if ours is None or theirs is None else ulps(ours[slot], theirs[row])
+        distance = None if ours is None or theirs is None else largest(ours[slot], theirs[row])
         if distance is None:
             worst, where = None, name
             break
@@ -251,29 +252,3 @@ def _conflict(page: Page, row: int, kept: Page, slot: int) -> Conflict:
 
 def _ids(column: NDArray[np.int64] | None, row: int) -> tuple[int, ...] | None:
     return None if column is None else tuple(column[row].tolist())
-
-
-def ulps(a: NDArray[Any], b: NDArray[Any]) -> int | None:
-    """The largest distance of two arrays' elements, in units in the last place; of integers, their difference.
-
-    None where they cannot be compared: another shape or dtype, a NaN against a number, or floats of over 8 bytes.
-    """
-    if (a.dtype.str, a.shape) != (b.dtype.str, b.shape) or (a.dtype.kind == "f" and a.itemsize > 8):
-        return None
-    if a.dtype.kind == "c":
-        part = np.dtype(a.dtype.str.replace("c", "f")[:2] + str(a.itemsize // 2))
-        return ulps(np.ascontiguousarray(a).reshape(-1).view(part), np.ascontiguousarray(b).reshape(-1).view(part))
-    pairs = zip(_ordered(a), _ordered(b), strict=True)
-    if a.dtype.kind == "f" and (np.isnan(a) != np.isnan(b)).any():
-        return None
-    return max((abs(x - y) for x, y in pairs), default=0)
-
-
-def _ordered(array: NDArray[Any]) -> list[int]:
-    """Integers that stand in the order of the numbers, neighbours next to each other."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if flat.dtype.kind != "f":
-        return [int(value) for value in flat.tolist()]
-    bits = flat.astype(flat.dtype.newbyteorder("=")).view(f"i{flat.itemsize}").tolist()
-    lowest = -(1 << (8 * flat.itemsize - 1))
-    return [value if value >= 0 else lowest - value for value in bits]

@@ -47,6 +47,7 @@ from whiteboard.storage.history import (
 from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.pages import Blob, pack
 from whiteboard.storage.rows import Batch
+from whiteboard.storage.writers import Writers
 
 KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
@@ -67,8 +68,9 @@ class _Progress:
 class SqliteVersions(VersionStore):
     """Versions in the tables ``system``, ``commit_log`` and ``node_page``; commits carry the pending packages."""
 
-    def __init__(self, database: Database, packages: SqlitePackages) -> None:
+    def __init__(self, database: Database, packages: SqlitePackages, writers: Writers) -> None:
         self.database = database
+        self.writers = writers
         self.packages = packages
         self._progress: dict[str, _Progress] = {}
 
@@ -123,6 +125,7 @@ class SqliteVersions(VersionStore):
         batch: Batch | None,
     ) -> None:
         with self.database.write(durable=True) as connection:
+            self.writers.check(connection, system.name)
             system_id = self._claim(connection, system, commit)
             if batch is not None:
                 batch.write(connection)

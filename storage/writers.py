@@ -1,22 +1,26 @@
 """Writers: which living process may write a system, so that a second one is told before it has computed for hours.
 
 A row names the process by host, boot, pid and start time. Whoever finds the process dead takes the row over; of a
-process on another host nothing can be known, so there the user has to say so. The row guards nobody's data: a commit
-checks the head that it follows whatever stands here.
+process on another host nothing can be known, so there the user has to say so. A commit looks again, in its own
+transaction: a writer whose claim another one has taken over is refused, however late it comes.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from whiteboard.errors import ConflictError
 from whiteboard.storage import tables as t
 from whiteboard.storage.engine import Database
+
+_BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
 
 
 class Writers:
@@ -24,8 +28,19 @@ class Writers:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._token = os.urandom(8).hex()
         self._names: set[str] = set()
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._token = os.urandom(8).hex()
+
+    @property
+    def token(self) -> str:
+        """What claims of this process are known by: a forked child holds none of its parent's."""
+        if self._pid != os.getpid():
+            self._renew()
+        return self._token
 
     def claim(self, name: str, *, takeover: bool = False) -> None:
         """Become the writer of a system, or stay it.
@@ -39,19 +54,48 @@ class Writers:
             return  # the commit says that nothing can be written
         with self._database.write() as connection:
             row = connection.execute(select(t.writer).where(t.writer.c.name == name)).one_or_none()
-            if row is not None and row.token != self._token and not takeover and (why := _in_the_way(row)):
+            if row is not None and row.token != self.token and not takeover and (why := _in_the_way(row)):
                 msg = f"system {name!r} is written by {why}"
                 raise ConflictError(msg)
             connection.execute(delete(t.writer).where(t.writer.c.name == name))
-            connection.execute(insert(t.writer).values(name=name, token=self._token, **_identity()))
+            connection.execute(insert(t.writer).values(name=name, token=self.token, **_identity()))
         self._names.add(name)
 
-    def release(self) -> None:
-        """Stop being the writer of everything that was claimed."""
-        if self._names:
+    @contextmanager
+    def claimed(self, name: str) -> Iterator[None]:
+        """Be the writer of a system while the block runs, and afterwards if this one was it before."""
+        before = name in self._names
+        self.claim(name)
+        try:
+            yield
+        finally:
+            if not before:
+                self.release(name)
+
+    def check(self, connection: Connection, name: str) -> None:
+        """Raise where another writer has taken over what this one claimed; within the transaction of a commit.
+
+        Raises
+        ------
+        ConflictError
+        """
+        if name not in self._names:
+            return  # claimed by nobody here: then the head that a commit follows decides alone
+        row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+        if row is None or row.token != self.token:
+            why = "" if row is None else _in_the_way(row)
+            who = f", {why}" if why else ""
+            msg = f"system {name!r} has another writer now{who}; open it again and go on from there"
+            raise ConflictError(msg)
+
+    def release(self, name: str | None = None) -> None:
+        """Stop being the writer of a system, or of everything that was claimed."""
+        names = set(self._names) if name is None else self._names & {name}
+        if names:
             with self._database.write() as connection:
-                connection.execute(delete(t.writer).where(t.writer.c.token == self._token))
-            self._names.clear()
+                mine = t.writer.c.token == self.token
+                connection.execute(delete(t.writer).where(mine, t.writer.c.name.in_(names)))
+            self._names -= names
 
 
 def _identity() -> dict[str, Any]:

@@ -6,13 +6,18 @@ import json
 import linecache
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import whiteboard as wb
 from whiteboard import keys
+from whiteboard.arithmetic import arithmetic_class
+from whiteboard.encoding import encode_params
+from whiteboard.lineage import FIRST_SCHEME
 from whiteboard.ops.spec import OpSpec
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
@@ -20,6 +25,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.kin import kin
 from whiteboard.storage.location import locate_file
 from whiteboard.storage.pages import Blob, decode_page, encode_page
+from whiteboard.storage.pending import WriteBehind
 
 BODIES = ("x * y * scale", "y * x * scale")
 N = 1500
@@ -64,9 +70,13 @@ def bits(result: Any) -> bytes:
 
 
 def filled(path: Path) -> dict[str, Answer]:
-    """Make a store with the packages of the first body; returns their bits."""
+    """Make a store with the packages of the first body; returns their bits.
+
+    However long they take, they are written together at the end, and so in the same pages.
+    """
     code(0)
-    with wb.open(path) as board:
+    late = partial(WriteBehind, cost_ns=2**62, seconds=3600.0)
+    with mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
         return answers(board)
 
 
@@ -83,8 +93,8 @@ def names(spec: OpSpec, scheme: bytes | None = None) -> list[bytes]:
         spec.version,
         spec.fingerprint or b"",
         spec.exactness,
-        keys.arithmetic_class(),
-        keys.encode(spec.bind(None)),
+        arithmetic_class(blas=spec.blas),
+        encode_params(spec.bind(None)),
         "ones",
     )
     return keys.SCHEMES[scheme or keys.SCHEME](identity, np.stack([keys.tokens(A), keys.tokens(B)], axis=1))
@@ -115,6 +125,7 @@ def rewritten(path: Path, change: Callable[[Page], Page]) -> None:
 def as_before(page: Page) -> Page:
     """A page as it was written when pages kept the first 32 bits of tokens, and the texts of parameters alone."""
     fields = json.loads(page.lineage or "")
+    assert fields["scheme"] == FIRST_SCHEME.decode(), "pages of that time had keys of that scheme"
     for name in ("scheme", "encoded"):
         fields.pop(name, None)
     assert page.tokens is not None

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from whiteboard import keys
 from whiteboard.ops import registry
 from whiteboard.storage.base import Page
 from whiteboard.storage.pages import Blob, decode_page, encode_page
@@ -164,20 +163,9 @@ def test_a_cotangent_of_its_own(board: wb.Board, system: System) -> None:
 def test_another_arithmetic(board: wb.Board, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package from a machine that rounds otherwise is named as such."""
     board.flush()
-    monkeypatch.setattr(keys, "arithmetic_class", lambda: b"another machine!")
-    monkeypatch.setattr("whiteboard.lineage._record", _uncached())
-    keys._prefix.cache_clear()
-    try:
-        found = board.explain(wb.Job("mul", (0, 1)), system)
-        assert [difference.what for difference in found.differences] == ["arithmetic"]
-    finally:
-        keys._prefix.cache_clear()
-
-
-def _uncached() -> Any:
-    from whiteboard import lineage
-
-    return lineage._record.__wrapped__
+    monkeypatch.setattr("whiteboard.arithmetic._kernels", lambda: b"another machine!")
+    found = board.explain(wb.Job("mul", (0, 1)), system)
+    assert [difference.what for difference in found.differences] == ["arithmetic"]
 
 
 def test_pages_of_older_versions_say_less(board: wb.Board, system: System) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import whiteboard as wb
 from whiteboard.errors import DtypeError, ParamError, ShapeError, WhiteboardError
 from whiteboard.jobs import Job, JobBatch, batches
 
@@ -102,3 +103,31 @@ def test_take_keeps_names_and_columns() -> None:
     assert np.asarray(part.out_ids).tolist() == [9, 7]
     assert (np.asarray(part.target).tolist(), np.asarray(part.scale).tolist()) == ([3.0, 1.0], [3.0, 1.0])
     assert part.name(0) == "op 'mul', job 2"
+
+
+class One(NamedTuple):
+    """A parameter."""
+
+    x: int
+
+
+class Other(NamedTuple):
+    """One of the same value and another class."""
+
+    x: int
+
+
+def test_parameters_that_a_function_can_tell_apart_are_two_jobs() -> None:
+    """Of one batch, and with a package each; equal ones are computed once."""
+
+    @wb.op(name="kind", replace=True, vjp=lambda g, _y, _x, p: g)
+    def kind(x: Any, p: Any = None) -> Any:
+        return x + float(type(p) is One)
+
+    given: list[Any] = [One(1), Other(1), (1,), [1], {"a": 1, "b": 2}, {"b": 2, "a": 1}, True, 1, 1.0, np.int8(1)]
+    with wb.open(":memory:") as board:
+        system = board.system("s")
+        system.add_nodes([1], theta=np.zeros((1, 2)))
+        done = system.process([wb.Job("kind", (1,), params={"p": value}) for value in [*given, *given]])
+        assert [result.y[0] for result in done] == [1.0, *[0.0] * 9] * 2
+        assert board.stats()["puts"] == len(given)

@@ -144,7 +144,7 @@ def test_parameters_and_ops_of_the_user(place: Path) -> None:
     (place / "mapping.py").write_text(
         MAPPING
         + "\n\nimport whiteboard as wb\n\n\n@wb.op(kind='elementwise')\ndef cube(x, k=1.0):\n    return k * x * x * x\n"
-        "\n\ndef of_cube(key):\n    return [inputs(key)[0]], {'k': np.float64(2.0)}\n"
+        "\n\ndef of_cube(key):\n    return [inputs(key)[0]], {'k': 2.0}\n"
     )
     with diskcache.Cache(str(place / "sums")) as cache:
         for seed in range(5):

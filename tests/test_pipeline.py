@@ -216,7 +216,7 @@ def test_what_does_not_fit_the_op_is_not_adopted(change: Any, kind: type[Excepti
 def test_what_has_no_fingerprint_is_not_adopted() -> None:
     """An op that cannot be seen through has no keys, so that nothing can be stored of it."""
     x = np.ones((2, 3))
-    spec = replace(identity(None), fingerprint=None, opaque="it reads a file")
+    spec = replace(identity(lambda state, c, need: (c,)), fingerprint=None, opaque="it reads a file")
     with (
         wb.open(":memory:") as board,
         pytest.warns(wb.UncachedWarning),

@@ -27,18 +27,20 @@ from whiteboard.errors import (
     SpecError,
     StaleImpulseError,
     StoreError,
+    UncachedWarning,
     UnknownCommitError,
     UnknownExperimentError,
     UnknownNodeError,
     UnknownOpError,
     UnknownSystemError,
     WhiteboardError,
+    WhiteboardWarning,
+    WrongHitWarning,
 )
 from whiteboard.history import Commit, Snapshot
 from whiteboard.integration.calls import Ops
 from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult
 from whiteboard.ops import op
-from whiteboard.pipeline import UncachedWarning
 from whiteboard.sinks import CallbackSink, JsonlSink, ListSink, NullSink
 from whiteboard.system import System
 from whiteboard.types import ResultSink
@@ -89,6 +91,8 @@ __all__ = [
     "UnknownOpError",
     "UnknownSystemError",
     "WhiteboardError",
+    "WhiteboardWarning",
+    "WrongHitWarning",
     "errors",
     "op",
     "open",

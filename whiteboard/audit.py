@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard import keys
+from whiteboard.arithmetic import arithmetic_class
 from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
 from whiteboard.ops.spec import OpSpec
 from whiteboard.session import Session
 from whiteboard.storage.base import Page
+from whiteboard.storage.distance import FARTHEST, ulps
 from whiteboard.types import Array, Ids
 
 NO_SOURCES: Final = "their sources were no nodes"
@@ -22,9 +24,6 @@ NO_VALUES: Final = "no commit holds the values of their sources"
 NO_OP: Final = "there is no such op here"
 OTHER_KEY: Final = "made with parameters, a cotangent, code or arithmetic that are not those of the op here"
 DAMAGED: Final = "their page is damaged"
-
-FARTHEST: Final = 2**64 - 1
-"""The distance in units in the last place of arrays that differ in shape or dtype."""
 
 
 class Values(Protocol):
@@ -160,9 +159,8 @@ class _Page:
         spec = self.spec
         try:
             params = spec.bind(None)
-            prefix = keys.key_prefix(
-                spec.name, spec.version, spec.fingerprint or b"", spec.exactness, params, "ones", len(xs)
-            )
+            code = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
+            prefix = keys.key_prefix(*code, arithmetic_class(blas=spec.blas), params, "ones", len(xs))
         except ParamError:
             return np.empty(0, np.intp)
         made = keys.keys(prefix, np.stack([keys.tokens(x) for x in xs], axis=1))
@@ -208,19 +206,6 @@ def _distance(stored: Array | None, made: Array | None, rows: NDArray[np.intp]) 
         return np.full(len(rows), FARTHEST, np.uint64)
     apart = ulps(stored[rows], made).reshape(len(rows), -1)
     return np.asarray(apart.max(axis=1, initial=np.uint64(0)))
-
-
-def ulps(a: Array, b: Array) -> NDArray[np.uint64]:
-    """Return how many floats lie from a to b, element by element; 0 for two NaNs, 1 from -0.0 to 0.0."""
-    places = []
-    for x in (a, b):
-        bits = np.ascontiguousarray(x).view(f"i{x.itemsize}").astype(np.int64)
-        lowest = np.int64(-(2 ** (8 * x.itemsize - 1)))
-        # Negative floats run downwards: bits without the sign, negated.
-        places.append(np.where(bits < 0, ~(bits - lowest), bits).view(np.uint64))
-    above = places[0].view(np.int64) >= places[1].view(np.int64)
-    apart = np.where(above, places[0] - places[1], places[1] - places[0])
-    return np.where(np.isnan(a) & np.isnan(b), np.uint64(0), apart).astype(np.uint64)
 
 
 def _close(stored: Array | None, made: Array | None, rows: NDArray[np.intp]) -> NDArray[np.bool_]:

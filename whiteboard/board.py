@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -15,16 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import audit, bins, ops, specs
+from whiteboard.columns import plain
 from whiteboard.errors import ClosedError, ParamError, SpecError
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
+from whiteboard.history import Commit
 from whiteboard.jobs import Job, OpResult
 from whiteboard.keys import DIGEST_BYTES
 from whiteboard.pipeline import Pipeline
 from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket
 from whiteboard.sources import ArraySources
-from whiteboard.storage import Stores, maintenance, open_store, provenance
+from whiteboard.storage import Stores, maintenance, open_store, provenance, removal
 from whiteboard.storage.base import State, SystemRecord
+from whiteboard.storage.eviction import Evicted
 from whiteboard.storage.kin import Kin, holder, kin
 from whiteboard.submission import Submission, answer
 from whiteboard.system import System
@@ -79,7 +82,11 @@ class Board:
         ------
         UnknownOpError, ShapeError, DtypeError, ParamError
         """
-        many = self.call_many(op, *(np.asarray(source)[None] for source in sources), params=params)
+        many = self.call_many(
+            op,
+            *(plain(source, f"op {op!r}, source {slot}")[None] for slot, source in enumerate(sources)),
+            params=params,
+        )
         return CallResult(many.y[0], tuple(grad[0] for grad in many.grads), HIT_NAMES[many.hit[0]])
 
     def call_many(self, op: str, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
@@ -101,7 +108,8 @@ class Board:
         spec : mapping, optional
             JSON-able description of what the system is; kept with it. Where the system exists it must be equal.
         takeover : bool
-            Become the writer whoever else is: for a writer that died on another host.
+            Become the writer at once, whoever else is: for a writer that died on another host, or does not answer. One
+            that lives is refused at its next commit. Where the system moved on it is read again.
 
         Raises
         ------
@@ -111,29 +119,43 @@ class Board:
         self._open()
         spec = None if spec is None else specs.plain(name, spec)
         with self._lock:
-            system = self._systems.get(name) or self._load(name, spec, takeover=takeover)
-        if spec is not None and (differs := specs.differences(system.spec or {}, spec)):
-            msg = f"system {name!r} exists with another specification: {differs}"
-            raise SpecError(msg)
+            if takeover:
+                self._take_over(name, spec)
+            system = self._systems.get(name) or self._load(name, spec)
+        _check_spec(name, system.spec, spec)
         return system
 
-    def _load(self, name: str, spec: Mapping[str, Any] | None, *, takeover: bool) -> System:
-        if not specs.is_name(name):
-            msg = f"system name: expected printable characters, got {name!r}"
-            raise ParamError(msg)
+    def _take_over(self, name: str, spec: Mapping[str, Any] | None) -> None:
+        """Become the writer of a system that is not another one, and let what is older than the store's go."""
+        specs.check_name(name)
+        record = self._stores.versions.system(name)
+        if record is not None:
+            _check_spec(name, record.spec, spec)
+        self._claim(name, takeover=True)  # before it is read, so that nobody moves it on after that
+        if name in self._systems and self._systems[name].head != self._head(name):
+            del self._systems[name]
+
+    def _head(self, name: str) -> Commit | None:
+        """The last commit of a system in the store."""
+        if self._stores.versions.system(name) is None:
+            return None
+        return next((Commit.of(record) for record in self._stores.versions.commits(name)[-1:]), None)
+
+    def _load(self, name: str, spec: Mapping[str, Any] | None) -> System:
+        specs.check_name(name)
         record = self._stores.versions.system(name)
         kept = None if record is None else self._stores.versions.state(name)
         if record is None:
             record = SystemRecord(name, os.urandom(16).hex(), spec)
-        return self._make(record, kept, takeover=takeover)
+        return self._make(record, kept)
 
-    def _claim(self, name: str, *, takeover: bool) -> None:
+    def _claim(self, name: str, *, takeover: bool = False) -> None:
         self._open()
         self._stores.writers.claim(name, takeover=takeover)
 
-    def _make(self, record: SystemRecord, kept: State | None, *, takeover: bool = False) -> System:
+    def _make(self, record: SystemRecord, kept: State | None) -> System:
         with self._lock:
-            claim = partial(self._claim, record.name, takeover=takeover)
+            claim = partial(self._claim, record.name)
             system = System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make, claim)
             self._systems[record.name] = system
             return system
@@ -202,17 +224,20 @@ class Board:
 
         hits_memory, hits_disk, misses (jobs answered so); puts, collisions, corrupt (since opening); packages, pages,
         bytes_memory, bytes_disk (now); seconds_saved (measured cost of the packages that hits spared);
-        without_residual (jobs over nodes that sent no impulse).
+        without_residual (jobs over nodes that sent no impulse); checked, wrong (hits of users' ops that were computed
+        again, and those of them that were another).
         """
         self._open()
         counts = self._pipeline.counts
         return {
+            **self._stores.packages.stats(),
             "hits_memory": counts.hits_memory,
             "hits_disk": counts.hits_disk,
             "misses": counts.misses,
             "seconds_saved": counts.seconds_saved,
             "without_residual": counts.without_residual,
-            **self._stores.packages.stats(),
+            "checked": self._pipeline.agreement.checked,
+            "wrong": self._pipeline.agreement.wrong,
         }
 
     def info(self) -> dict[str, Any]:
@@ -242,6 +267,71 @@ class Board:
         if not self._stores.options.readonly:
             self._stores.packages.flush()
         return maintenance.gc(self._stores.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
+
+    def forget(
+        self,
+        op: str | None = None,
+        *,
+        version: int | None = None,
+        older_than: float | None = None,
+        key: bytes | str | None = None,
+        dry_run: bool = False,
+    ) -> Evicted:
+        """Delete packages for which everything that is given holds; what asks for them again computes them.
+
+        Other processes may still have them in memory.
+
+        Parameters
+        ----------
+        op : str, optional
+            Name of an op, which need not be registered any more.
+        version : int, optional
+            Of that op.
+        older_than : float, optional
+            Seconds: what was used since is kept.
+        key : bytes or str, optional
+            The key of one package, 16 bytes or 32 hexadecimal digits.
+        dry_run : bool
+            Only count.
+
+        Returns
+        -------
+        Evicted
+            Pages, packages and bytes that went.
+
+        Raises
+        ------
+        ParamError
+            Nothing is given, or something that cannot be.
+        ReadOnlyError
+        """
+        self._open()
+        if not self._stores.options.readonly:
+            self._stores.packages.flush()
+        done = removal.forget(
+            self._stores.database, op=op, version=version, older_than=older_than, key=key, dry_run=dry_run
+        )
+        if not dry_run:
+            self._stores.packages.forget()
+        return done
+
+    def remove(self, name: str, *, dry_run: bool = False) -> removal.Removed:
+        """Delete a system with its commits; those that forks of it go on from stay under another name, until these go.
+
+        Raises
+        ------
+        UnknownSystemError
+        ConflictError
+            Another process writes it.
+        ReadOnlyError
+        """
+        self._open()
+        if dry_run:
+            return removal.remove(self._stores.database, name, dry_run=True)
+        with self._stores.writers.claimed(name), self._lock:
+            done = removal.remove(self._stores.database, name)
+            self._systems.pop(name, None)
+        return done
 
     def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> maintenance.VerifyReport:
         """Read every commit and a part of the pages on disk, and say what is damaged.
@@ -308,7 +398,10 @@ class Board:
         spec, nodes = ops.get(job.op), self._only(system, "explain").nodes
         with nodes.lock:
             sources = over_nodes(nodes, job)
-            found = explain(asked(spec, job.params, sources), self._holder, self._kin)
+            wanted = asked(spec, job.params, sources)
+            if self._pipeline.agreement.distrusts(spec):
+                wanted = replace(wanted, opaque="one of its packages was computed again and is another now")
+            found = explain(wanted, self._holder, self._kin)
             if not found.hit or (held := self._stores.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
                 return found
             y = held.pages[0].arrays["y"][held.slot]
@@ -349,6 +442,13 @@ class Board:
         if self._closed:
             msg = "the board is closed"
             raise ClosedError(msg)
+
+
+def _check_spec(name: str, has: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> None:
+    """Raise where a system is asked for with another specification than it has."""
+    if asked is not None and (differs := specs.differences(has or {}, asked)):
+        msg = f"system {name!r} exists with another specification: {differs}"
+        raise SpecError(msg)
 
 
 def open(

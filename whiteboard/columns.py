@@ -14,6 +14,20 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 """The dtypes that sources may have."""
 
 
+def plain(value: Any, where: str) -> Array:
+    """Return what a caller gives as an array.
+
+    Raises
+    ------
+    DtypeError
+        For a masked array, whose mask would be lost; `where` opens the message.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        msg = f"{where}: a masked array is refused: give its filled(…) values, and its mask as a source of its own"
+        raise DtypeError(msg)
+    return np.asarray(value)
+
+
 def ids_column(value: ArrayLike, where: str) -> Ids:
     """Return ids as an int64 array of any shape.
 
@@ -22,7 +36,7 @@ def ids_column(value: ArrayLike, where: str) -> Ids:
     DtypeError
         For anything but integers that int64 holds; `where` opens the message.
     """
-    array = np.asarray(value)
+    array = plain(value, where)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu" or (array.dtype == np.uint64 and np.any(array > np.iinfo(np.int64).max)):
@@ -39,7 +53,7 @@ def real_column(value: ArrayLike, where: str) -> Array:
     DtypeError
         For complex, object, string and structured dtypes; `where` opens the message.
     """
-    array = np.asarray(value)
+    array = plain(value, where)
     if array.dtype.kind not in "biuf":
         msg = f"{where}: expected real numbers, got dtype {array.dtype}"
         raise DtypeError(msg)
@@ -62,7 +76,7 @@ def attribute(value: ArrayLike, n: int, where: str) -> Array:
     ------
     DtypeError, ShapeError
     """
-    array = np.array(value, order="C")
+    array = np.array(plain(value, where), order="C")
     check_dtype(array.dtype, where)
     if array.ndim == 0 or len(array) != n:
         msg = f"{where}: expected shape ({n}, …), got {array.shape}"

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from whiteboard.columns import fitted, ids_column
 from whiteboard.errors import StaleImpulseError, UnknownNodeError
 from whiteboard.impulses import Impulses
-from whiteboard.keys import digest, encode
+from whiteboard.keys import digest, encode_first
 from whiteboard.nodes import Nodes
 
 
@@ -31,7 +31,7 @@ def impulse(
         msg = f"{where}: it was made against version {version}, the node has version {now}"
         raise StaleImpulseError(msg)
     value = fitted(vector, to.shape, to.dtype, where)
-    key = np.frombuffer(digest(encode((op_name, out_id))), np.uint8)[None]
+    key = np.frombuffer(digest(encode_first((op_name, out_id))), np.uint8)[None]
     return Impulses(number, np.array([row]), key, np.zeros(1, np.int64), np.ones(1), value[None])
 
 

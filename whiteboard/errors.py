@@ -33,6 +33,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class WhiteboardError(Exception):
     """Base of every error that Whiteboard raises on purpose."""
@@ -108,6 +111,26 @@ class SpecError(WhiteboardError, ValueError):
 
 class ConflictError(WhiteboardError, RuntimeError):
     """Another writer has the system, or moved it on since this one read it."""
+
+
+class WhiteboardWarning(UserWarning):
+    """Root of the warnings."""
+
+
+class UncachedWarning(WhiteboardWarning):
+    """An op or its parameters cannot be fingerprinted: its jobs are computed and not cached."""
+
+
+class WrongHitWarning(WhiteboardWarning):
+    """A hit was computed again and is another: something has changed that the op's fingerprint does not see."""
+
+
+def warn(message: str, category: type[WhiteboardWarning]) -> None:
+    """Warn, with the line of the user's that led here as the place."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "whiteboard":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 class ClosedError(WhiteboardError, RuntimeError):

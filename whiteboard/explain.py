@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard import keys, lineage
+from whiteboard.arithmetic import arithmetic_class
+from whiteboard.encoding import encode
 from whiteboard.errors import ParamError
 from whiteboard.jobs import Job, batches
 from whiteboard.nodes import Nodes
@@ -112,15 +114,14 @@ def asked(spec: OpSpec, params: Params | None, sources: Sources, cotangent: Arra
     bound = spec.bind(params)
     opaque, known = (spec.opaque if spec.fingerprint is None else ""), bound
     try:
-        keys.encode(bound)
+        encode(bound)
     except ParamError as error:
         opaque, known = str(error), {}
     tokens, gradient = sources.tokens(), "ones"
     if cotangent is not None:
         tokens, gradient = np.concatenate([tokens, keys.tokens(cotangent)[:, None]], axis=1), "cotangent"
-    prefix = keys.key_prefix(
-        spec.name, spec.version, spec.fingerprint or b"", spec.exactness, known, gradient, len(sources.shapes)
-    )
+    code = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
+    prefix = keys.key_prefix(*code, arithmetic_class(blas=spec.blas), known, gradient, len(sources.shapes))
     at = sources.provenance(np.zeros(1, np.int64))
     ids, versions = (None, None) if at is None else (tuple(column[0].tolist()) for column in at)
     return Asked(
@@ -265,16 +266,16 @@ def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
     if _shapes(page) != job.shapes:
         yield Difference("shape", f"sources of shapes {list(_shapes(page))}, now {list(job.shapes)}")
     yield from _sources(job, page, row)
-    if "params" in said and said["params"] != mine["params"]:
+    encoded = mine.get("encoded")
+    if "params" in said and (said["params"], said.get("encoded", encoded)) != (mine["params"], encoded):
         yield Difference("params", f"other parameters: {_params(said['params'], mine['params'])}")
     if "gradient" in said and said["gradient"] != mine["gradient"]:
         yield Difference(
             "cotangent", f"the VJP of {_WORDS.get(said['gradient'])}, now that of {_WORDS[mine['gradient']]}"
         )
     if "arithmetic" in said and said["arithmetic"] != mine["arithmetic"]:
-        yield Difference(
-            "arithmetic", "another class of arithmetic: it was computed where processor or NumPy round otherwise"
-        )
+        text = "another class of arithmetic: where it was computed, the processor, NumPy, or BLAS round otherwise"
+        yield Difference("arithmetic", f"{text}, BLAS runs another number of threads, or denormals are flushed")
 
 
 def _sources(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
@@ -322,8 +323,11 @@ def _parts(then: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 def _params(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     names: Sequence[str] = sorted(then.keys() | now.keys())
-    return ", ".join(
-        f"{name} is {then.get(name, 'absent')}, now {now.get(name, 'absent')}"
-        for name in names
-        if then.get(name) != now.get(name)
+    return (
+        ", ".join(
+            f"{name} is {then.get(name, 'absent')}, now {now.get(name, 'absent')}"
+            for name in names
+            if then.get(name) != now.get(name)
+        )
+        or "equal as texts, of another type or layout"
     )

@@ -10,11 +10,11 @@ from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.ops.spec import OpSpec
 from whiteboard.session import canonical
 from whiteboard.sources import Sources
-from whiteboard.types import Array, Ids, Params, Shape
+from whiteboard.types import Array, Ids, Page, Params, Shape
 
 
-def shape(spec: OpSpec, params: Params, sources: Sources) -> Shape:
-    """Return y's shape of one job.
+def shape(spec: OpSpec, params: Params, sources: Sources) -> Shape | None:
+    """Return y's shape of one job, or None where only a run of the op tells.
 
     Raises
     ------
@@ -35,7 +35,8 @@ def check(spec: OpSpec, params: Params, sources: Sources, y: Array, grads: Seque
     ShapeError, DtypeError
         The message names op, array, expected and got.
     """
-    one = shape(spec, params, sources)
+    told = shape(spec, params, sources)
+    one = y.shape[1:] if told is None else told
     if len(grads) != len(sources.shapes):
         msg = f"op {spec.name!r}: expected one gradient for each of {len(sources.shapes)} sources, got {len(grads)}"
         raise ShapeError(msg)
@@ -51,6 +52,32 @@ def check(spec: OpSpec, params: Params, sources: Sources, y: Array, grads: Seque
             msg = f"op {spec.name!r}, {name}: expected dtype {sources.dtype} as the sources', got {column.dtype}"
             raise DtypeError(msg)
     return one
+
+
+def one_shape(spec: OpSpec, pages: Sequence[Page], page: Ids) -> Shape:
+    """Return y's shape of one job, as the packages of all n jobs have it; () where there are none.
+
+    Parameters
+    ----------
+    pages : sequence of Page
+    page : ndarray of int64, shape (n,)
+        In which of them each job's package lies.
+
+    Raises
+    ------
+    ShapeError
+        A function whose y has another shape for other values cannot be asked for several jobs at once.
+    """
+    if not len(page):
+        return ()
+    shapes = [each.arrays["y"].shape[1:] for each in pages]
+    first: Shape = shapes[page[0]]
+    odd = [number for number, each in enumerate(shapes) if each != first]
+    if odd and (jobs := np.flatnonzero(np.isin(page, odd))).size:
+        got = shapes[page[jobs[0]]]
+        msg = f"op {spec.name!r}, y: expected shape {first} as of job 0, got {got} of job {jobs[0]}"
+        raise ShapeError(msg)
+    return first
 
 
 def owned(column: Array, rows: Ids) -> Array:

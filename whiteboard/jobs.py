@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.columns import ids_column, real_column
+from whiteboard.encoding import encode_params, is_mapping
 from whiteboard.errors import ParamError, ShapeError
-from whiteboard.keys import encode
 from whiteboard.types import HIT_NAMES, Array, Ids, Params
 
 ATTRS = ("theta", "p")
@@ -149,7 +149,7 @@ class JobBatch:
 
     def name(self, row: int) -> str:
         """Return how errors name a row: the op and the job's id."""
-        return f"op {self.op!r}, job {row if self.job_ids is None else self.job_ids[row]!r}"
+        return f"op {self.op!r}, job {row if self.job_ids is None else shown(self.job_ids[row])!r}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,8 +255,13 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
         raise ParamError(msg)
     params: bytes | int = b""
     if job.params:
+        if not is_mapping(job.params):
+            msg = (
+                f"op {job.op!r}, job {_name(position, job)!r}: params: expected a mapping of names, got {job.params!r}"
+            )
+            raise ParamError(msg)
         try:
-            params = encode(dict(job.params))
+            params = encode_params(job.params)
         except ParamError:
             params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
@@ -268,7 +273,12 @@ def _is_sequence(value: object) -> bool:
 
 
 def _name(position: int, job: Job) -> Any:
-    return position if job.job_id is None else job.job_id
+    return position if job.job_id is None else shown(job.job_id)
+
+
+def shown(job_id: Any) -> Any:
+    """Return a job's id as errors tell it: a number of NumPy's as a number."""
+    return job_id.item() if isinstance(job_id, np.generic) else job_id
 
 
 def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
@@ -294,7 +304,7 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
         weight=first.weight,
         params=first.params,
         attr=first.attr,
-        job_ids=[_name(i, job) for i, job in zip(positions, jobs, strict=True)],
+        job_ids=[i if job.job_id is None else job.job_id for i, job in zip(positions, jobs, strict=True)],
     )
 
 

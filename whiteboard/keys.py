@@ -9,20 +9,19 @@ so no two different inputs encode to the same bytes.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.columns import FLOATS
+from whiteboard.encoding import encode, encode_params, wrapped
 from whiteboard.errors import DtypeError, ParamError
 from whiteboard.types import Array, Params, Shape
 
-SCHEME = b"whiteboard-key-1"
+SCHEME = b"whiteboard-key-2"
 """Names the encoding below; a change of it changes every key, and leaves the old encoding in `SCHEMES`."""
 
 DIGEST_BYTES = 16
@@ -33,47 +32,34 @@ def digest(data: bytes | memoryview) -> bytes:
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-def encode(value: object) -> bytes:
-    """Return the canonical, length-prefixed encoding of a parameter value.
+def encode_first(value: object) -> bytes:
+    """Return the encoding of parameters in key scheme 1.
 
-    Takes None, bool, int, float, str, bytes, NumPy scalars, dtypes and arrays, and tuples, lists and mappings
-    of them. A list equals the tuple of its items; a NumPy scalar equals the Python number of its value.
+    In it a list is the tuple of its items, a NumPy scalar the Python number of its value, and a mapping has no order.
 
     Raises
     ------
     ParamError
-        For a value of another type: it has no canonical bytes.
+        For a value of another type.
     """
-    return _wrapped(*_tagged(value))
-
-
-def _wrapped(tag: bytes, body: bytes) -> bytes:
-    return tag + struct.pack("<q", len(body)) + body
-
-
-def _tagged(value: object) -> tuple[bytes, bytes]:
     match value:
-        case None:
-            return b"N", b""
-        case bool() | np.bool_():
-            return b"B", b"\x01" if value else b"\x00"
+        case np.bool_():
+            return encode(bool(value))
+        case bool() | None | str() | bytes():
+            return encode(value)
         case int() | np.integer():
-            return b"I", str(int(value)).encode()
+            return wrapped(b"I", str(int(value)).encode())
         case float() | np.floating():
-            return b"F", struct.pack("<d", float(value))
-        case str():
-            return b"S", value.encode("utf-8", "surrogatepass")
-        case bytes():
-            return b"Y", value
+            return encode(float(value))
         case np.dtype():
-            return b"D", value.str.encode()
+            return wrapped(b"D", value.str.encode())
         case np.ndarray():
-            return b"A", token(value)
+            return wrapped(b"A", token(value))
         case tuple() | list():
-            return b"T", b"".join(encode(item) for item in value)
+            return wrapped(b"T", b"".join(encode_first(item) for item in value))
         case Mapping():
-            items = sorted((encode(key), encode(item)) for key, item in value.items())
-            return b"M", b"".join(key + item for key, item in items)
+            items = sorted((encode_first(key), encode_first(item)) for key, item in value.items())
+            return wrapped(b"M", b"".join(key + item for key, item in items))
         case _:
             msg = f"a value of type {type(value).__name__} has no canonical bytes"
             raise ParamError(msg)
@@ -124,7 +110,7 @@ def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> lis
     return digests
 
 
-NO_PARAMS: Final = encode({})
+NO_PARAMS: Final = encode_params({})
 
 
 def key_prefix(
@@ -132,6 +118,7 @@ def key_prefix(
     version: int,
     fingerprint: bytes,
     exactness: str,
+    arithmetic: bytes,
     params: Params,
     gradient: str,
     fan_in: int,
@@ -139,10 +126,10 @@ def key_prefix(
     """Return the digest that all keys of one op, parameter set and gradient kind begin from.
 
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
-    VJP of a cotangent, whose token is then the last one of the key.
+    VJP of a cotangent, whose token is then the last one of the key. `arithmetic` is `whiteboard.arithmetic`'s class.
     """
-    given = encode(dict(params)) if params else NO_PARAMS
-    return _prefix(SCHEME, name, version, fingerprint, exactness, arithmetic_class(), given, gradient, fan_in)
+    given = encode_params(params) if params else NO_PARAMS
+    return _prefix(SCHEME, name, version, fingerprint, exactness, arithmetic, given, gradient, fan_in)
 
 
 class Identity(NamedTuple):
@@ -173,7 +160,7 @@ def _prefix(
     fan_in: int,
 ) -> bytes:
     before = (scheme, name, version, fingerprint, exactness, arithmetic)
-    return digest(_wrapped(b"T", b"".join((*map(encode, before), params, encode(gradient), encode(fan_in)))))
+    return digest(wrapped(b"T", b"".join((*map(encode, before), params, encode(gradient), encode(fan_in)))))
 
 
 def keys(prefix: bytes, source_tokens: NDArray[np.uint8]) -> list[bytes]:
@@ -187,31 +174,16 @@ def _first_scheme(of: Identity, source_tokens: NDArray[np.uint8]) -> list[bytes]
     return keys(_prefix(b"whiteboard-key-1", *of, fan_in), source_tokens)
 
 
-SCHEMES: dict[bytes, Callable[[Identity, NDArray[np.uint8]], list[bytes]]] = {b"whiteboard-key-1": _first_scheme}
+def _second_scheme(of: Identity, source_tokens: NDArray[np.uint8]) -> list[bytes]:
+    fan_in = source_tokens.shape[1] - (of.gradient == "cotangent")
+    return keys(_prefix(b"whiteboard-key-2", *of, fan_in), source_tokens)
+
+
+SCHEMES: dict[bytes, Callable[[Identity, NDArray[np.uint8]], list[bytes]]] = {
+    b"whiteboard-key-1": _first_scheme,
+    b"whiteboard-key-2": _second_scheme,
+}
 """Every scheme there was: ``SCHEMES[scheme](identity, tokens)`` gives the keys of n jobs, tokens (n, k, 16).
 
 `SCHEME` is one of them. An older one stays, so that `whiteboard.rekey` can tell what a key was made of.
 """
-
-
-@cache
-def arithmetic_class() -> bytes:
-    """Return a digest of how this machine rounds: equal on machines whose kernels give equal bits.
-
-    NumPy chooses SIMD and BLAS kernels by processor, and their last bits differ. Results of fixed inputs stand
-    for them in every key, so that packages of different arithmetic never mix in a shared cache.
-    """
-    state = blake2b(digest_size=DIGEST_BYTES)
-    with np.errstate(all="ignore"):
-        for dtype in FLOATS:
-            x: Array = np.linspace(0.03, 7.9, 257, dtype=dtype)
-            for ufunc in (np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos, np.sqrt):
-                state.update(ufunc(x).tobytes())
-            state.update(np.power(x, x[::-1]).tobytes())
-            square: Array = np.resize(x, 3 * 33 * 65).reshape(3, 33, 65)
-            state.update(square.sum(-1).tobytes() + square.sum(1).tobytes())
-            state.update(np.einsum("...i,...i->...", square, square[::-1]).tobytes())
-            state.update(np.vecdot(square, square[::-1]).tobytes())
-            state.update(np.matmul(square, square.swapaxes(1, 2)).tobytes())
-            state.update(np.matvec(square, x[:65]).tobytes())
-    return state.digest()

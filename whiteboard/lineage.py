@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard import keys
+from whiteboard.arithmetic import arithmetic_class
+from whiteboard.encoding import encode, encode_params
 from whiteboard.errors import ParamError, UnknownOpError
 from whiteboard.ops import registry
 from whiteboard.ops.spec import OpSpec
@@ -20,6 +23,9 @@ from whiteboard.types import Params
 
 LONGEST: Final = 80
 """A parameter whose text is longer is recorded by its digest."""
+
+WHOLE: Final = 16
+"""An array of more elements is recorded by its digest."""
 
 LONGEST_ENCODING: Final = 4096
 """Parameters of so many bytes, encoded, can be recorded; each page holds them, and larger ones it does without."""
@@ -36,10 +42,10 @@ def record(spec: OpSpec, params: Params, gradient: str) -> str:
     canonical encoding.
     """
     try:
-        encoded = keys.encode(dict(params))
+        encoded = encode_params(params)
     except ParamError:
         return "{}"  # it has no key either, and is not stored
-    code = (spec.name, spec.version, spec.fingerprint, spec.exactness)
+    code = (spec.name, spec.version, spec.fingerprint, spec.exactness, arithmetic_class(blas=spec.blas))
     return _record(keys.SCHEME, *code, encoded, gradient, _Texts(params))
 
 
@@ -63,6 +69,7 @@ def _record(
     version: int,
     fingerprint: bytes | None,
     exactness: str,
+    arithmetic: bytes,
     encoded: bytes,
     gradient: str,
     texts: _Texts,
@@ -73,7 +80,7 @@ def _record(
         "fingerprint": (fingerprint or b"").hex(),
         "parts": _parts(name, of=fingerprint),
         "exactness": exactness,
-        "arithmetic": keys.arithmetic_class().hex(),
+        "arithmetic": arithmetic.hex(),
         "gradient": gradient,
         "params": {key: _text(value) for key, value in sorted(texts.params.items())},
     }
@@ -96,8 +103,12 @@ def _json(fields: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= LONGEST else f"{type(value).__name__} {keys.digest(keys.encode(value)).hex()}"
+    """A parameter as people read it; what is long, or an array's repr may leave out, is told by its digest."""
+    text = ""
+    if not (isinstance(value, np.ndarray) and value.size > WHOLE):
+        with suppress(Exception):  # a number of thousands of digits, or a repr of the user's own
+            text = " ".join(repr(value).split())
+    return text if 0 < len(text) <= LONGEST else f"{type(value).__name__} {keys.digest(encode(value)).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +125,8 @@ class Said:
     arithmetic: bytes
     gradient: str
     params: bytes | None
+    now: bytes | None
+    """The parameters in the encoding of the present scheme; None where what the page says of them has several."""
     was: str
     """The fingerprint that its packages had before they were rekeyed, in hex; empty for what is as it was computed."""
 
@@ -138,6 +151,7 @@ def said(record: str | None) -> Said | None:
             bytes.fromhex(fields["arithmetic"]),
             fields["gradient"],
             _encoded(fields),
+            _now(fields),
             fields.get("was", ""),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -166,12 +180,30 @@ def _encoded(fields: Mapping[str, Any]) -> bytes | None:
     """The encoding of the parameters: as it is recorded, or from their texts, which is all that older pages have."""
     if "encoded" in fields:
         return bytes.fromhex(fields["encoded"])
-    texts = fields["params"].items()
-    if any(len(text) > LONGEST for _, text in texts):
+    return None if (params := _constants(fields["params"])) is None else _scheme(fields)(params)
+
+
+def _now(fields: Mapping[str, Any]) -> bytes | None:
+    """The parameters in the present encoding. Scheme 1 took several for one: which it was, only their texts tell."""
+    if _scheme(fields) is encode_params:
+        return _encoded(fields)
+    params = _constants(fields["params"])
+    if params is None or keys.encode_first(params) != _encoded(fields):
+        return None
+    return encode_params(params)
+
+
+def _scheme(fields: Mapping[str, Any]) -> Callable[[Params], bytes]:
+    return keys.encode_first if fields.get("scheme", FIRST_SCHEME.decode()) == FIRST_SCHEME.decode() else encode_params
+
+
+def _constants(texts: Mapping[str, str]) -> dict[str, Any] | None:
+    """Parameters from their texts, where these are whole and of Python's own constants."""
+    if any(len(text) > LONGEST for text in texts.values()):
         return None
     try:
-        return keys.encode({name: ast.literal_eval(text) for name, text in texts})
-    except (ValueError, SyntaxError, ParamError, MemoryError):
+        return {name: ast.literal_eval(text) for name, text in texts.items()}
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import bins, given, keys, lineage, separate
-from whiteboard.errors import ParamError
+from whiteboard import bins, given, keys, lineage, promises, separate
+from whiteboard.agreement import Agreement
+from whiteboard.arithmetic import arithmetic_class
+from whiteboard.errors import ParamError, UncachedWarning, warn
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pool import BufferPool
 from whiteboard.session import Session
@@ -28,10 +29,6 @@ class PackageStore(Protocol):
 
     def find(self, keys: Sequence[bytes], /) -> Found: ...
     def put(self, page: Page, /) -> None: ...
-
-
-class UncachedWarning(UserWarning):
-    """An op or its parameters cannot be fingerprinted: its jobs are computed and not cached."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +71,9 @@ class Pipeline:
         self._store, self._pool = store, pool
         self._max_bytes, self._max_jobs = max_bin_bytes, max_bin_jobs
         self._lock = threading.RLock()
-        self._warned: set[str] = set()
+        self.agreement = Agreement()
+        self._promises = promises.Promises()
+        self._warned: set[tuple[str, str]] = set()
         self.counts = Counts()
 
     def evaluate(
@@ -91,19 +90,22 @@ class Pipeline:
         shape = given.shape(spec, bound, sources)
         with self._lock:
             names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
+            cacheable = cacheable and not self.agreement.distrusts(spec)
             plan = triage(self._store, names) if cacheable else compute_all(sources.n)
+            if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
+                plan, cacheable = compute_all(sources.n), False
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
             known = len(plan.pages)
-            size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
             with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
-                for rows in bins.cut(plan.todo, size, self._max_bytes, self._max_jobs):
+                for rows in self._bins(spec, plan, shape, sources):
                     page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent)
                     plan.place(rows, page)
                     if cacheable:
                         self._store.put(page)
             plan.settle()
-            self._count(plan, known)
-        fields = {"y": shape, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
+            self._count(plan, known, jobs=cotangent is None)
+        one = given.one_shape(spec, plan.pages, plan.page) if shape is None else shape
+        fields = {"y": one, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
         columns = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
 
@@ -149,13 +151,26 @@ class Pipeline:
                 added[rows] = True
         return added
 
+    def _bins(self, spec: OpSpec, plan: Triage, shape: Shape | None, sources: Sources) -> Iterator[Ids]:
+        """Yield the jobs to compute in bins; each is placed before the next one is asked for."""
+        todo = plan.todo
+        if shape is None and len(todo):
+            if not plan.pages:
+                few = promises.ROWS if spec.batch == "lead_axis" else 1  # what y takes is not known yet
+                yield todo[:few]
+                todo = todo[few:]
+            shape = plan.pages[0].arrays["y"].shape[1:]
+        size = bins.job_bytes(shape or (), sources.shapes, sources.dtype.itemsize)
+        yield from bins.cut(todo, size, self._max_bytes, self._max_jobs)
+
     def _keys(
         self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
     ) -> tuple[list[bytes], NDArray[np.uint8], bool]:
         """Return the jobs' keys, the tokens in them, and whether packages may be stored under them."""
         gradient = "ones" if cotangent is None else "cotangent"
         opaque = spec.opaque if spec.fingerprint is None else ""
-        identity = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
+        arithmetic = arithmetic_class(blas=spec.blas)
+        identity = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness, arithmetic)
         fan_in = len(sources.shapes)
         try:
             prefix = keys.key_prefix(*identity, params, gradient, fan_in)
@@ -169,15 +184,15 @@ class Pipeline:
         return keys.keys(prefix, columns), columns, not opaque
 
     def _warn(self, name: str, reason: str) -> None:
-        if name not in self._warned:
-            self._warned.add(name)
-            warnings.warn(f"op {name!r} is computed and not cached: {reason}", UncachedWarning, stacklevel=5)
+        if (name, reason) not in self._warned:
+            self._warned.add((name, reason))
+            warn(f"op {name!r} is computed and not cached: {reason}", UncachedWarning)
 
     def _compute(
         self,
         spec: OpSpec,
         params: dict[str, Any],
-        shape: Shape,
+        shape: Shape | None,
         sources: Sources,
         rows: Ids,
         names: NDArray[np.uint8],
@@ -191,18 +206,38 @@ class Pipeline:
             with Session(spec, params, xs, shape) as session:
                 y = session.forward()
                 grads = session.backward(None if cotangent is None else cotangent[rows])
-        cost = time.perf_counter_ns() - start
+            cost = time.perf_counter_ns() - start
+            self._promises.test(spec, params, xs, (y, *grads), None if cotangent is None else cotangent[rows])
         arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
         src_ids, versions = sources.provenance(rows) or (None, None)
         record = lineage.record(spec, params, "ones" if cotangent is None else "cotangent")
         return Page(spec.name, names, arrays, cost, src_ids, versions, record, tokens)
 
-    def _count(self, plan: Triage, known: int) -> None:
-        """Count the tiers, and the time that hits of pages with a known cost have saved."""
-        tiers = np.bincount(plan.hit, minlength=3)
+    def needed_too(self, evaluated: Evaluated, rows: Ids, hit: NDArray[np.uint8]) -> None:
+        """Say that some jobs needed the VJPs of cotangents too: what had to be computed for either is a miss.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Which of `evaluated`, whose hit codes follow.
+        hit : ndarray of uint8, shape (m,)
+            The hit codes of the other packages.
+        """
+        before = evaluated.hit[rows]
+        after = np.where((before == MISS) | (hit == MISS), np.uint8(MISS), np.maximum(before, hit))
+        with self._lock:
+            evaluated.hit[rows] = after
+            self._tally(np.bincount(after, minlength=3) - np.bincount(before, minlength=3))
+
+    def _tally(self, tiers: NDArray[np.int64]) -> None:
         self.counts.misses += int(tiers[MISS])
         self.counts.hits_memory += int(tiers[MEMORY])
         self.counts.hits_disk += int(tiers[DISK])
+
+    def _count(self, plan: Triage, known: int, *, jobs: bool) -> None:
+        """Count the tiers of jobs, and the time that hits of pages with a known cost have saved."""
+        if jobs:
+            self._tally(np.bincount(plan.hit, minlength=3))
         if not known:
             return
         hits = np.bincount(plan.page[plan.hit != MISS], minlength=len(plan.pages))

@@ -110,6 +110,7 @@ def pull(
     if (rest := np.flatnonzero(~drive.constant)).size:
         cotangent = np.ascontiguousarray(drive.values[rest])
         others = pipeline.evaluate(spec, params, sources.take(rest), cotangent)
+        pipeline.needed_too(evaluated, rest, others.hit)
         for whole, part in zip(pulled, others.grads, strict=True):
             whole[rest] = part
     return pulled

@@ -98,9 +98,11 @@ class Change:
             return _unchanged(page, OTHER_KEY)  # the row says another op than the page
         if said.scheme not in keys.SCHEMES:
             return _unchanged(page, NO_SCHEME)
-        if (old := said.identity(page.op)) is None:
+        if (old := said.identity(page.op)) is None or said.now is None:
             return _unchanged(page, NO_PARAMS)
-        new = old if self.new is None else old._replace(version=self.new.version, fingerprint=self.new.fingerprint)
+        new = old._replace(params=said.now)
+        if self.new is not None:
+            new = new._replace(version=self.new.version, fingerprint=self.new.fingerprint)
         proven, tokens, kept = _proven(page, _Old(said.scheme, old), values)
         tokens = tokens[proven]
         return Renamed(proven, _keys(keys.SCHEME, new, tokens), tokens, lineage.renewed(page.lineage, new), kept)

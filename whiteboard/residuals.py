@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.columns import plain
 from whiteboard.errors import ShapeError
 from whiteboard.impulses import Measure
 from whiteboard.jobs import JobBatch
@@ -37,12 +38,12 @@ def residual(batch: JobBatch, y: Array) -> tuple[Residual, Measure] | None:
         Where residual or target does not fit y; the message names op, job, expected and got.
     """
     if batch.target is not None:
-        target = _column(batch, "target", np.asarray(batch.target), y)
+        target = _column(batch, "target", plain(batch.target, f"op {batch.op!r}: target"), y)
         values = y - target
         with np.errstate(divide="ignore", invalid="ignore"):
             stress = _squares(values / target) if np.all(target) else None
     elif batch.residual is not None:
-        values, stress = _column(batch, "residual", np.asarray(batch.residual), y), None
+        values, stress = _column(batch, "residual", plain(batch.residual, f"op {batch.op!r}: residual"), y), None
     else:
         return None
     return Residual(values, _constant(values)), Measure(stress, _squares(values))

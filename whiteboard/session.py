@@ -26,7 +26,8 @@ class Session:
     xs : sequence of ndarray, each (n, *shape)
         The sources of n ≥ 1 jobs of equal signature, C-contiguous, float32 or float64.
     shape : tuple of int, optional
-        y's shape of one job, where it is known; else the op's shape rule is asked.
+        y's shape of one job, where it is known; else the op's shape rule is asked, and where that does not know it
+        either, the bin's first job tells.
 
     Use as a context manager: leaving it wipes what the forward saved, also after an error.
 
@@ -60,20 +61,47 @@ class Session:
             msg = f"op {self._spec.name!r}: a session takes exactly one forward"
             raise SecondBackwardError(msg)
         xs = self._open()
-        out = np.empty((self._n, *self._shape), self._dtype)
-        if self._spec.batch == "loop":
-            self._saved = [self._one(tuple(x[i] for x in xs), out[i, ...]) for i in range(self._n)]
-        else:
-            self._saved = self._one(xs, out)
+        out = self._rows(xs) if self._spec.batch == "loop" else self._whole(xs)
         canonical(out)
         return out
 
-    def _one(self, xs: tuple[Array, ...], out: Array) -> Any:
-        y, saved = self._spec.forward(xs, out, **self._params)
+    def _whole(self, xs: tuple[Array, ...]) -> Array:
+        out = None if self._shape is None else self._empty(self._shape)
+        y, self._saved = self._spec.forward(xs, out, **self._params)
+        if out is None:
+            self._is_array(y, "forward")
+            if y.shape[:1] != (self._n,):
+                told = f"expected shape ({self._n}, …) for a bin of {self._n}, got {y.shape}"
+                remedy = "write the function for n jobs at once, or register it with batch='loop'"
+                msg = f"op {self._spec.name!r}: forward: {told}: {remedy}"
+                raise ShapeError(msg)
+            out = self._empty(y.shape[1:])
+        self._fill(out, y)
+        return out
+
+    def _rows(self, xs: tuple[Array, ...]) -> Array:
+        out = None if self._shape is None else self._empty(self._shape)
+        self._saved = []
+        for i in range(self._n):
+            row = None if out is None else out[i, ...]
+            y, saved = self._spec.forward(tuple(x[i, ...] for x in xs), row, **self._params)
+            if out is None or row is None:
+                self._is_array(y, "forward")
+                out = self._empty(y.shape)
+                row = out[i, ...]
+            self._fill(row, y)
+            self._saved.append(saved)
+        assert out is not None  # a bin has a job
+        return out
+
+    def _empty(self, shape: Shape) -> Array:
+        self._shape = shape
+        return np.empty((self._n, *shape), self._dtype)
+
+    def _fill(self, out: Array, y: Any) -> None:
         if y is not out:
             self._check(y, out.shape, "forward")
             out[...] = y
-        return saved
 
     def backward(self, cotangent: Array | None = None) -> tuple[Array, ...]:
         """Return one gradient a source, (n, *shape), in memory of their own.
@@ -85,9 +113,11 @@ class Session:
             msg = f"op {self._spec.name!r}: a session takes exactly one backward"
             raise SecondBackwardError(msg)
         self._open()
-        shape = (self._n, *self._shape)
         if cotangent is None:
-            cotangent = _ones(shape, self._dtype)
+            if self._shape is None:
+                msg = f"op {self._spec.name!r}: a session's forward comes before its backward"
+                raise ShapeError(msg)
+            cotangent = _ones((self._n, *self._shape), self._dtype)
         grads = tuple(np.empty((self._n, *s), self._dtype) for s in self._shapes)
         if self._spec.batch == "loop":
             for i in range(self._n):
@@ -117,15 +147,21 @@ class Session:
             return
         if slot is not None:
             where = f"{where}, slot {slot}"
-        if not isinstance(array, np.ndarray | np.generic):
-            msg = f"op {self._spec.name!r}: {where}: expected an array, got {type(array).__name__}"
-            raise ShapeError(msg)
+        self._is_array(array, where)
         if array.shape != shape:
-            msg = f"op {self._spec.name!r}: {where}: expected shape {shape}, got {array.shape}"
+            why = (
+                f" of an op of kind {self._spec.kind!r}" if where == "forward" and self._spec.kind != "general" else ""
+            )
+            msg = f"op {self._spec.name!r}: {where}: expected shape {shape}{why}, got {array.shape}"
             raise ShapeError(msg)
         if array.dtype != self._dtype:
             msg = f"op {self._spec.name!r}: {where}: expected dtype {self._dtype}, got {array.dtype}"
             raise DtypeError(msg)
+
+    def _is_array(self, array: Any, where: str) -> None:
+        if not isinstance(array, np.ndarray | np.generic):
+            msg = f"op {self._spec.name!r}: {where}: expected an array, got {type(array).__name__}"
+            raise ShapeError(msg)
 
     def _open(self) -> tuple[Array, ...]:
         if self._xs is None:
@@ -135,7 +171,7 @@ class Session:
 
     def _aligned(self, x: Array) -> Array:
         view = x.view()
-        if self._spec.kind == "elementwise" and self._spec.batch == "lead_axis":
+        if self._spec.kind == "elementwise" and self._spec.batch == "lead_axis" and self._shape is not None:
             missing = len(self._shape) - (x.ndim - 1)
             if missing > 0:
                 view = x.reshape(len(x), *(1,) * missing, *x.shape[1:])

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard.columns import check_dtype
+from whiteboard.columns import check_dtype, plain
 from whiteboard.errors import DtypeError, ShapeError, UnknownNodeError
 from whiteboard.jobs import JobBatch
 from whiteboard.keys import DIGEST_BYTES, tokens
@@ -62,7 +62,7 @@ class ArraySources:
         if not arrays:
             msg = f"op {op!r}: expected at least one source, got none"
             raise ShapeError(msg)
-        self._op, self._arrays = op, [np.asarray(array) for array in arrays]
+        self._op, self._arrays = op, [plain(array, f"op {op!r}, source {slot}") for slot, array in enumerate(arrays)]
         for slot, array in enumerate(self._arrays):
             check_dtype(array.dtype, f"op {op!r}, slot {slot}")
             if array.dtype != self._arrays[0].dtype:

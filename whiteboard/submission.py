@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whiteboard.errors import StaleImpulseError
-from whiteboard.jobs import Job, OpResult
+from whiteboard.jobs import Job, OpResult, shown
 from whiteboard.queue import Ticket
 from whiteboard.system import System
 
@@ -54,5 +54,5 @@ def _refused(ticket: Ticket[Submission, OpResult]) -> bool:
         for node, then, version in zip(item.job.src_ids, item.versions, now, strict=True)
         if then != version
     )
-    ticket.future.set_exception(StaleImpulseError(f"op {item.job.op!r}, job {item.job.job_id!r}: {names}"))
+    ticket.future.set_exception(StaleImpulseError(f"op {item.job.op!r}, job {shown(item.job.job_id)!r}: {names}"))
     return True

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import bins, state
+from whiteboard import bins, specs, state
 from whiteboard.columns import attribute, fitted, ids_column
 from whiteboard.direct import impulse, place
 from whiteboard.errors import (
@@ -147,32 +147,32 @@ class System:
         ----------
         jobs : JobBatch or sequence of Job
         sink : ResultSink, optional
-            Gets each `OpResult` in order, or the one `BatchResult`.
+            Gets each `OpResult` in order, or the one `BatchResult`, before their impulses are taken in.
 
         Raises
         ------
         UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError, NonFiniteError
-            The message names the op, the job and the slot. No impulse of the call is taken in then.
+            The message names the op, the job and the slot. No impulse of the call is taken in then, nor where the sink
+            raises.
         """
         if not isinstance(jobs, JobBatch | Sequence) or isinstance(jobs, str):
             msg = f"system {self.name!r}: process: expected a JobBatch or a sequence of Job, got {type(jobs).__name__}"
             raise ParamError(msg)
         with self._lock:
             self._begin()
-            results: BatchResult | list[OpResult] = (
-                self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
-            )
-        if sink is not None:
-            for result in (results,) if isinstance(results, BatchResult) else results:
-                sink.publish(result)
+            results, parts = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
+            if sink is not None:
+                for result in (results,) if isinstance(results, BatchResult) else results:
+                    sink.publish(result)
+            for part in parts:  # only now: a job or a sink that fails leaves no impulse behind
+                self._inbox.push(part.impulses, part.measures)
         return results
 
-    def _batch(self, batch: JobBatch) -> BatchResult:
+    def _batch(self, batch: JobBatch) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
         done = propagate(self.nodes, self._pipeline, self._op(batch.op), batch)
-        self._inbox.push(done.impulses, done.measures)
-        return done.result
+        return done.result, [done]
 
-    def _list(self, jobs: Sequence[Job]) -> list[OpResult]:
+    def _list(self, jobs: Sequence[Job]) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
         placed: dict[int, OpResult] = {}
         parts: list[Propagated] = []
         for at, batch in batches(jobs):
@@ -182,9 +182,7 @@ class System:
                 part = propagate(self.nodes, self._pipeline, spec, batch.take(rows))
                 placed.update(zip(at[rows].tolist(), part.result, strict=True))
                 parts.append(part)
-        for part in parts:  # only now: a job that fails leaves no impulse of the others behind
-            self._inbox.push(part.impulses, part.measures)
-        return [placed[position] for position in range(len(jobs))]
+        return [placed[position] for position in range(len(jobs))], parts
 
     def is_current(self, result: OpResult) -> bool:
         """Return whether all sources of a result still have the versions that it was computed from."""
@@ -371,7 +369,10 @@ class System:
         Raises
         ------
         UnknownCommitError, SpecError
+        ParamError
+            For a name that cannot be one.
         """
+        specs.check_name(name)
         kept = self._kept(self._head.id if at is None and self._head is not None else at)
         record = SystemRecord(name, os.urandom(16).hex(), self.spec, (self.name, kept.commit.number))
         self._store.fork(record)

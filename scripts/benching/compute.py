@@ -86,7 +86,7 @@ class Bench:
         """Gather, run one session a bin and put its results into columns: what is left of a job without its key."""
         spec, pool = ops.get(self.op), BufferPool()
         params = spec.bind(None)
-        shape = spec.shape(self.op, nodes.shapes, params)
+        shape = spec.shape(self.op, nodes.shapes, params) or ()
         columns = [np.empty((self.n, *each), nodes.dtype) for each in (shape, *nodes.shapes)]
         for rows in bins.cut(np.arange(self.n), 1, size, size):
             with pool.lend() as lend, session.Session(spec, params, nodes.gather(rows, lend), shape) as one:
@@ -200,7 +200,7 @@ def identity(runs: int, n: int) -> list[dict[str, Any]]:
     for d in SIZES:
         values = np.random.default_rng(0).normal(size=(n, 2, d))
         tokens = keys.tokens(values.reshape(2 * n, d)).reshape(n, 2, 16)
-        prefix = keys.key_prefix("mul", 1, b"", "exact", {}, "ones", 2)
+        prefix = keys.key_prefix("mul", 1, b"", "exact", b"", {}, "ones", 2)
 
         def hash_all(_: Any, values: Any = values, d: int = d) -> None:
             keys.tokens(values.reshape(2 * n, d))

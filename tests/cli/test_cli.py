@@ -111,6 +111,26 @@ def test_without_matplotlib_the_extra_is_named(cli: Any, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+LINE = """
+name = "line"
+measure = "relative_stress"
+[[nodes]]
+ids = [0, 1]
+p = [[0.0, 0.0], [1.0, 0.0]]
+[[jobs]]
+op = "distance"
+src_ids = [[0, 1]]
+target = [0.0]
+attr = "p"
+[rule]
+kind = "Relax"
+eta = 0.1
+[stop]
+change = 1e-9
+rounds = 3
+"""
+
+
 class Bad(NamedTuple):
     """A command that must fail: arguments, status, and what its one line of stderr says."""
 
@@ -140,6 +160,9 @@ BAD = {
     "no schema": Bad(("run", "europe", "--store", "older.db"), 1, "older.db: it has no whiteboard schema"),
     "folder": Bad(("run", "europe", "--store", "."), 1, "it is a folder"),
     "unknown system": Bad(("show", "asia", "--store", "good.db"), 1, "good.db has no system 'asia'; it has europe"),
+    "plot of nothing": Bad(("run", "line.toml", "--plot", "map.png"), 1, "'line' draws nothing: leave --plot"),
+    "fork without a name": Bad(("fork", "europe", "", "--store", "good.db"), 1, "system name: expected printable"),
+    "fork with a line": Bad(("fork", "europe", "a\nb", "--store", "good.db"), 1, "system name: expected printable"),
     "bad name": Bad(("run", "europe", "--store", "good.db", "--name", ""), 1, "system name"),
 }
 
@@ -147,6 +170,7 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_bad_input_is_one_line_and_changes_nothing(cli: Any, tmp_path: Path, bad: Bad) -> None:
     """Each mistake is one line on stderr that names the thing, with its status; no file changes or appears."""
+    (tmp_path / "line.toml").write_text(LINE)
     cli("run", "europe", "--store", "good.db", "--rounds", "1", "--quiet")
     good = (tmp_path / "good.db").read_bytes()
     (tmp_path / "text.db").write_text("not a database at all, but longer than a header" * 10)

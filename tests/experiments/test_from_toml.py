@@ -47,7 +47,7 @@ persist = "never"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with the data that the experiment reads."""
-    (tmp_path / "edges.csv").write_text("a,b,length\n0,1,3\n1,2,4\n0,2,5.0\n")
+    (tmp_path / "edges.csv").write_text("a,b,length,none\n0,1,3,0\n1,2,4,0\n0,2,5.0,0\n")
     np.save(tmp_path / "theta.npy", np.ones((1, 4)))
     np.save(tmp_path / "hostile.npy", np.array([object()]), allow_pickle=True)
     return tmp_path
@@ -57,6 +57,20 @@ def write(folder: Path, text: str) -> str:
     """Write the experiment and return its path."""
     (folder / "x.toml").write_text(text)
     return str(folder / "x.toml")
+
+
+def test_rounds_end_whatever_is_measured(folder: Path) -> None:
+    """A target of 0 has no relative stress: so many rounds are made, resumed or not, and without a number none."""
+    experiment = load(write(folder, GOOD.replace('columns = "length" }', 'columns = "none" }')))
+    with wb.open(":memory:", **experiment.options) as board:
+        system = board.system("triangle", experiment.spec)
+        for rounds in (2, 3, 3):
+            outcome = drive(experiment, system, rounds=rounds)
+            assert (outcome.commit.id, outcome.done, outcome.measure) == (rounds, False, None)
+        with pytest.raises(ExperimentError, match="a round gives no relative_stress, so nothing says when it is done"):
+            drive(experiment, system)
+        assert system.head is not None
+        assert system.head.id == 4
 
 
 def test_a_file_becomes_an_experiment(folder: Path) -> None:

@@ -90,7 +90,7 @@ BROKEN = (
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.id)
 def test_a_broken_op_is_found_and_named(case: Broken) -> None:
     """The error names op, slot, job, element, expected and got."""
-    ops.op("broken", vjp=case.vjp, **case.how)(case.forward)
+    ops.op("broken", vjp=case.vjp, **{"batch": "lead_axis", **case.how})(case.forward)
     with pytest.raises(OpCheckError, match=f"(?s)op 'broken': .*{case.says}"):
         ops.check("broken")
 

@@ -115,7 +115,8 @@ def test_a_recursive_op_may_be_run_again_and_not_changed(write: Write) -> None:
 
 def test_kind_batch_and_arity_are_in_the_fingerprint(write: Write) -> None:
     """One function registered for one job and for many computes two things."""
-    text = "import whiteboard as wb\ndef f(*xs): return xs[0]\nwb.ops.op('one')(f)\nwb.ops.op('two', batch='loop')(f)\n"
+    text = "import whiteboard as wb\ndef f(*xs): return xs[0]\n"
+    text += "wb.ops.op('one')(f)\nwb.ops.op('two', batch='lead_axis')(f)\n"
     write(text + "wb.ops.op('three', kind='elementwise')(f)\nwb.ops.op('four', 2)(f)\n")
     prints = [ops.get(name).fingerprint for name in ("one", "two", "three")]
     assert len(set(prints)) == 3

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 import pytest
 
+import whiteboard as wb
 from whiteboard import ops
 from whiteboard.errors import OpCheckError, ParamError, ShapeError, WhiteboardError
 from whiteboard.ops.spec import REQUIRED, Example
@@ -18,7 +20,7 @@ from whiteboard.ops.trial import run
 
 def swish(x: Any, beta: float = 1.0) -> Any:
     """Return x · sigmoid(βx)."""
-    return x / (1 + anp.exp(-beta * x))
+    return x * (1 + anp.tanh(beta * x / 2)) / 2
 
 
 def quadratic(x: Any, a: Any) -> Any:
@@ -44,12 +46,14 @@ def total(*xs: Any) -> Any:
 CASES: tuple[tuple[Callable[..., Any], dict[str, Any], tuple[Example, ...]], ...] = (
     (swish, {}, (Example(((3,),)), Example(((2, 2),), {"beta": 2.0}))),
     (swish, {"kind": "elementwise"}, ()),
-    (quadratic, {"kind": "scalar"}, (Example(((3,), (3, 3))),)),
-    (logdet, {"kind": "scalar", "batch": "loop"}, (Example(((3, 3),), domain=(0.5, 1.5)),)),
-    (logdet, {"batch": "loop"}, (Example(((2, 2),), domain=(0.5, 1.5)),)),
+    (swish, {"kind": "elementwise", "batch": "lead_axis"}, ()),
+    (quadratic, {"kind": "scalar", "batch": "lead_axis"}, (Example(((3,), (3, 3))),)),
+    (logdet, {"kind": "scalar"}, (Example(((3, 3),), domain=(0.5, 1.5)),)),
+    (logdet, {}, (Example(((2, 2),), domain=(0.5, 1.5)),)),
     (weighted, {"kind": "elementwise"}, (Example(((2, 3), (3,)), {"weight": 0.5}), Example(((), ()), {"weight": 2.0}))),
-    (weighted, {"kind": "elementwise", "batch": "loop"}, (Example(((2, 1), (3,)), {"weight": 0.5}),)),
+    (weighted, {"kind": "elementwise", "batch": "lead_axis"}, (Example(((2, 1), (3,)), {"weight": 0.5}),)),
     (total, {}, (Example(((3,),)), Example(((3,), (3,), (3,))))),
+    (total, {"name": "totals", "batch": "lead_axis"}, (Example(((3,),)), Example(((3,), (3,), (3,))))),
     (
         weighted,
         {"kind": "elementwise", "vjp": lambda cotangent, y, a, b, weight: (cotangent, weight * cotangent)},
@@ -106,10 +110,10 @@ def test_a_tolerance_op_may_differ_by_its_bin() -> None:
     def loose(x: Any) -> Any:
         return x * (1 + 1e-12 * len(x))
 
-    ops.op(exactness="tolerance")(loose)
+    ops.op(exactness="tolerance", batch="lead_axis")(loose)
     ops.check("loose")
     tolerant = ops.get("loose").fingerprint
-    ops.op(replace=True)(loose)
+    ops.op(batch="lead_axis", replace=True)(loose)
     assert ops.get("loose").fingerprint != tolerant
     with pytest.raises(OpCheckError, match="bits in a bin are not those alone"):
         ops.check("loose")
@@ -139,19 +143,82 @@ def test_a_signature_that_does_not_say_is_refused(function: Callable[..., Any], 
         ops.op("odd")(function)
 
 
-def test_the_shape_of_y_is_found_by_one_trial_per_shape() -> None:
-    """A general op is run on made-up values, once for each combination of shapes and parameters."""
+async def later(x: Any) -> Any:
+    """Return a coroutine."""
+    return x
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"kind": "elemntwise"}, "kind: expected one of 'elementwise', 'scalar', 'general', got 'elemntwise'"),
+        ({"kind": ["scalar"]}, "kind: expected one of"),
+        ({"exactness": "xx"}, "exactness: expected one of 'exact', 'tolerance', got 'xx'"),
+        ({"batch": "lop"}, "batch: expected one of 'lead_axis', 'loop', got 'lop'"),
+        ({"batch": None}, "batch: expected one of"),
+        *(({"version": wrong}, "version: expected an int from 1, got") for wrong in ("1.2", 0, -1, True, 1.0, None)),
+        *(({"name": wrong}, "name: expected a printable text, got") for wrong in (5, b"f", "", "a\n")),
+        ({"vjp": "autograd"}, "vjp: expected a function, got 'autograd'"),
+        ({"shape": (3,)}, r"shape: expected a function, got \(3,\)"),
+        ({"examples": Example(((3,),))}, "examples: expected a tuple of Example"),
+        ({"examples": [(3,)]}, "examples: expected a tuple of Example"),
+        ({"subgradients": 0}, "subgradients: expected a text, got 0"),
+    ],
+)
+def test_a_word_that_is_none_is_refused(given: dict[str, Any], text: str) -> None:
+    """The error names the op, the argument and what it may be, and nothing is registered."""
+    before = ops.names()
+    with pytest.raises(ParamError, match=rf"op .*: {text}"):
+        ops.op(**given)(swish)
+    assert ops.names() == before
+
+
+@pytest.mark.parametrize("arity", [0, -1, True, 1.0, "1"])
+def test_an_arity_that_is_none_is_refused(arity: Any) -> None:
+    """A record is checked by itself, too."""
+    with pytest.raises(ParamError, match="op 'f': arity: expected an int from 1, or None"):
+        ops.OpSpec("f", arity, "general", swish, swish, lambda op, shapes, params: ())
+
+
+def test_a_function_that_does_not_return_an_array_is_refused() -> None:
+    """A coroutine or a generator is told by the function, before it is run."""
+    for function in (later, lambda x: (yield x)):
+        with pytest.raises(ParamError, match="one that is asynchronous, or yields"):
+            ops.op("odd")(function)
+
+
+def test_the_shape_of_y_is_told_by_its_jobs() -> None:
+    """A function is run for jobs alone; what shape y has, for each shape and parameter, these tell."""
     calls = []
 
-    @ops.op(batch="loop")
+    @ops.op(ignore=("calls",))
     def pairs(x: Any, k: int = 1) -> Any:
-        calls.append(x.shape)
+        calls.append(x._value.tolist())
         return anp.outer(x, x)[:k]
 
-    spec = ops.get("pairs")
-    for params, shape in (({"k": 1}, (1, 3)), ({"k": 2}, (2, 3)), ({"k": 1}, (1, 3))):
-        assert spec.shape("pairs", ((3,),), params) == shape
-    assert calls == [(3,), (3,)]
+    assert ops.get("pairs").shape("pairs", ((3,),), {"k": 1}) is None
+    x = np.arange(12.0).reshape(4, 3)
+    with wb.open(":memory:") as board:
+        for params, shape in (({"k": 1}, (1, 3)), ({"k": 2}, (2, 3)), ({"k": 1}, (1, 3))):
+            assert board.call_many("pairs", x, params=params).y.shape == (4, *shape)
+        assert board.call_many("pairs", np.empty((0, 3))).y.shape == (0,)
+    assert calls == [*x.tolist()] * 2
+
+
+def test_jobs_whose_ys_differ_in_shape_are_called_by_themselves() -> None:
+    """A shape that depends on the values is one package's own: together such jobs are an error that names them."""
+
+    @ops.op
+    def positive(x: Any) -> Any:
+        return x[x > 0]
+
+    x = np.array([[1.0, 2.0], [-1.0, 2.0], [3.0, 4.0]])
+    with wb.open(":memory:") as board:
+        with pytest.raises(ShapeError, match=r"op 'positive': forward: expected shape \(2,\), got \(1,\)"):
+            board.call_many("positive", x[[2, 0, 1]])
+        assert [board.call("positive", each).y.shape for each in x] == [(2,), (1,), (2,)]
+        with pytest.raises(ShapeError, match=r"expected shape \(2,\) as of job 0, got \(1,\) of job 1"):
+            board.call_many("positive", x)
 
 
 def test_a_shape_rule_of_ones_own_is_taken() -> None:
@@ -165,17 +232,57 @@ def test_a_shape_rule_of_ones_own_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "text"),
+    ("how", "function", "text"),
     [
-        (lambda x: x[99], "op 'lost': sources.*raised IndexError.*shape="),
-        (lambda x: anp.sum(x), r"op 'lost': y: expected shape \(2, \.\.\.\) for 2 jobs, got \(\).*batch='loop'"),
+        ({}, lambda x: anp.sum(x), r"expected shape \(5, …\) for a bin of 5, got \(\): .*batch='loop'"),
+        ({"kind": "scalar"}, lambda x: anp.sum(x), r"expected shape \(5,\) of an op of kind 'scalar', got \(\)"),
+        ({"kind": "scalar", "batch": "loop"}, lambda x: 2 * x, r"expected shape \(\) of an op of kind 'scalar', got"),
+        ({"kind": "elementwise", "batch": "loop"}, lambda x: x[:2], r"expected shape \(3,\) of an op of kind 'elem"),
+        ({"shape": lambda x: (7,)}, lambda x: x, r"expected shape \(5, 7\), got \(5, 3\)"),
+        ({"batch": "loop"}, lambda x: [x, x], "expected an array, got list"),
+        ({"batch": "loop"}, lambda x: None, "expected an array, got NoneType"),
     ],
 )
-def test_a_function_whose_shape_cannot_be_found_says_what_to_do(function: Callable[..., Any], text: str) -> None:
-    """A function that fails on made-up values, or forgets the job axis, is an error with its remedy."""
-    ops.op("lost")(function)
-    with pytest.raises(ShapeError, match=text):
-        ops.get("lost").shape("lost", ((3,),), {})
+def test_a_y_that_is_not_what_the_op_says_is_refused(how: dict[str, Any], function: Any, text: str) -> None:
+    """The error names the op, the shape that its rule, kind or batch rule asks for, and what came."""
+    ops.op("lost", **{"batch": "lead_axis", **how}, vjp=lambda c, y, x: c)(function)
+    with wb.open(":memory:") as board, pytest.raises(ShapeError, match=f"op 'lost': forward: {text}"):
+        board.call_many("lost", np.arange(15.0).reshape(5, 3))
+
+
+def test_a_hit_on_disk_runs_nothing(tmp_path: Path) -> None:
+    """In another process nothing of an op is run for a job that has its package, whatever its shape rule."""
+    calls: list[str] = []
+
+    @ops.op(ignore=("calls",), shape=lambda x: x)
+    def ruled(x: Any) -> Any:
+        calls.append("ruled")
+        return 2 * x
+
+    def pulled(c: Any, y: Any, x: Any) -> Any:
+        calls.append("vjp")
+        return 2 * c
+
+    @ops.op(ignore=("calls",), vjp=pulled)
+    def given(x: Any) -> Any:
+        calls.append("given")
+        return 2 * x
+
+    @ops.op(ignore=("calls",), batch="lead_axis")
+    def many(x: Any) -> Any:
+        calls.append("many")
+        return 2 * x
+
+    names = ("ruled", "given", "many")
+    with wb.open(tmp_path / "cache.db") as board:
+        first = [board.call(name, [1.0, 2.0]) for name in names]
+    assert set(calls) == {*names, "vjp"}
+    calls.clear()
+    with wb.open(tmp_path / "cache.db") as board:
+        again = [board.call(name, [1.0, 2.0]) for name in names]
+        assert [board.call_many(name, np.array([[1.0, 2.0]] * 3)).hit.tolist() for name in names] == [[1, 1, 1]] * 3
+    assert [(r.hit, r.y.tolist()) for r in again] == [("disk", r.y.tolist()) for r in first]
+    assert calls == []
 
 
 def test_a_function_that_autograd_cannot_see_into_says_so() -> None:
@@ -202,10 +309,10 @@ def test_an_op_that_does_not_use_a_source_gives_zeros() -> None:
 
 
 def test_autograd_traces_once_a_bin() -> None:
-    """One bin of n jobs calls the function once."""
+    """One bin of n jobs calls a function of n jobs once."""
     calls = []
 
-    @ops.op(kind="elementwise")
+    @ops.op(kind="elementwise", batch="lead_axis")
     def counted(x: Any) -> Any:
         calls.append(x.shape)
         return anp.sin(x)

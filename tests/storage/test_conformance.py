@@ -15,6 +15,7 @@ from whiteboard.storage.location import locate
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.versions import SqliteVersions
+from whiteboard.storage.writers import Writers
 
 
 def _packages(where: str) -> SqlitePackages:
@@ -90,7 +91,7 @@ class TestVersionsInFile(VersionStoreSuite):
     def behind(self, versions: VersionStore) -> VersionStore | None:
         assert isinstance(versions, SqliteVersions)
         packages = _packages(str(versions.database.location))
-        return SqliteVersions(packages.database, packages)
+        return SqliteVersions(packages.database, packages, Writers(packages.database))
 
 
 class TestVersionsInMemory(VersionStoreSuite):

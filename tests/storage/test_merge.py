@@ -5,9 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 
 from tests.storage.moving import EACH, PAGES, assert_whole, filled, held, killed, numbers_held, other_bits
@@ -17,7 +15,6 @@ from whiteboard.storage import open_store
 from whiteboard.storage.base import CommitRecord
 from whiteboard.storage.merge import merge
 from whiteboard.storage.pages import digest_of
-from whiteboard.storage.union import ulps
 
 
 def _rows(path: Path) -> list[object]:
@@ -268,40 +265,3 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
     assert held(into) == held(source)
     assert numbers_held(into, range(1240)) == {*range(240), *range(1000, 1240)}
     assert_whole(into)
-
-
-class Expect(NamedTuple):
-    """Two arrays and their distance."""
-
-    a: Any
-    b: Any
-    ulps: int | None
-    id: str
-
-
-_SINGLE = np.ones(1, np.float32)
-_EPS = float(np.finfo(np.float64).eps)
-DISTANCES = [
-    Expect(np.array([1.0, 2.0]), np.array([1.0, 2.0]), 0, "equal"),
-    Expect(np.array([1.0]), np.array([1.0 + _EPS]), 1, "next"),
-    Expect(np.array([0.0]), np.array([-0.0]), 0, "zeros"),
-    Expect(np.array([5e-324]), np.array([-5e-324]), 2, "across-zero"),
-    Expect(np.array([1.0, 1.0]), np.array([1.0, 1 + 4 * _EPS]), 4, "largest"),
-    Expect(_SINGLE, np.nextafter(_SINGLE, np.float32(2)), 1, "float32"),
-    Expect(np.array([1 + 1j]), np.array([1 + (1 + _EPS) * 1j]), 1, "complex"),
-    Expect(np.array([3]), np.array([-4]), 7, "integers"),
-    Expect(np.array([True]), np.array([False]), 1, "booleans"),
-    Expect(np.array([np.nan]), np.array([1.0]), None, "nan"),
-    Expect(np.array([np.nan]), np.array([np.nan]), 0, "nans"),
-    Expect(np.array([1.0]), np.array([1.0, 2.0]), None, "shapes"),
-    Expect(np.array([1.0]), _SINGLE, None, "dtypes"),
-    Expect(np.array([1.0], ">f8"), np.array([1.0 + _EPS], ">f8"), 1, "big-endian"),
-    Expect(np.empty(0), np.empty(0), 0, "empty"),
-]
-
-
-@pytest.mark.parametrize("case", DISTANCES, ids=lambda case: case.id)
-def test_units_in_the_last_place(case: Expect) -> None:
-    """The distance counts the numbers between two, over zero too, and is none where they cannot be compared."""
-    assert ulps(case.a, case.b) == case.ulps
-    assert ulps(case.b, case.a) == case.ulps

@@ -14,6 +14,7 @@ from whiteboard.cli.look import info, ls, show
 from whiteboard.cli.maintain import audit, gc, verify
 from whiteboard.cli.move import export, import_, merge
 from whiteboard.cli.ops import ops
+from whiteboard.cli.remove import forget, rm
 from whiteboard.cli.run import run
 from whiteboard.errors import UnknownExperimentError, WhiteboardError
 
@@ -24,7 +25,26 @@ def whiteboard() -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
 
 
-for command in (run, show, ls, log, diff, fork, info, explain, export, import_, merge, verify, audit, gc, ops, db):
+for command in (
+    run,
+    show,
+    ls,
+    log,
+    diff,
+    fork,
+    info,
+    explain,
+    export,
+    import_,
+    merge,
+    verify,
+    audit,
+    gc,
+    forget,
+    rm,
+    ops,
+    db,
+):
     whiteboard.add_command(command)
 
 

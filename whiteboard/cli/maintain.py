@@ -35,7 +35,7 @@ class _Amount(click.ParamType):  # type: ignore[type-arg]
 
 
 _SIZE = _Amount("size", _BYTES, "bytes, or a number with K, M, G or T, such as 500M")
-_AGE = _Amount("time", _SECONDS, "days, or a number with s, m, h, d or w, such as 12h")
+AGE = _Amount("time", _SECONDS, "days, or a number with s, m, h, d or w, such as 12h")
 
 _sample = click.option(
     "--sample", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="P", help="Look at this part only."
@@ -45,7 +45,7 @@ _seed = click.option("--seed", type=int, metavar="K", help="Of the sample; anoth
 
 @click.command()
 @click.option("--max-bytes", type=_SIZE, metavar="N", help="Evict until the file holds no more: 2000000, 500M, 2G.")
-@click.option("--older-than", type=_AGE, metavar="D", help="Evict only what was not used for so long: 30d, 12h, 90m.")
+@click.option("--older-than", type=AGE, metavar="D", help="Evict only what was not used for so long: 30d, 12h, 90m.")
 @click.option("--dry-run", is_flag=True, help="Evict nothing, and say what would go.")
 @store_option
 @json_option
@@ -54,7 +54,7 @@ def gc(max_bytes: int | None, older_than: float | None, store: str, *, dry_run: 
 
     Node versions are never evicted. Others may go on writing meanwhile.
     """
-    with _existing(store, readonly=dry_run) as board:
+    with existing_store(store, readonly=dry_run) as board:
         report = board.gc(max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
     fields = asdict(report)
     evicted, unreferenced = fields.pop("evicted"), fields.pop("unreferenced")
@@ -77,7 +77,7 @@ def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json
     Node versions are never changed: of a damaged system the last commit that is whole is named.
     """
     seed = secrets.randbits(31) if seed is None else seed
-    with _existing(store, readonly=not repair) as board:
+    with existing_store(store, readonly=not repair) as board:
         report = board.verify(sample=sample, repair=repair, seed=seed)
     if as_json:
         fields = asdict(report)
@@ -128,7 +128,7 @@ def audit(sample: float, seed: int | None, module: tuple[str, ...], store: str, 
     """
     import_modules(module)
     seed = secrets.randbits(31) if seed is None else seed
-    with _existing(store, readonly=True) as board:
+    with existing_store(store, readonly=True) as board:
         report = board.audit(sample=sample, seed=seed)
     if as_json:
         fields = {
@@ -160,7 +160,7 @@ def _audited(report: AuditReport) -> Iterator[str]:
             yield f"not computed again: {count:,}: {why}"
 
 
-def _existing(store: str, *, readonly: bool) -> boards.Board:
+def existing_store(store: str, *, readonly: bool) -> boards.Board:
     """Open a store that is there; looking after one is no way to make one."""
     if not readonly:
         boards.open(store, readonly=True).close()

@@ -15,6 +15,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.board import Board
 from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.errors import PlotError
 from whiteboard.experiments import load
 from whiteboard.experiments.definition import Experiment, Outcome
 from whiteboard.experiments.draw import check_plot
@@ -52,6 +53,9 @@ def run(
     """Run EXPERIMENT, or resume it where it was stopped."""
     wanted = load(experiment, seed)
     if plot is not None:
+        if wanted.plot is None:
+            msg = f"experiment {wanted.name!r} draws nothing: leave --plot {plot} out"
+            raise PlotError(msg)
         check_plot(plot)
     began = time.monotonic()
     with _log(log) as logged, boards.open(store, **wanted.options) as board, _interrupts() as interrupted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from whiteboard.errors import ExperimentError
 from whiteboard.experiments.definition import MEASURES, Experiment, Outcome
 from whiteboard.history import Commit
 from whiteboard.jobs import BatchResult, OpResult
@@ -35,6 +36,11 @@ def drive(
         Called after each commit with it and its measure.
     stop : callable
         Asked before each round.
+
+    Raises
+    ------
+    ExperimentError
+        After a round of which there is no measure, where no number of rounds is given: it would never end.
     """
     parts = experiment.parts
     jobs = sum(map(len, parts))
@@ -49,10 +55,12 @@ def drive(
         experiment.setup(system)
         head = system.commit()
         committed(head, None)
-    values = [value for commit in system.history() if (value := measure(commit)) is not None]
+    history = system.history()
+    before = len(history) - 1  # the first commit is the setup's
+    values = [value for commit in history if (value := measure(commit)) is not None]
     hit_rates: list[tuple[int, float]] = []
     while not (done := experiment.stop(values)) and not stop():
-        if rounds is not None and len(values) >= rounds:
+        if rounds is not None and before + len(hit_rates) >= rounds:
             break
         hits = sum(_hits(system.process(part)) for part in parts)
         head = system.commit(experiment.rule)
@@ -60,6 +68,12 @@ def drive(
         if (value := measure(head)) is not None:
             values.append(value)
         committed(head, value)
+        if rounds is None and not values:
+            msg = (
+                f"experiment {experiment.name!r}: a round gives no {experiment.measure}, so nothing says when it is "
+                f"done: give jobs a target other than 0, measure {' or '.join(MEASURES)}, or say how many rounds"
+            )
+            raise ExperimentError(msg)
     return Outcome(head, len(hit_rates), resumed_from, values[-1] if values else None, done, hit_rates)
 
 

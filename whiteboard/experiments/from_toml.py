@@ -49,7 +49,7 @@ from whiteboard import ops
 from whiteboard.errors import ExperimentError, WhiteboardError
 from whiteboard.experiments.definition import Experiment, Stop
 from whiteboard.jobs import JobBatch
-from whiteboard.keys import digest, encode
+from whiteboard.keys import digest, encode_first
 from whiteboard.rules import Relax, Rule, StressDescent
 from whiteboard.system import System
 from whiteboard.types import Array
@@ -93,7 +93,7 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
             rule,
             stop,
             measure=table.get("measure", "relative_stress"),
-            settings={"content": digest(encode(content)).hex()},
+            settings={"content": digest(encode_first(content)).hex()},
             options=options,
         )
 
@@ -104,7 +104,7 @@ class _Reader:
     def __init__(self, path: Path, seed: int | None) -> None:
         self.path, self.seed = path, seed
         try:
-            self.text = path.read_text(encoding="utf-8")
+            self.text = path.read_text(encoding="utf-8-sig")
             self.table: dict[str, Any] = tomllib.loads(self.text)
         except (OSError, UnicodeDecodeError) as error:
             msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
@@ -236,7 +236,7 @@ class _Reader:
 
 def _columns(path: Path, columns: str | list[str], *, integers: bool) -> Array:
     """Return one column of a CSV file as (rows,), or several as (rows, columns)."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     kind = int if integers else float
     if isinstance(columns, str):

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from whiteboard import board as boards
 from whiteboard import ops
 from whiteboard.board import Board
-from whiteboard.columns import check_dtype
+from whiteboard.columns import check_dtype, plain
 from whiteboard.errors import ParamError, ShapeError, UnknownNodeError
 from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.pipeline import Pipeline
@@ -66,7 +66,7 @@ def push_impulses_from_op_v2(
         What answers for a foreign system; one in memory for the process where it is None. A `System` answers from its
         own board.
     result_sink : ResultSink, optional
-        Gets the `OpResult`.
+        Gets the `OpResult`, before anything is pushed.
     op_args, op_kwargs
         Parameters of the op, by position in its list of parameters and by name.
 
@@ -98,14 +98,13 @@ def push_impulses_from_ops_batched(
     """
     jobs = [_job(number, spec, scale, weight) for number, spec in enumerate(specs)]
     if isinstance(sys, System):
-        results = sys.process(jobs)
-    else:
-        results, pushes = _answer(sys, (cache or default_cache()).pipeline, jobs)
-        for push in pushes:
-            sys.impulse(*push)
+        return [result.y for result in sys.process(jobs, result_sink)]
+    results, pushes = _answer(sys, (cache or default_cache()).pipeline, jobs)
     if result_sink is not None:
         for result in results:
             result_sink.publish(result)
+    for push in pushes:
+        sys.impulse(*push)
     return [result.y for result in results]
 
 
@@ -167,7 +166,7 @@ def _thetas(sys: ForeignSystem, batch: JobBatch, row: int) -> list[Array]:
     found = []
     for slot, node_id in enumerate(np.asarray(batch.src_ids)[row].tolist()):
         where = f"{batch.name(row)}, slot {slot}"
-        theta = np.asarray(getattr(_node(sys, node_id, where), "theta", None))
+        theta = plain(getattr(_node(sys, node_id, where), "theta", None), f"{where}: theta of node {node_id}")
         check_dtype(theta.dtype, f"{where}: theta of node {node_id}")
         found.append(theta)
     return found

@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from whiteboard.errors import ParamError, ShapeError, WhiteboardError
+from whiteboard.ops.corners import GUESSED, check_corners
 from whiteboard.ops.registry import get
 from whiteboard.ops.spec import Example, OpSpec
 from whiteboard.ops.trial import Trial, fault, forward, run
@@ -39,6 +40,8 @@ MOST_ELEMENTS = 24
 
 def check(name: str, examples: Sequence[Example] | None = None) -> None:
     """Check one op, in float64 and float32: shapes, dtypes, batching, VJP, and that it leaves its inputs alone.
+
+    The VJP is also tried at zeros, ties, repeated and huge values; see `corners`.
 
     Parameters
     ----------
@@ -81,6 +84,7 @@ def check_example(spec: OpSpec, example: Example) -> None:
         few = [x[:JOBS] for x in xs]
         if dtype == np.float64:
             _check_vjp(spec, few, example.params, cotangent[:JOBS], rng)
+            check_corners(spec, example, [x[0] for x in xs])
         else:
             _check_single(spec, few, example.params, cotangent[:JOBS])
 
@@ -104,7 +108,7 @@ def _guesses(spec: OpSpec) -> Iterator[Example]:
     else:
         shapes = list(product(((3,), (2, 3), (3, 3), ()), repeat=arity)) if arity <= 3 else [((3,),) * arity]
     for each in shapes:
-        example = Example(each, domain=(0.2, 1.5))
+        example = Example(each, domain=GUESSED)
         try:
             forward(spec, draw(np.random.default_rng(0), example, 2, np.float64), example.params)
         except ParamError:

@@ -99,12 +99,13 @@ def elementwise(
 
 def _power_by_base(a: Array, b: Array, y: Array) -> Array:
     # b·a^(b−1), but 0 where b is 0: there 0·a^(−1) would be NaN at a = 0.
-    return np.where(b == 0, b, b * np.power(a, np.where(b == 0, 1, b - 1)))
+    slope = np.power(a, np.where(b == 0, 1, b - 1))
+    return np.where(b == 0, b, np.where(np.isinf(b) & (slope == 0), slope, b * slope))
 
 
 def _power_by_exponent(a: Array, b: Array, y: Array) -> Array:
-    # y·log a → 0 as a → 0 from above, for b > 0.
-    return y * np.log(np.where((a == 0) & (b >= 0), 1, a))
+    # y·log a → 0 as a → 0 from above, for b > 0, and as a → ∞, for b < 0.
+    return y * np.log(np.where(((a == 0) & (b >= 0)) | ((a == np.inf) & (b < 0)), 1, a))
 
 
 def _tied(a: Array, b: Array, wins: Array) -> Array:
@@ -164,6 +165,13 @@ def _sigmoid(x: Array, *, out: Array | None = None) -> Array:
     return y
 
 
+def _bell(x: Array) -> Array:
+    # eˣ / (1 + eˣ)², whose 1 − y would have no digits left where y is near 1.
+    tail = np.exp(-np.abs(x))
+    slope: Array = tail / np.square(1 + tail)
+    return slope
+
+
 def _softplus(x: Array, *, out: Array | None = None) -> Array:
     return np.add(np.maximum(x, 0), np.log1p(np.exp(-np.abs(x))), out=out)
 
@@ -172,8 +180,8 @@ def _relu(x: Array, *, out: Array | None = None) -> Array:
     return np.maximum(x, 0, out=out)
 
 
-elementwise("tanh", np.tanh, lambda x, y: (1 - y) * (1 + y), doc="the hyperbolic tangent")
-elementwise("sigmoid", _sigmoid, lambda x, y: y * (1 - y), doc="1 / (1 + e⁻ˣ)")
+elementwise("tanh", np.tanh, lambda x, y: 4 * _bell(2 * x), doc="the hyperbolic tangent")
+elementwise("sigmoid", _sigmoid, lambda x, y: _bell(x), doc="1 / (1 + e⁻ˣ)")
 elementwise("softplus", _softplus, lambda x, y: _sigmoid(x), doc="log(1 + eˣ)")
 elementwise("relu", _relu, lambda x, y: (x > 0).astype(x.dtype), doc="the larger of x and 0", subgradients="0 at 0")
 elementwise("sin", np.sin, lambda x, y: np.cos(x), doc="the sine of x in radians")

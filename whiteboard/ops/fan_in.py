@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from whiteboard.ops.cotangents import pull
+from whiteboard.ops.products import at_risk, scaled_others, scaled_product
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import broadcast
 from whiteboard.ops.spec import Example
@@ -31,6 +35,17 @@ def _combined(ufunc: np.ufunc, xs: tuple[Array, ...], out: Array | None) -> Arra
     for x in xs[1:]:
         ufunc(y, x, out=y)
     return y
+
+
+def _rows(xs: tuple[Array, ...], where: NDArray[np.bool_]) -> Array:
+    """Return the sources' elements at some places of y, (m, k)."""
+    return np.stack([np.broadcast_to(x, where.shape)[where] for x in xs], axis=-1)
+
+
+def _at_risk(xs: tuple[Array, ...]) -> NDArray[np.bool_]:
+    """Whether a product of an element's factors may leave the normal numbers, in y's shape."""
+    exponents = np.stack(np.broadcast_arrays(*(np.frexp(x)[1] for x in xs)), axis=-1)
+    return at_risk(exponents, xs[0].dtype)
 
 
 def _sum_vjp(saved: None, cotangent: Array, need: tuple[bool, ...], /) -> tuple[Array | None, ...]:
@@ -66,7 +81,15 @@ def _mean_vjp(saved: None, cotangent: Array, need: tuple[bool, ...], /) -> tuple
 )
 def _mean_k(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, None]:
     total = _combined(np.add, xs, out)
-    return np.divide(total, len(xs), out=total), None
+    mean = np.divide(total, len(xs), out=total)
+    over = ~np.isfinite(mean)
+    if over.any():  # of the sum, perhaps, and not of the mean
+        bits, rows = len(xs).bit_length(), _rows(xs, over)
+        sums = np.zeros(len(rows), mean.dtype)
+        for j in range(len(xs)):
+            sums += np.ldexp(rows[:, j], -bits)
+        mean[over] = np.ldexp(sums / len(xs), bits)
+    return mean, None
 
 
 def _prod_vjp(xs: tuple[Array, ...], cotangent: Array, need: tuple[bool, ...], /) -> tuple[Array | None, ...]:
@@ -77,7 +100,12 @@ def _prod_vjp(xs: tuple[Array, ...], cotangent: Array, need: tuple[bool, ...], /
     after: list[Array | float] = [1.0]
     for x in xs[:0:-1]:
         after.append(after[-1] * x)
-    partials = [left * right for left, right in zip(before, reversed(after), strict=True)]
+    partials: list[Any] = [left * right for left, right in zip(before, reversed(after), strict=True)]
+    risky = _at_risk(xs)
+    if risky.any():
+        partials = [np.array(np.broadcast_to(np.asarray(each, cotangent.dtype), risky.shape)) for each in partials]
+        for partial, mended in zip(partials, scaled_others(_rows(xs, risky)).T, strict=True):
+            partial[risky] = mended
     return tuple(pull(cotangent, partial) if wanted else None for partial, wanted in zip(partials, need, strict=True))
 
 
@@ -91,4 +119,7 @@ def _prod_vjp(xs: tuple[Array, ...], cotangent: Array, need: tuple[bool, ...], /
     doc="the product of the sources, from the first on",
 )
 def _prod_k(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, tuple[Array, ...]]:
-    return _combined(np.multiply, xs, out), xs
+    y, risky = _combined(np.multiply, xs, out), _at_risk(xs)
+    if risky.any():
+        y[risky] = scaled_product(_rows(xs, risky))
+    return y, xs

@@ -6,6 +6,7 @@ import numpy as np
 
 from whiteboard.ops.contract import contract
 from whiteboard.ops.cotangents import pull_rows
+from whiteboard.ops.lengths import mended, unit
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import same_vectors
 from whiteboard.ops.spec import Example
@@ -18,9 +19,7 @@ def _distance_vjp(
     saved: tuple[Array, Array], cotangent: Array, need: tuple[bool, ...], /
 ) -> tuple[Array | None, Array | None]:
     difference, length = saved
-    # At coincidence the difference is 0, and 0 / 1 is the subgradient 0.
-    unit = difference / np.where(length == 0, 1, length)[:, None]
-    grad = pull_rows(cotangent, unit)
+    grad = pull_rows(cotangent, unit(difference, length))
     return (grad if need[0] else None), (-grad if need[1] else None)
 
 
@@ -37,7 +36,7 @@ def _distance_vjp(
 def _distance(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, tuple[Array, Array]]:
     a, b = xs
     difference = a - b
-    length = np.sqrt(contract("d,d->", difference, difference), out=out)
+    length = mended(np.sqrt(contract("d,d->", difference, difference), out=out), difference)
     return length, (difference, length)
 
 

@@ -1,37 +1,39 @@
-"""Whose code it is: the user's own, which a fingerprint walks into, or a library's, which counts by name."""
+"""Whose code a module is: the user's own, or a library's, as the record of an installed distribution says."""
 
 from __future__ import annotations
 
+import os
+import site
 import sys
+import sysconfig
+from functools import cache, lru_cache
+from hashlib import blake2b
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
-
-_OUTSIDE_WORLD = (
-    "numpy.random",
-    "autograd.numpy.random",
-    *(
-        "builtins.open",
-        "builtins.input",
-        "builtins.eval",
-        "builtins.exec",
-        "builtins.id",
-        "builtins.hash",
-        "builtins.vars",
-    ),
-    *("random", "secrets", "uuid", "time", "datetime", "os", "posix", "io", "_io", "pathlib", "tempfile", "shutil"),
-    *("socket", "ssl", "subprocess", "threading", "multiprocessing", "urllib", "http", "requests", "sqlite3"),
-    *("pickle", "shelve", "glob", "fileinput", "logging", "ctypes", "contextvars", "gc", "weakref"),
-)
-"""Where results come from more than the arguments: a function that names one of these is not cached."""
+from typing import NamedTuple
 
 
-def is_outside_world(name: str) -> bool:
-    """Whether a dotted name lies in a module whose results are not decided by its arguments."""
-    return any(name == module or name.startswith(f"{module}.") for module in _OUTSIDE_WORLD)
+class Library(NamedTuple):
+    """A distribution; the version of Python's own library is not told, as what is taken of it is stable."""
+
+    name: str
+    version: str
 
 
-def is_library(module: str, file: str | None, own: str) -> bool:
-    """Whether a module counts by name: of the standard library, Whiteboard, or installed in site-packages.
+PYTHON = Library("python", "")
+WHITEBOARD = Library("whiteboard", "")
+
+
+def library_of(module: str, file: str | None, own: str = "") -> Library | None:
+    """Return the library that a module belongs to; None for the user's own.
+
+    A module is a library's if it is Python's, Whiteboard's, or listed by the record of an installed distribution:
+    where it lies and what it is called say nothing (a ``profile.py`` beside the script is the user's own, and so is
+    what is installed for editing). Compiled code of the user's own cannot be walked: it is a library whose version is
+    the digest of its file.
 
     Parameters
     ----------
@@ -40,42 +42,126 @@ def is_library(module: str, file: str | None, own: str) -> bool:
     own : str
         Package that is the user's own wherever it lies.
     """
-    if module == own or module.startswith(f"{own}."):
-        return False
     top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top == "whiteboard":
-        return top != "__main__"
-    if file is None:
-        file = _file_of(top)
-    return file is not None and any(folder in file for folder in ("site-packages", "dist-packages"))
+    if own and (module == own or module.startswith(f"{own}.")):
+        return None
+    if top == "whiteboard":
+        return WHITEBOARD
+    file = _file(module) if file is None else file
+    if file is None or file.startswith("<frozen "):
+        return PYTHON if top in sys.stdlib_module_names and top != "__main__" else None
+    return None if file.startswith("<") else _owner(file)
 
 
-def _file_of(top: str) -> str | None:
-    found = sys.modules.get(top)
+def library_of_module(module: ModuleType, own: str = "") -> Library | None:
+    """Return the library that a module object belongs to, as `library_of`."""
+    return library_of(module.__name__, getattr(module, "__file__", None), own)
+
+
+def _file(module: str) -> str | None:
+    """The file of a module that may not be imported yet; None where it has none."""
+    found = sys.modules.get(module)
     if found is not None:
-        return getattr(found, "__file__", None)
+        file = getattr(found, "__file__", None)
+        return file if isinstance(file, str) else None
     try:
-        spec = find_spec(top)
+        spec = find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
         return None
-    return spec.origin if spec else None
+    return spec.origin if spec and spec.has_location else None
 
 
-def library_name(value: object, own: str) -> str | None:
-    """Return the dotted name of a library's module-level function, class, module or ufunc; None for all else.
+@lru_cache(maxsize=4096)
+def _owner(file: str) -> Library | None:
+    path = Path(file)
+    if _is_pythons(path):
+        return PYTHON
+    folders = set(sys.path) | _site_folders()
+    for folder in path.parents:
+        if str(folder) in folders and (found := _recorded(folder, path.relative_to(folder))):
+            return found
+    if file.endswith(tuple(EXTENSION_SUFFIXES)):
+        return Library(path.name.partition(".")[0], blake2b(path.read_bytes(), digest_size=16).hexdigest())
+    return None
+
+
+def _is_pythons(path: Path) -> bool:
+    for folder in _python_folders():
+        if path.is_relative_to(folder):
+            inside = path.relative_to(folder).parts
+            first = inside[1] if inside[0] == "lib-dynload" and len(inside) > 1 else inside[0]
+            return first.partition(".")[0] in sys.stdlib_module_names
+    return False
+
+
+@cache
+def _python_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple({os.path.dirname(os.__file__), paths["stdlib"], paths["platstdlib"]})  # noqa: PTH120
+
+
+@cache
+def _site_folders() -> frozenset[str]:
+    paths = sysconfig.get_paths()
+    return frozenset({paths["purelib"], paths["platlib"], site.getusersitepackages(), *site.getsitepackages()})
+
+
+def _recorded(folder: Path, file: Path) -> Library | None:
+    """The distribution of a folder whose record lists a file, that of the file's own name first."""
+    top = file.parts[0].partition(".")[0]
+    for found in (metadata.distributions(name=top, path=[str(folder)]), metadata.distributions(path=[str(folder)])):
+        for distribution in found:
+            if _lists(str(getattr(distribution, "_path", "")), distribution, folder, file.as_posix(), top):
+                return Library(distribution.name, distribution.version)
+    return None
+
+
+def _lists(place: str, distribution: metadata.Distribution, folder: Path, file: str, top: str) -> bool:
+    if place not in _records:
+        text = distribution.read_text("RECORD")
+        _records[place] = None if text is None else frozenset(_unquoted(line) for line in text.splitlines())
+    record = _records[place]
+    if record is not None:
+        return file in record
+    # Debian's packages bring no record, only the names of what they hold.
+    named = (distribution.read_text("top_level.txt") or distribution.name).split()
+    return str(folder) in _site_folders() and top in named
+
+
+_records: dict[str, frozenset[str] | None] = {}
+"""The files of each distribution that was asked, by the place of its metadata."""
+
+
+def _unquoted(line: str) -> str:
+    return line[1:].partition('",')[0] if line.startswith('"') else line.partition(",")[0]
+
+
+def library_name(value: object, own: str = "") -> str | None:
+    """Return the dotted name of a library's module-level function, class, or ufunc; None for all else.
 
     The name has to lead back to the very object: what a library made around a user's function has the library's
     name, and is not it.
     """
-    if isinstance(value, ModuleType):
-        return value.__name__ if is_library(value.__name__, getattr(value, "__file__", None), own) else None
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if not isinstance(name, str):
         return None
-    module = getattr(value, "__module__", None) or "numpy"  # ufuncs have no module
-    if not isinstance(module, str) or not is_library(module, None, own):
-        return None
-    found: object = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return f"{module}.{name}" if found is value else None
+    module = getattr(value, "__module__", None)
+    homes = [module] if isinstance(module, str) else list(_UFUNC_HOMES) if _is_ufunc(value) else []
+    for home in homes:
+        found: object = sys.modules.get(home)
+        if not isinstance(found, ModuleType) or library_of_module(found, own) is None:
+            continue
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is value:
+            return f"{home}.{name}"
+    return None
+
+
+_UFUNC_HOMES = ("numpy", "scipy.special")
+"""Where ufuncs live, which do not say their module."""
+
+
+def _is_ufunc(value: object) -> bool:
+    np = sys.modules.get("numpy")
+    return np is not None and isinstance(value, np.ufunc)

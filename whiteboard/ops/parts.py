@@ -7,34 +7,34 @@ from hashlib import blake2b
 from types import FunctionType, ModuleType
 from typing import Any
 
-from whiteboard.ops.fingerprint import fingerprint
-from whiteboard.ops.libraries import is_library, library_name
+from whiteboard.ops.fingerprint import Terms, fingerprint, library_of_function
+from whiteboard.ops.libraries import library_name
 from whiteboard.ops.source import OpaqueError, canonical, function_node
+from whiteboard.ops.watch import MISSING
 
 DIGEST_BYTES = 4
 
 
-def own_parts(code: Iterable[Any], *, own: str) -> dict[str, bytes]:
+def own_parts(code: Iterable[Any], terms: Terms) -> dict[str, bytes]:
     """Return a digest of each function's source alone, and of each constant that one names.
 
     Parameters
     ----------
     code : iterable
         Functions, and constants that belong to them.
-    own : str
-        Package whose code is the user's own even where it is installed among the libraries.
+    terms : Terms
+        As of their fingerprint.
     """
     code = tuple(code)
     named = [(getattr(item, "__qualname__", f"part {number}"), item) for number, item in enumerate(code)]
-    named += [(name, value) for _, name, value in fingerprint(code, own=own).bindings]
+    named += fingerprint(code, terms).watch.names
     found: dict[str, bytes] = {}
     for name, value in named:
         if isinstance(value, FunctionType):
-            module = value.__globals__.get("__name__", "")
-            if not is_library(module, value.__code__.co_filename, own):
+            if library_of_function(value, terms.own) is None:
                 found[value.__qualname__] = _digest(_source(value))
-        elif type(value) is not object and not isinstance(value, ModuleType) and library_name(value, own) is None:
-            found[name] = _digest(fingerprint((value,), own=own).digest or b"")
+        elif value is not MISSING and not isinstance(value, ModuleType) and library_name(value, terms.own) is None:
+            found[name] = _digest(fingerprint((value,), terms).digest or b"")
     return dict(sorted(found.items()))
 
 

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from whiteboard.ops.cotangents import pull
+from whiteboard.ops.lengths import mended, unit
+from whiteboard.ops.products import at_risk, scaled_others, scaled_product
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.rows import column, fold, unfold
 from whiteboard.ops.shapes import (
@@ -112,7 +114,12 @@ def _sum(rows: Array) -> Array:
 
 @reduction("mean", lambda rows, y: 1.0 / rows.shape[-1], doc="the mean over `axis`", shape=reduced_nonempty)
 def _mean(rows: Array) -> Array:
-    mean: Array = _sum(rows) / rows.shape[-1]
+    size = rows.shape[-1]
+    mean = np.asarray(_sum(rows) / size)
+    over = ~np.isfinite(mean)
+    if over.any():  # of the sum, perhaps, and not of the mean
+        bits = size.bit_length()
+        mean[over] = np.ldexp(_sum(np.ldexp(rows[over], -bits)) / size, bits)
     return mean
 
 
@@ -162,11 +169,19 @@ def _max(rows: Array) -> Array:
     return largest
 
 
+def _shares(rows: Array, y: Array) -> Array:
+    # Not e^(x − y): where y is large it has no digits left for the log Σ.
+    top = np.maximum.reduce(rows, axis=-1, keepdims=True, initial=-np.inf)
+    share = np.exp(np.where(rows == top, 0, rows - top))
+    share /= _sum(share)[..., None]
+    return np.where(top == -np.inf, 0, share).astype(rows.dtype, copy=False)
+
+
 @reduction(
     "logsumexp",
-    lambda rows, y: np.exp(rows - np.where(y == -np.inf, 0, y)),
+    _shares,
     doc="log Σ eˣ over `axis`, without overflow",
-    subgradients="0 where every element is −∞",
+    subgradients="0 where every element is −∞; shared equally by the elements that are ∞",
 )
 def _logsumexp(rows: Array) -> Array:
     top = np.maximum.reduce(rows, axis=-1, initial=-np.inf)
@@ -176,12 +191,12 @@ def _logsumexp(rows: Array) -> Array:
 
 @reduction(
     "norm",
-    lambda rows, y: rows / np.where(y == 0, 1, y),
+    lambda rows, y: unit(rows, y[..., 0]),
     doc="the Euclidean (Frobenius) norm over `axis`",
     subgradients="0 at 0",
 )
 def _norm(rows: Array) -> Array:
-    return np.sqrt(_sum(np.square(rows)))
+    return mended(np.sqrt(_sum(np.square(rows))), rows)
 
 
 def _others(rows: Array, y: Array) -> Array:
@@ -189,12 +204,19 @@ def _others(rows: Array, y: Array) -> Array:
     ones = np.ones_like(rows[..., :1])
     before = np.multiply.accumulate(np.concatenate([ones, rows[..., :-1]], axis=-1), axis=-1)
     after = np.multiply.accumulate(np.concatenate([ones, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-    return before * after
+    others: Array = before * after
+    risky = at_risk(np.frexp(rows)[1], rows.dtype)
+    if risky.any():
+        others[risky] = scaled_others(rows[risky])
+    return others
 
 
 @reduction("prod", _others, doc="the product over `axis`")
 def _prod(rows: Array) -> Array:
     product: Array = np.multiply.reduce(rows, axis=-1)
+    risky = at_risk(np.frexp(rows)[1], rows.dtype)
+    if risky.any():
+        product[risky] = scaled_product(rows[risky])
     return product
 
 
@@ -204,8 +226,11 @@ def _softmax_vjp(
     y, place, sizes = saved
     if not need[0]:
         return (None,)
-    weighed = fold(cotangent, (place,)) * y
-    return (unfold(weighed - y * _sum(weighed)[..., None], sizes, (place,)),)
+    pulled = fold(cotangent, (place,))
+    if y.size:
+        # Counted from the cotangent of the largest share, whose own 1 − y would have no digits left.
+        pulled = pulled - np.take_along_axis(pulled, y.argmax(axis=-1, keepdims=True), axis=-1)
+    return (unfold(y * (pulled - _sum(y * pulled)[..., None]), sizes, (place,)),)
 
 
 @builtin(

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
-from whiteboard.ops.fingerprint import Fingerprint, fingerprint
+from whiteboard.ops.fingerprint import BUILT_IN, Fingerprint, Terms, declared, fingerprint
 from whiteboard.ops.parts import own_parts
 from whiteboard.ops.shapes import ShapeRule, counted
 from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
@@ -18,8 +18,8 @@ from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
 Code: TypeAlias = tuple[Any, ...]
 F = TypeVar("F", bound=Forward)
 
-OWN = "whiteboard.ops"
-"""The package that the fingerprints of built-in ops walk into."""
+OWN = Terms(BUILT_IN, trust=("whiteboard",))
+"""The terms of built-in ops: their fingerprints walk into their package."""
 
 
 @dataclass(slots=True)
@@ -31,32 +31,35 @@ class Entry:
     spec : OpSpec
     code : tuple
         Functions and constants.
-    own : str
-        Package that the fingerprint walks into, wherever it is installed.
-    forget : callable, optional
-        Called when the code has changed, for what was learned by running it.
+    terms : Terms
+        What the fingerprint takes for granted.
+    identity : str, optional
+        The user's own words for what the op computes, in place of the code.
     """
 
     spec: OpSpec
     code: Code
-    own: str
-    forget: Callable[[], None] | None = None
+    terms: Terms
+    identity: str | None = None
     seen: Fingerprint | None = None
 
     def current(self) -> OpSpec:
         """Return the record, with the fingerprint of the code as it is now.
 
-        A user may rebind a global that the op names (a notebook does it all the time). What the op computes
+        A user may rebind or edit anything that the op leads to (a notebook does it all the time). What the op computes
         changes with it, so its fingerprint has to.
         """
-        if self.seen is None or not (self.own == OWN or self.seen.holds()):
+        if self.seen is None or not (self.terms is OWN or self.seen.holds()):
             spec = self.spec
-            rules = (spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity)
-            self.seen = fingerprint((*self.code, rules), own=self.own)
-            if self.forget:
-                self.forget()
-            self.spec = replace(spec, fingerprint=self.seen.digest, opaque=self.seen.opaque)
+            self.seen = self._look((spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity))
+            blas = spec.exactness == "tolerance" if self.terms is OWN else self.seen.blas
+            self.spec = replace(spec, fingerprint=self.seen.digest, opaque=self.seen.opaque, blas=blas)
         return self.spec
+
+    def _look(self, rules: tuple[Any, ...]) -> Fingerprint:
+        if self.identity is not None:
+            return declared(self.identity, rules, self.terms.reads)
+        return fingerprint((*self.code, rules), self.terms)
 
 
 _entries: dict[str, Entry] = {}
@@ -91,7 +94,7 @@ def parts(name: str) -> dict[str, bytes]:
     """
     with _lock:
         entry = _entries.get(name) or _find(name)
-        return own_parts(entry.code, own=entry.own)
+        return {} if entry.identity is not None else own_parts(entry.code, entry.terms)
 
 
 def _find(name: str) -> Entry:
@@ -152,7 +155,12 @@ def builtin(
 
 
 def register(
-    spec: OpSpec, code: Code, *, own: str, replace: bool = False, forget: Callable[[], None] | None = None
+    spec: OpSpec,
+    code: Code,
+    terms: Terms,
+    *,
+    identity: str | None = None,
+    replace: bool = False,
 ) -> None:
     """Enter a user's op.
 
@@ -161,12 +169,12 @@ def register(
     spec : OpSpec
     code : tuple
         The user's functions, and constants that belong to them: what the fingerprint covers.
-    own : str
-        The user's package.
+    terms : Terms
+        What the fingerprint takes for granted.
+    identity : str, optional
+        What takes the place of the fingerprint of the code.
     replace : bool
         Put it in the place of another op of the name.
-    forget : callable, optional
-        See `Entry`.
 
     Raises
     ------
@@ -174,7 +182,7 @@ def register(
         If the name is taken by a built-in op, or by an op of other code or another version. The same code again
         is no error: a module that is imported again, a notebook cell that is run again.
     """
-    entry = Entry(spec, code, own, forget)
+    entry = Entry(spec, code, terms, identity)
     with _lock:
         if spec.name in FAMILY or spec.name in ALIASES:
             msg = f"op {spec.name!r} is built in: give yours another name"

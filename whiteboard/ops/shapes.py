@@ -23,10 +23,12 @@ def wrong_param(op: str, name: str, expected: object, got: object) -> ParamError
     return ParamError(f"op {op!r}: parameter {name!r}: expected {expected}, got {got!r}")
 
 
-def counted(arity: int | None, rule: ShapeRule) -> ShapeRule:
+def counted(
+    arity: int | None, rule: Callable[[str, tuple[Shape, ...], Params], Shape | None]
+) -> Callable[[str, tuple[Shape, ...], Params], Shape | None]:
     """Return `rule` behind a check of the number of sources."""
 
-    def shape(op: str, shapes: tuple[Shape, ...], params: Params) -> Shape:
+    def shape(op: str, shapes: tuple[Shape, ...], params: Params) -> Shape | None:
         if arity is None and not shapes:
             msg = f"op {op!r}: expected 1 source or more, got 0"
             raise ShapeError(msg)
@@ -50,6 +52,15 @@ def broadcast(op: str, shapes: tuple[Shape, ...], _params: Params) -> Shape:
             elif size not in (1, result[axis]):
                 raise wrong_shape(op, slot, f"a shape that broadcasts with {tuple(reversed(result))}", shape)
     return tuple(reversed(result))
+
+
+def scalar(_op: str, _shapes: tuple[Shape, ...], _params: Params) -> Shape:
+    """Return ()."""
+    return ()
+
+
+def unknown(_op: str, _shapes: tuple[Shape, ...], _params: Params) -> None:
+    """Return None: what y's shape is only a run of the op tells."""
 
 
 def same_vectors(op: str, shapes: tuple[Shape, ...], _params: Params) -> Shape:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
+from whiteboard.encoding import is_mapping
 from whiteboard.errors import ParamError
+from whiteboard.specs import is_name
 from whiteboard.types import Array, Params, Shape
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
 Batch: TypeAlias = Literal["lead_axis", "loop"]
 Exactness: TypeAlias = Literal["exact", "tolerance"]
+
+_WORDS: Final = {"kind": get_args(Kind), "batch": get_args(Batch), "exactness": get_args(Exactness)}
 
 
 class _Required(Enum):
@@ -73,9 +77,14 @@ class OpSpec:
     forward, vjp : callables
         See `Forward` and `Vjp`. The cotangent has y's shape and dtype and may be a read-only broadcast.
     shape : callable
-        ``shape(op, shapes, params) → y's shape`` of one job; raises `ShapeError` that names op, slot, expected, got.
+        ``shape(op, shapes, params) → y's shape`` of one job, or None where only a run can tell; raises `ShapeError`
+        that names op, slot, expected, got.
     exactness : {"exact", "tolerance"}
         ``exact``: a job's bits do not depend on its bin.
+    blas : bool
+        Whether it may reach BLAS: then its bits depend on BLAS's kernel and number of threads.
+    user : bool
+        Whether it is a user's: then what it says of itself is tested where it is used.
     subgradients : str
         What the VJP returns where the derivative does not exist; empty where it exists everywhere.
     params : mapping
@@ -88,6 +97,11 @@ class OpSpec:
         One sentence: what y is.
     examples : tuple of Example
         Jobs from which `ops.check` and the tests try the op.
+
+    Raises
+    ------
+    ParamError
+        For a word, number or type that a field cannot have; the message says which it can.
     """
 
     name: str
@@ -95,16 +109,39 @@ class OpSpec:
     kind: Kind
     forward: Forward
     vjp: Vjp
-    shape: Callable[[str, tuple[Shape, ...], Params], Shape]
+    shape: Callable[[str, tuple[Shape, ...], Params], Shape | None]
     version: int = 1
     batch: Batch = "lead_axis"
     exactness: Exactness = "exact"
+    blas: bool = False
+    user: bool = False
     subgradients: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: bytes | None = None
     opaque: str = ""
     doc: str = ""
     examples: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        arity: Any = self.arity
+        examples: Any = self.examples
+        self._expect("name", "a printable text", holds=is_name(self.name))
+        self._expect("version", "an int from 1", holds=type(self.version) is int and self.version > 0)
+        self._expect("arity", "an int from 1, or None", holds=arity is None or (type(arity) is int and arity > 0))
+        for name, words in _WORDS.items():
+            given = getattr(self, name)
+            self._expect(name, f"one of {', '.join(map(repr, words))}", holds=isinstance(given, str) and given in words)
+        for name in ("forward", "vjp", "shape"):
+            self._expect(name, "a function", holds=callable(getattr(self, name)))
+        self._expect("params", "a mapping of names", holds=is_mapping(self.params))
+        tried = isinstance(examples, tuple) and all(isinstance(each, Example) for each in examples)
+        self._expect("examples", "a tuple of Example", holds=tried)
+        self._expect("subgradients", "a text", holds=isinstance(self.subgradients, str))
+
+    def _expect(self, name: str, expected: str, *, holds: bool) -> None:
+        if not holds:
+            msg = f"op {self.name!r}: {name}: expected {expected}, got {getattr(self, name)!r}"
+            raise ParamError(msg)
 
     def bind(self, params: Params | None) -> dict[str, Any]:
         """Return the full parameters of a job: the defaults, overlaid by `params`.
@@ -114,6 +151,9 @@ class OpSpec:
         ParamError
             For a name the op does not take, and for a required one that is not given.
         """
+        if params is not None and not is_mapping(params):
+            msg = f"op {self.name!r}: params: expected a mapping of names, got {params!r}"
+            raise ParamError(msg)
         given = dict(params or {})
         if unknown := sorted(given.keys() - self.params.keys()):
             takes = ", ".join(sorted(self.params)) or "no parameters"

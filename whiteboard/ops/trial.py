@@ -42,10 +42,9 @@ def run(spec: OpSpec, xs: Sequence[Array], params: Params | None = None, cotange
     """
     sources = [x.copy() for x in line_up(spec, xs)]
     bench = _bench(spec, sources, [x.shape[1:] for x in xs], spec.bind(params))
-    if cotangent is None:
-        cotangent = np.broadcast_to(np.ones((), xs[0].dtype), (len(xs[0]), *bench.shape))
     if spec.batch == "loop":
-        trials = [bench.run([x[i, ...] for x in sources], cotangent[i, ...]) for i in range(len(xs[0]))]
+        given = [None if cotangent is None else cotangent[i, ...] for i in range(len(xs[0]))]
+        trials = [bench.run([x[i, ...] for x in sources], given[i]) for i in range(len(xs[0]))]
         ys, grads = zip(*trials, strict=True)
         trial = Trial(np.stack(ys), tuple(np.stack(each) for each in zip(*grads, strict=True)))
     else:
@@ -80,20 +79,24 @@ class _Bench:
     spec: OpSpec
     params: dict[str, Any]
     shapes: list[Shape]
-    shape: Shape
+    shape: Shape | None
     lead: Shape
 
     def forward(self, sources: list[Array]) -> tuple[Array, Any]:
         """Return a copy of y, and what the forward saved."""
-        full = (*self.lead, *self.shape)
-        out = np.full(full, np.nan, sources[0].dtype)  # what is not written is seen
+        dtype = sources[0].dtype
+        # What is not written into `out` is seen.
+        out = None if self.shape is None else np.full((*self.lead, *self.shape), np.nan, dtype)
         with np.errstate(all="ignore"):
             y, saved = self.spec.forward(tuple(sources), out, **self.params)
-        return _expect(self.spec, y, full, out.dtype, "y").copy(), saved
+        full = (*self.lead, *np.shape(y)[len(self.lead) :]) if out is None else out.shape
+        return _expect(self.spec, y, full, dtype, "y").copy(), saved
 
-    def run(self, sources: list[Array], cotangent: Array) -> tuple[Array, tuple[Array, ...]]:
+    def run(self, sources: list[Array], cotangent: Array | None) -> tuple[Array, tuple[Array, ...]]:
         """Return copies of y and of the gradients, in the sources' shapes."""
         y, saved = self.forward(sources)
+        if cotangent is None:
+            cotangent = np.broadcast_to(np.ones((), y.dtype), y.shape)
         held = cotangent.tobytes()
         with np.errstate(all="ignore"):
             grads = list(self.spec.vjp(saved, cotangent, (True,) * len(sources), **self.params))
@@ -101,13 +104,13 @@ class _Bench:
             raise fault(self.spec, "the VJP writes into the cotangent")
         if len(grads) != len(sources):
             raise fault(self.spec, f"the VJP returns {len(grads)} gradients, expected {len(sources)}")
-        return y, tuple(self._back(grad, slot, y.dtype).copy() for slot, grad in enumerate(grads))
+        return y, tuple(self._back(grad, slot, y).copy() for slot, grad in enumerate(grads))
 
-    def _back(self, grad: Any, slot: int, dtype: np.dtype[Any]) -> Array:
+    def _back(self, grad: Any, slot: int, y: Array) -> Array:
         """Return a gradient as the source's: that of an elementwise op has y's shape, and is summed back."""
-        what, shape = f"the gradient of source {slot}", self.shapes[slot]
+        what, shape, dtype = f"the gradient of source {slot}", self.shapes[slot], y.dtype
         if self.spec.kind == "elementwise" and shape != self.shape:
-            grad = _expect(self.spec, grad, (*self.lead, *self.shape), dtype, what)
+            grad = _expect(self.spec, grad, y.shape, dtype, what)
             rows = grad if self.lead else grad[None]
             grad = sum_back(rows, shape).reshape(*self.lead, *shape)
         return _expect(self.spec, grad, (*self.lead, *shape), dtype, what)

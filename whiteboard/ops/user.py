@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike, fspath
 from types import FunctionType
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 
-from whiteboard.errors import ParamError, ShapeError
+from whiteboard.errors import ParamError
+from whiteboard.ops.fingerprint import Terms
+from whiteboard.ops.libraries import library_of
 from whiteboard.ops.registry import register
-from whiteboard.ops.shapes import broadcast, counted
+from whiteboard.ops.shapes import broadcast, counted, scalar, unknown
 from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Forward, Kind, OpSpec, Vjp
 from whiteboard.types import Array, Params, Shape
 
@@ -28,10 +31,14 @@ def op(name: F, /) -> F: ...
 def op(
     name: str | None = None,
     version: int = 1,
-    kind: Kind = "general",
-    batch: Batch = "lead_axis",
-    vjp: UserVjp | None = None,
     *,
+    kind: Kind = "general",
+    batch: Batch = "loop",
+    vjp: UserVjp | None = None,
+    identity: str | None = None,
+    trust: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    reads: Sequence[str] = (),
     shape: UserShape | None = None,
     examples: Sequence[Example] = (),
     exactness: Exactness = "exact",
@@ -43,10 +50,14 @@ def op(
 def op(
     name: str | F | None = None,
     version: int = 1,
-    kind: Kind = "general",
-    batch: Batch = "lead_axis",
-    vjp: UserVjp | None = None,
     *,
+    kind: Kind = "general",
+    batch: Batch = "loop",
+    vjp: UserVjp | None = None,
+    identity: str | None = None,
+    trust: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    reads: Sequence[str] = (),
     shape: UserShape | None = None,
     examples: Sequence[Example] = (),
     exactness: Exactness = "exact",
@@ -56,7 +67,8 @@ def op(
     """Register a function of arrays as an op; the function itself is returned as it is.
 
     Positional arguments without a default are the sources; ``*args`` takes any number of them. Arguments with a
-    default, and keyword-only ones, are the op's parameters.
+    default, and keyword-only ones, are the op's parameters. It is run for jobs that have no package, and never on
+    values that nobody asked for: a hit runs nothing, and what shape y has the first job tells.
 
     Parameters
     ----------
@@ -66,15 +78,26 @@ def op(
         Part of the op's identity: raise it for a change that the fingerprint cannot see, such as a library's.
     kind : {"general", "elementwise", "scalar"}
         ``elementwise``: y[j] depends on the sources' j-th elements alone. ``scalar``: y has shape ().
-    batch : {"lead_axis", "loop"}
-        ``lead_axis``: the function gets n jobs at once, sources (n, *shape) → y (n, *y_shape), and y[i] may depend
-        on the sources' row i alone, to the bit. ``loop``: it gets one job, sources of their own shapes.
+    batch : {"loop", "lead_axis"}
+        ``loop``: the function gets one job, sources of their own shapes. ``lead_axis``: for speed it gets n jobs at
+        once, sources (n, *shape) → y (n, *y_shape), and y[i] may depend on the sources' row i alone, to the bit.
     vjp : callable, optional
         ``vjp(cotangent, y, *sources, **params) → gradients``, one per source; one array will do for one source.
-        Without it the function is written with ``autograd.numpy``, and differentiated by HIPS autograd once per bin.
+        Without it the function is written with ``autograd.numpy``, and differentiated by HIPS autograd: once a job,
+        or with ``batch="lead_axis"`` once a bin.
+    identity : str, optional
+        Stands for the code in the op's identity: ``"solver 2.3"``. The code is then not looked at, so it has to change
+        with whatever changes the result.
+    trust : sequence of str
+        Libraries, or names of theirs, that are pure, beside those known to be: ``("networkx", "meshio.helpers")``. They
+        count by name and by their distribution's version; compiled code of one's own, by its file.
+    ignore : sequence of str
+        Names that the code uses, and that have no part in the result: ``("time", "log")``.
+    reads : sequence of str
+        Files that the code reads, as it names them: their contents are part of the op's identity.
     shape : callable, optional
-        ``shape(*source_shapes, **params) → y's shape`` of one job. Without it, the function of a general op is run
-        on made-up values to see, once a process for each combination of shapes and parameters.
+        ``shape(*source_shapes, **params) → y's shape`` of one job: bins of a general op are then cut by the size of y
+        from the first one on.
     examples : sequence of Example
         Jobs for `ops.check`, for a function that does not take sources of any shape.
     exactness : {"exact", "tolerance"}
@@ -89,16 +112,17 @@ def op(
     DuplicateOpError
         If the name is taken by other code, or by a built-in op.
     ParamError
-        For a signature that does not tell sources from parameters.
+        For a signature that does not tell sources from parameters, and for a word that is not one.
     """
-    if isinstance(name, FunctionType):
+    if callable(name):
         return op()(name)
+    _expect_functions(name, vjp=vjp, shape=shape)
+    escape = _escape(identity, trust, ignore, reads)
 
     def enter(function: F) -> F:
-        called = name if isinstance(name, str) else function.__name__
+        called = function.__name__ if name is None else name
         arity, params = _signature(called, function)
-        trial = _Trial(function, batch)
-        rule = _told(shape) if shape else {"elementwise": broadcast, "scalar": _scalar}.get(kind, trial)
+        rule = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
         forward, pull = _traced(called, function, kind) if vjp is None else _given(function, vjp, kind)
         spec = OpSpec(
             name=called,
@@ -110,22 +134,64 @@ def op(
             version=version,
             batch=batch,
             exactness=exactness,
+            user=True,
             subgradients=subgradients,
             params=params,
             doc=(inspect.getdoc(function) or "").partition("\n")[0],
-            examples=tuple(examples),
+            examples=_tuple(examples),
         )
         package = function.__globals__.get("__name__", "").partition(".")[0]
-        register(spec, (function, vjp), own=package, replace=replace, forget=trial.forget)
+        gradient = vjp or tuple(library_of("autograd", None) or ())  # autograd counts by its version
+        register(
+            spec,
+            (function, gradient),
+            Terms(package, *escape),
+            identity=identity,
+            replace=replace,
+        )
         return function
 
     return enter
 
 
-def _signature(name: str, function: Any) -> tuple[int | None, dict[str, Any]]:
+def _tuple(given: Any) -> Any:
+    """Return a sequence as a tuple, and what is none as it is: the record says what is wrong with it."""
+    return tuple(given) if isinstance(given, Iterable) else given
+
+
+def _expect_functions(name: object, **given: Any) -> None:
+    for word, each in given.items():
+        if each is not None and not callable(each):
+            msg = f"op {name!r}: {word}: expected a function, got {each!r}"
+            raise ParamError(msg)
+
+
+def _escape(identity: Any, trust: Any, ignore: Any, reads: Any) -> tuple[Any, ...]:
+    """Check what a user says of an op's identity, and return it as the fields of its terms."""
+    if identity is not None and not (isinstance(identity, str) and identity):
+        msg = f"identity: expected a text that changes with what the op computes, got {identity!r}"
+        raise ParamError(msg)
+    for word, given, what in (("trust", trust, "libraries"), ("ignore", ignore, "names"), ("reads", reads, "files")):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            msg = f"{word}: expected a tuple of {what}, got {given!r}"
+            raise ParamError(msg)
+        if wrong := [each for each in given if not isinstance(each, str | PathLike) or not str(each)]:
+            msg = f"{word}: expected {what}, each a text, got {wrong[0]!r}"
+            raise ParamError(msg)
+    return tuple(map(str, trust)), frozenset(map(str, ignore)), tuple(map(fspath, reads))
+
+
+def _signature(name: object, function: Any) -> tuple[int | None, dict[str, Any]]:
     """Return how many sources the function takes (None for any number) and its parameters with their defaults."""
     if not isinstance(function, FunctionType):
         msg = f"op {name!r}: expected a function written in Python, got {type(function).__name__}"
+        raise ParamError(msg)
+    if (
+        inspect.iscoroutinefunction(function)
+        or inspect.isasyncgenfunction(function)
+        or inspect.isgeneratorfunction(function)
+    ):
+        msg = f"op {name!r}: expected a function that returns an array, got one that is asynchronous, or yields"
         raise ParamError(msg)
     sources, params, more = 0, {}, False
     for key, parameter in inspect.signature(function).parameters.items():
@@ -209,64 +275,8 @@ def _traced(name: str, function: Callable[..., Any], kind: Kind) -> tuple[Forwar
 # -- shape rules
 
 
-def _scalar(_op: str, _shapes: tuple[Shape, ...], _params: Params) -> Shape:
-    return ()
-
-
 def _told(shape: UserShape) -> Callable[[str, tuple[Shape, ...], Params], Shape]:
     def rule(_op: str, shapes: tuple[Shape, ...], params: Params) -> Shape:
         return tuple(shape(*shapes, **params))
 
     return rule
-
-
-class _Trial:
-    """The shape rule of a general op that brings none: the function is run on made-up sources, and y looked at.
-
-    Parameters
-    ----------
-    function : callable
-    batch : {"lead_axis", "loop"}
-    """
-
-    def __init__(self, function: Callable[..., Any], batch: Batch) -> None:
-        self._function, self._lead = function, (2,) * (batch == "lead_axis")
-        self._known: dict[Any, Shape] = {}
-
-    def __call__(self, op: str, shapes: tuple[Shape, ...], params: Params) -> Shape:
-        key = (shapes, repr(sorted(params.items())))  # a shape that is wrong for it would be found by the session
-        if key not in self._known:
-            self._known[key] = self._run(op, shapes, params)
-        return self._known[key]
-
-    def forget(self) -> None:
-        """Run the function again when next asked: something that it names has changed."""
-        self._known.clear()
-
-    def _run(self, op: str, shapes: tuple[Shape, ...], params: Params) -> Shape:
-        sources = [_made_up((*self._lead, *shape)) for shape in shapes]
-        try:
-            with np.errstate(all="ignore"):
-                got = np.shape(self._function(*sources, **params))
-        except Exception as error:
-            msg = (
-                f"op {op!r}: sources {shapes}: run on made-up values, to see the shape of y, the function raised "
-                f"{type(error).__name__}: {error}. If the values are at fault, give wb.op a shape rule, shape="
-            )
-            raise ShapeError(msg) from error
-        if got[: len(self._lead)] != self._lead:
-            msg = (
-                f"op {op!r}: y: expected shape (2, ...) for 2 jobs, got {got}: write the function for n jobs at once, "
-                "or register it with batch='loop'"
-            )
-            raise ShapeError(msg)
-        return tuple(got[len(self._lead) :])
-
-
-def _made_up(shape: Shape) -> Array:
-    """Return values in (0.5, 1.5), square matrices symmetric and positive definite, so that they can be inverted."""
-    values = np.random.default_rng(0).uniform(0.5, 1.5, shape)
-    if len(shape) > 1 and shape[-1] == shape[-2]:
-        values = (values + values.swapaxes(-1, -2)) / 2 + 2 * shape[-1] * np.eye(shape[-1])
-    values.flags.writeable = False
-    return values

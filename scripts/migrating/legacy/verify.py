@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.audit import ulps
 from whiteboard.errors import ParamError
 from whiteboard.ops.spec import OpSpec
 from whiteboard.session import Session
+from whiteboard.storage.distance import ulps
 from whiteboard.types import Array
 
 

@@ -1,0 +1,236 @@
+"""Taking out what somebody names: packages of an op, or a system with its commits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
+from whiteboard.storage.engine import Database
+from whiteboard.storage.eviction import STEP_PAGES, Evicted, give_back
+from whiteboard.storage.pages import decode_page, encode_page, take
+from whiteboard.storage.rows import (
+    Batch,
+    Broken,
+    PageRow,
+    delete_pages,
+    hashes_of,
+    select_in,
+    select_index,
+    select_pages,
+)
+
+_KEY_BYTES: Final = 16
+
+REASON: Final = "forget"
+"""Under which the store counts packages that were forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was taken out with a system, or would be.
+
+    `kept` commits stay, under the name `kept_as`, as the systems `forks` go on from them; they go with the last one.
+    """
+
+    name: str
+    commits: int
+    nbytes: int
+    kept: int
+    kept_as: str | None
+    forks: tuple[str, ...]
+    dry_run: bool
+
+
+# -- packages
+
+
+def forget(
+    database: Database,
+    *,
+    op: str | None = None,
+    version: int | None = None,
+    older_than: float | None = None,
+    key: bytes | str | None = None,
+    dry_run: bool = False,
+) -> Evicted:
+    """Delete packages for which everything that is given holds, and give their space back.
+
+    Parameters
+    ----------
+    database : Database
+    op : str, optional
+    version : int, optional
+        Of the op, as the page says.
+    older_than : float, optional
+        Seconds: pages that were used since are kept.
+    key : bytes or str, optional
+        16 bytes or 32 hexadecimal digits: this one package.
+    dry_run : bool
+        Only count.
+
+    Raises
+    ------
+    ParamError
+        Nothing is given, or something that cannot be.
+    """
+    name = _check(op, version, older_than, key)
+    with database.read() as connection:
+        places = None if name is None else select_index(connection, _hashes(name))
+        found = _pages(connection, op, version, older_than, None if places is None else places[:, 1].tolist())
+    if name is not None and places is not None:
+        slots = dict(places[:, 1:].tolist())
+        return _forget_one(database, name, [(page.id, slots[page.id]) for page in found], dry_run=dry_run)
+    total = Evicted(len(found), sum(page.n for page in found), sum(page.nbytes for page in found))
+    if not dry_run:
+        for start in range(0, len(found), STEP_PAGES):
+            with database.write() as connection:
+                delete_pages(connection, [page.id for page in found[start : start + STEP_PAGES]], REASON)
+        give_back(database)
+    return total
+
+
+def _check(op: object, version: object, older_than: object, key: object) -> bytes | None:
+    """Check what is to be forgotten; returns the key in bytes."""
+    if op is None and older_than is None and key is None:
+        message = "forget: say what: op=, older_than=, or key="
+    elif version is not None and op is None and key is None:
+        message = "forget: version= needs the op= that it is a version of"
+    elif op is not None and not isinstance(op, str):
+        message = f"forget: op: expected a name, got {op!r}"
+    elif version is not None and (type(version) is not int or version < 1):
+        message = f"forget: version: expected an int from 1, got {version!r}"
+    elif older_than is not None and not (isinstance(older_than, int | float) and older_than >= 0):
+        message = f"forget: older_than: expected seconds, got {older_than!r}"
+    else:
+        named = key
+        if isinstance(key, str):
+            with suppress(ValueError):
+                named = bytes.fromhex(key)
+        if named is None or (isinstance(named, bytes) and len(named) == _KEY_BYTES):
+            return named
+        message = f"forget: key: expected {_KEY_BYTES} bytes or {2 * _KEY_BYTES} hexadecimal digits, got {key!r}"
+    raise ParamError(message)
+
+
+def _pages(
+    connection: Connection, op: str | None, version: int | None, older_than: float | None, among: list[int] | None
+) -> list[Any]:
+    """The pages (id, n, nbytes) for which all of it holds; `among` limits them to some."""
+    horizon = 2**62 if older_than is None else int(time.time() - older_than)
+    rows = connection.exec_driver_sql(
+        f"SELECT page.id, page.n, page.nbytes{', page.header' if version is not None else ''} "
+        "FROM page LEFT JOIN page_access ON page_id = page.id "
+        "WHERE (? IS NULL OR op = ?) AND coalesce(last_use, 0) <= ? "
+        f"{'' if among is None else 'AND page.id IN (' + ','.join(map(str, among)) + ') '}ORDER BY page.id",
+        (op, op, horizon),
+    )
+    return [row for row in rows if version is None or _version(row.header) == version]
+
+
+def _version(header: object) -> int | None:
+    """The version of the op that a page's packages are of; None where it does not say."""
+    try:
+        found = json.loads(json.loads(header)["lineage"])["version"]  # type: ignore[arg-type]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if type(found) is int else None
+
+
+def _hashes(key: bytes) -> NDArray[np.int64]:
+    return hashes_of(np.frombuffer(key, np.uint8).reshape(1, -1))
+
+
+def _forget_one(database: Database, key: bytes, places: list[tuple[int, int]], *, dry_run: bool) -> Evicted:
+    """Take one package out of its page: the others of the page are written again without it."""
+    with database.read() as connection:
+        blobs = select_pages(connection, [page_id for page_id, _ in places])
+    for page_id, slot in places:
+        try:
+            page = decode_page(blobs[page_id], provenance=True)
+        except (KeyError, CorruptPackageError):
+            continue
+        if slot >= page.n or page.keys[slot].tobytes() != key:
+            continue
+        row = take(page, np.array([slot]))
+        if not dry_run:
+            rest = take(page, np.flatnonzero(np.arange(page.n) != slot))
+            with database.write() as connection:
+                if not select_pages(connection, [page_id]):
+                    continue  # evicted meanwhile, with the package
+                delete_pages(connection, [page_id], REASON)
+                if rest.n:
+                    rest_row = PageRow(rest.op, rest.n, rest.cost_ns, hashes_of(rest.keys), encode_page(rest))
+                    Batch([rest_row], Broken(frozenset(), frozenset()), Counter()).write(connection)
+            give_back(database)
+        return Evicted(int(page.n == 1), 1, row.nbytes)
+    return Evicted()
+
+
+# -- systems
+
+
+def remove(database: Database, name: str, *, dry_run: bool = False) -> Removed:
+    """Delete a system, its commits and its node pages, but for those that a fork of it goes on from.
+
+    Raises
+    ------
+    UnknownSystemError
+    """
+    with database.read() if dry_run else database.write(durable=True) as connection:
+        row = connection.exec_driver_sql("SELECT id, uuid FROM system WHERE name = ?", (name,)).one_or_none()
+        if row is None:
+            message = f"the store holds no system {name!r}"
+            raise UnknownSystemError(message)
+        forks = connection.exec_driver_sql(
+            "SELECT name, origin_number FROM system WHERE origin_id = ? ORDER BY name", (row.id,)
+        ).all()
+        shared = max((fork.origin_number for fork in forks), default=-1)
+        gone = _count(connection, row.id, shared + 1, 2**62)
+        kept = _count(connection, row.id, 0, shared)
+        kept_as = f"{name} (removed {row.uuid[:8]})" if forks else None
+        if not dry_run:
+            _delete(connection, row.id, name, shared, kept_as)
+    if not dry_run:
+        give_back(database)
+    return Removed(name, gone[0], gone[1], kept[0], kept_as, tuple(fork.name for fork in forks), dry_run)
+
+
+def _count(connection: Connection, system_id: int, low: int, high: int) -> tuple[int, int]:
+    """How many commits a system has of its own in a range of numbers, and the bytes of their node pages."""
+    where = (system_id, low, high)
+    commits = connection.exec_driver_sql(
+        "SELECT count(*) FROM commit_log WHERE system_id = ? AND number BETWEEN ? AND ?", where
+    ).scalar_one()
+    nbytes = connection.exec_driver_sql(
+        "SELECT coalesce(sum(length(header) + length(data)), 0) FROM node_page "
+        "WHERE system_id = ? AND number BETWEEN ? AND ?",
+        where,
+    ).scalar_one()
+    return int(commits), int(nbytes)
+
+
+def _delete(connection: Connection, system_id: int, name: str, shared: int, kept_as: str | None) -> None:
+    origin = connection.exec_driver_sql("SELECT origin_id FROM system WHERE id = ?", (system_id,)).scalar_one()
+    for table in ("node_page", "commit_log"):
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE system_id = ? AND number > ?", (system_id, shared))
+    connection.exec_driver_sql("DELETE FROM writer WHERE name = ?", (name,))
+    if kept_as is not None:
+        sql = "UPDATE system SET name = ?, head = (SELECT max(number) FROM commit_log WHERE system_id = ?) WHERE id = ?"
+        connection.exec_driver_sql(sql, (kept_as, system_id, system_id))
+        return
+    connection.exec_driver_sql("DELETE FROM system WHERE id = ?", (system_id,))
+    # What was kept for this one alone goes with it.
+    origins = [] if origin is None else [origin]
+    for above_id, above_name, uuid in select_in(connection, "SELECT id, name, uuid FROM system WHERE id IN", origins):
+        forked = connection.exec_driver_sql("SELECT 1 FROM system WHERE origin_id = ?", (above_id,)).first()
+        if forked is None and str(above_name).endswith(f" (removed {uuid[:8]})"):
+            _delete(connection, above_id, above_name, -1, None)

@@ -1,0 +1,82 @@
+"""Stores and archives are right where another machine made them: its hash is not the one that is quicker here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import permutations
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import whiteboard as wb
+from whiteboard.storage import open_store, pages
+from whiteboard.storage.export import export
+from whiteboard.storage.intake import import_archive
+from whiteboard.storage.maintenance import gc, verify
+from whiteboard.storage.merge import merge
+
+X = np.arange(12.0).reshape(4, 3)
+WAYS = list(permutations(pages._HASHES))
+
+
+@contextmanager
+def machine(name: str) -> Iterator[None]:
+    """A machine that is quicker at one hash."""
+    with mock.patch.object(pages, "_quicker", return_value=name):
+        yield
+
+
+def filled(path: Path) -> str:
+    """A store with packages and a system; returns the system's digest."""
+    with wb.open(path) as board:
+        board.call_many("square", X)
+        system = board.system("s")
+        system.add_nodes([1, 2], theta=X[:2])
+        system.process([wb.Job("square", (1,), 2, residual=1.0)])
+        system.commit(wb.rules.Relax(0.1, 1e-3, 1e-3))
+        return system.digest()
+
+
+def answers(path: Path) -> tuple[int, str]:
+    """How many packages a store answers with, and its system's digest."""
+    with wb.open(path, readonly=True) as board:
+        return int((board.call_many("square", X).hit != 0).sum()), board.system("s").digest()
+
+
+@pytest.mark.parametrize(("there", "here"), WAYS)
+def test_a_store_of_another_machine(tmp_path: Path, there: str, here: str) -> None:
+    """It answers, is found whole, goes on and is tidied."""
+    path = tmp_path / "a.db"
+    with machine(there):
+        digest = filled(path)
+    with machine(here):
+        assert answers(path) == (4, digest)
+        with open_store(path) as stores:
+            assert verify(stores.database).ok
+        with wb.open(path) as board:
+            board.call_many("square", X + 100)
+            board.system("s").fork("t")
+        with open_store(path) as stores:
+            gc(stores.database, max_bytes=10**9)
+            assert verify(stores.database).ok
+    with machine(there), open_store(path) as stores:
+        assert verify(stores.database).ok
+
+
+@pytest.mark.parametrize(("there", "here"), WAYS)
+def test_an_archive_and_a_merge(tmp_path: Path, there: str, here: str) -> None:
+    """Exported here, imported there, merged here: nothing is taken for damaged."""
+    with machine(there):
+        digest = filled(tmp_path / "a.db")
+    with machine(here):
+        done = export(tmp_path / "a.db", tmp_path / "a.wb")
+        assert (done.damaged, done.packages) == (0, 4)
+    with machine(there):
+        import_archive(tmp_path / "b.db", tmp_path / "a.wb")
+        assert answers(tmp_path / "b.db") == (4, digest)
+    with machine(here):
+        merge(tmp_path / "c.db", [tmp_path / "b.db"])
+        assert answers(tmp_path / "c.db") == (4, digest)

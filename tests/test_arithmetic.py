@@ -1,0 +1,176 @@
+"""The arithmetic class: what changes the bits of results changes the keys of the ops whose bits it changes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import mmap
+import operator
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+import threadpoolctl
+
+import whiteboard as wb
+from tests.storage.samples import environment
+from whiteboard import arithmetic
+from whiteboard.arithmetic import arithmetic_class, float_mode
+from whiteboard.ops import blas
+
+FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO = 0x8000, 0x0040, 0x2000, 0x4000, 0x6000
+DEFAULT = 0x1F80
+
+needs_mxcsr = pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="sets the control register of x86-64"
+)
+needs_openblas = pytest.mark.skipif(
+    not arithmetic._blas.settings(), reason="NumPy has a BLAS whose threads nobody can set"
+)
+
+
+@contextmanager
+def control(bits: int) -> Iterator[None]:
+    """Set bits of the floating-point unit's control register, as libraries that were built with -ffast-math do."""
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(b"\x0f\xae\x17\xc3")  # ldmxcsr [rdi]; ret
+    load = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    new, old = ctypes.c_uint32(DEFAULT | bits), ctypes.c_uint32(DEFAULT)
+    load(ctypes.byref(new))
+    try:
+        yield
+    finally:
+        load(ctypes.byref(old))
+
+
+@needs_mxcsr
+def test_each_mode_of_the_floating_point_unit_is_a_class() -> None:
+    """Flushed denormals and directed rounding; the usual mode says nothing."""
+    modes = {float_mode()}
+    for bits in (FLUSH_TO_ZERO, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO):
+        with control(bits):
+            modes.add(float_mode())
+            classes = {arithmetic_class(blas=False), arithmetic_class(blas=True)}
+        assert arithmetic_class(blas=False) not in classes
+    assert len(modes) == 6
+    assert float_mode() == b""
+
+
+@needs_mxcsr
+def test_a_package_made_with_flush_to_zero_answers_nobody_else(tmp_path: Path) -> None:
+    """The product of 1e-200 and 1e-110 is a denormal, and not 0."""
+    a, b = np.array([1e-200]), np.array([1e-110])
+    with wb.open(tmp_path / "a.db") as board:
+        with control(FLUSH_TO_ZERO):
+            assert board.call("mul", a, b).y[0] == 0
+        kept = board.call("mul", a, b)
+        assert (kept.hit, kept.y[0]) == ("miss", 1e-310)
+        with control(FLUSH_TO_ZERO):
+            assert board.call("mul", a, b).hit == "memory"
+
+
+@needs_openblas
+def test_a_change_of_threads_is_another_class_of_what_reaches_blas(tmp_path: Path) -> None:
+    """Within one process, and back; ops that do not reach BLAS share packages whatever the threads."""
+
+    @wb.op(name="reaches", replace=True)
+    def reaches(x: Any) -> Any:
+        return anp.sum(anp.dot(x, x))
+
+    @wb.op(name="stays", replace=True)
+    def stays(x: Any) -> Any:
+        return anp.sum(anp.exp(x))
+
+    x = np.random.default_rng(0).standard_normal((700, 700)) / 100
+    with wb.open(tmp_path / "a.db") as board:
+        found = []
+        for threads in (1, 2, 1, 2):
+            with threadpoolctl.threadpool_limits(threads, user_api="blas"):
+                found.append((board.call("reaches", x).hit, board.call("stays", x).hit))
+    assert found == [("miss", "miss"), ("miss", "memory"), ("memory", "memory"), ("memory", "memory")]
+
+
+@needs_openblas
+def test_another_process_with_other_threads_misses(tmp_path: Path) -> None:
+    """The number of threads that a process begins with counts as well."""
+    code = (
+        "import numpy as np, whiteboard as wb\n"
+        "with wb.open('a.db') as board:\n"
+        "    print(*(board.call(op, np.ones((3, 3)), np.ones((3, 3))).hit for op in ('matmul_gemm', 'matmul')))"
+    )
+    said = []
+    for threads in ("1", "2", "1"):
+        variables = environment() | {"OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        asked = [sys.executable, "-c", code]
+        done = subprocess.run(asked, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
+        said.append(done.stdout.split())
+    assert said == [["miss", "miss"], ["miss", "disk"], ["disk", "disk"]]
+
+
+def test_a_blas_that_is_loaded_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy and SciPy bring one each: whether SciPy was imported is no part of a key."""
+    found = arithmetic._Blas()
+    before = found.settings()
+    importlib.import_module("scipy.linalg")
+
+    monkeypatch.setattr(found, "_found", (0, []))
+    assert found.settings() == before
+
+
+def plain(x: Any) -> Any:
+    """Elements, reductions and shapes."""
+    return np.add.reduce(np.exp(x) * anp.where(x > 0, x, 1.0)) + anp.sum(anp.reshape(x, (-1,))) + np.pi
+
+
+FIXED = np.eye(3)
+FIXED.setflags(write=False)
+UNBOUND, MATMUL, BOUND = np.ndarray.dot, np.ndarray.__matmul__, FIXED.dot
+CALLER, PARTIAL = operator.methodcaller("dot", 2.0), functools.partial(np.dot, 2.0)
+
+REACHING: dict[str, Callable[[Any], Any]] = {
+    "@": lambda x: x @ x,
+    "dot": lambda x: anp.dot(x, x),
+    "method": lambda x: x.dot(x),
+    "getattr": lambda x: getattr(x, "dot")(x),  # noqa: B009
+    "norm": lambda x: np.linalg.norm(x),
+    "operator": lambda x: operator.matmul(x, x),
+    "einsum": lambda x: anp.einsum("ij,jk", x, x),
+    "ufunc": lambda x: np.vecdot(x, x),
+    "unbound": lambda x: UNBOUND(x, x),
+    "operator of a class": lambda x: MATMUL(x, x),
+    "bound": lambda x: BOUND(x),
+    "methodcaller": lambda x: CALLER(x),
+    "partial": lambda x: PARTIAL(x),
+}
+
+
+@pytest.mark.parametrize("way", REACHING)
+def test_what_may_reach_blas(way: str) -> None:
+    """By whichever way, also in a function that the op calls."""
+    inner = REACHING[way]
+
+    @wb.op(name="reaching", replace=True, vjp=lambda g, _y, x: g * x)
+    def reaching(x: Any) -> Any:
+        return inner(x)
+
+    spec = wb.ops.get("reaching")
+    assert (spec.blas, spec.opaque) == (True, "")
+
+
+def test_what_stays_off_blas() -> None:
+    """Ufuncs, reductions and shapes; the built-in ops but those of GEMM; what nobody looks into may reach it."""
+    wb.op(name="plain", replace=True, vjp=lambda g, _y, x: g * x)(plain)
+    assert not wb.ops.get("plain").blas
+    wb.op(name="plain", replace=True, identity="plain 1", vjp=lambda g, _y, x: g * x)(plain)
+    assert wb.ops.get("plain").blas
+    builtin = [name for name in wb.ops.names() if not wb.ops.get(name).user]
+    assert [name for name in builtin if wb.ops.get(name).blas] == ["linear_gemm", "matmul_gemm"]
+    assert not any(map(blas.named, ("math.sqrt", "numpy.add.reduce", "scipy.special.gammaln", "autograd.numpy.sum")))

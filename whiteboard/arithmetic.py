@@ -1,0 +1,110 @@
+"""The arithmetic class: how this machine, process and thread round, as far as bits of results depend on it.
+
+NumPy chooses SIMD kernels by processor, BLAS its kernel too, and BLAS adds in another order with another number of
+threads; a thread may flush denormals to zero or round another way, as libraries that were built for speed make it do.
+Results of different arithmetic are different packages, so the class is in every key.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from functools import cache, lru_cache
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+import threadpoolctl
+
+from whiteboard.columns import FLOATS
+from whiteboard.types import Array
+
+Setting = tuple[str, str, int]
+"""Of one BLAS: its kind, its kernel, and its number of threads."""
+
+
+def arithmetic_class(*, blas: bool) -> bytes:
+    """Return a digest of how the calling thread rounds now: equal where kernels and settings give equal bits.
+
+    Parameters
+    ----------
+    blas : bool
+        For what may reach BLAS: then its kernel and its number of threads count, of every BLAS that is loaded.
+    """
+    return _digest(_kernels(), float_mode(), _blas.settings() if blas else None)
+
+
+@lru_cache(maxsize=256)
+def _digest(kernels: bytes, mode: bytes, settings: tuple[Setting, ...] | None) -> bytes:
+    if not mode and settings is None:
+        return kernels
+    return blake2b(repr((kernels, mode, settings)).encode(), digest_size=len(kernels)).digest()
+
+
+@cache
+def _kernels() -> bytes:
+    """Return a digest of results of fixed inputs: they stand for the kernels of NumPy and of its BLAS."""
+    state = blake2b(digest_size=16)
+    with np.errstate(all="ignore"):
+        for dtype in FLOATS:
+            x: Array = np.linspace(0.03, 7.9, 257, dtype=dtype)
+            for ufunc in (np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos, np.sqrt):
+                state.update(ufunc(x).tobytes())
+            state.update(np.power(x, x[::-1]).tobytes())
+            square: Array = np.resize(x, 3 * 33 * 65).reshape(3, 33, 65)
+            state.update(square.sum(-1).tobytes() + square.sum(1).tobytes())
+            state.update(np.einsum("...i,...i->...", square, square[::-1]).tobytes())
+            state.update(np.vecdot(square, square[::-1]).tobytes())
+            state.update(np.matmul(square, square.swapaxes(1, 2)).tobytes())
+            state.update(np.matvec(square, x[:65]).tobytes())
+    return state.digest()
+
+
+# -- the mode of the floating-point unit, which is the thread's
+
+# Variables, so that they are computed with when asked, and not by the compiler.
+_least, _half, _denormal, _large = sys.float_info.min, 0.5, 5e-324, 2.0**60
+_one, _less, _next = 1.0, 3 * 2.0**-54, 1 + 2.0**-52
+
+
+def float_mode() -> bytes:
+    """Return b"" where denormals are kept and results rounded to the nearest, as IEEE 754 begins; else what is done."""
+    if _least * _half > 0.0 and _one + _less == _next and -_one - _less == -_next:
+        return b""
+    return struct.pack("<4d", _least * _half, _denormal * _large, _one + _less, -_one - _less)
+
+
+# -- BLAS, whose settings are the process's
+
+
+class _Blas:
+    """The BLAS libraries that are loaded, found again when modules were imported since.
+
+    Threads may ask at once: what belongs together is kept in one tuple, and set in one go.
+    """
+
+    def __init__(self) -> None:
+        self._found: tuple[int, list[tuple[str, str, Any]]] = (0, [])
+        self._known: tuple[list[Any], tuple[Setting, ...]] = ([], ())
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Return kind, kernel and threads of each; libraries with equal ones count once, whoever has loaded them."""
+        modules, found = self._found
+        if len(sys.modules) != modules:
+            modules = len(sys.modules)
+            found = [
+                (each.internal_api, str(getattr(each, "architecture", "")), each.get_num_threads)
+                for each in threadpoolctl.ThreadpoolController().lib_controllers
+                if each.user_api == "blas"
+            ]
+            self._found = modules, found
+        asked: list[Any] = [found, *(count() for _, _, count in found)]
+        known, settings = self._known
+        if asked != known:
+            of_each = zip(found, asked[1:], strict=True)
+            settings = tuple(sorted({(kind, kernel, n) for (kind, kernel, _), n in of_each}))
+            self._known = asked, settings
+        return settings
+
+
+_blas: Final = _Blas()

@@ -1,0 +1,121 @@
+"""What a class is made of, but for what Python, dataclasses, enums and named tuples put beside the user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import linecache
+from collections.abc import Callable, Iterator
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    WrapperDescriptorType,
+)
+from typing import Any, TypeAlias
+
+IsLibrary: TypeAlias = Callable[[FunctionType], bool]
+
+_MACHINERY = frozenset(
+    (
+        "__module__ __dict__ __weakref__ __doc__ __qualname__ __firstlineno__ __static_attributes__ "
+        "__annotations__ __annotate__ __annotate_func__ __annotations_cache__ __match_args__ "
+        "__orig_bases__ __parameters__ __type_params__ __abstractmethods__ _abc_impl __dataclass_fields__ "
+        "__dataclass_params__ _fields _field_defaults __protocol_attrs__ __non_callable_proto_members__ "
+        "__callable_proto_members_only__ _is_protocol _is_runtime_protocol"
+    ).split()
+)
+"""What follows from the rest, or says nothing of what the class does; fields are told apart from it."""
+
+
+def fields(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield what a dataclass or a named tuple says of its fields, in their order."""
+    if dataclasses.is_dataclass(cls):
+        given = vars(cls).get("__dataclass_params__")
+        for name in ("init", "eq", "order", "unsafe_hash", "frozen"):
+            yield name, getattr(given, name, None)
+        for field in vars(cls).get("__dataclass_fields__", {}).values():
+            yield field.name, (field._field_type.name, field.init, field.compare, bool(field.kw_only))
+            for name in ("default", "default_factory"):
+                value = getattr(field, name)
+                yield f"{name} of {field.name}", None if value is dataclasses.MISSING else (value,)
+    if _is_named_tuple(cls):
+        yield "_fields", vars(cls)["_fields"]
+        yield from vars(cls).get("_field_defaults", {}).items()
+
+
+def members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield the members of an enum: name, and value with whatever else was put on it."""
+    if issubclass(cls, enum.Enum):
+        for name, member in cls.__members__.items():
+            more = {key: value for key, value in vars(member).items() if key not in _MEMBER}
+            yield name, (member.value, *sorted(more.items()))
+
+
+_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
+
+
+def attributes(cls: type, is_library: IsLibrary) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Yield (name, kind, parts) of each attribute that the user's own code gave a class.
+
+    `is_library` says whose a function is. A kind is the name of the descriptor's type; ``__init_subclass__``, which
+    gets a class that is in the making, has one of its own. Parts are the functions that a descriptor is made of, or
+    the value.
+    """
+    generated = issubclass(cls, enum.Enum) or dataclasses.is_dataclass(cls) or _is_named_tuple(cls)
+    protocol = "_is_protocol" in vars(cls)
+    for name, value in sorted(vars(cls).items()):
+        if name in _MACHINERY or isinstance(value, GetSetDescriptorType):
+            continue
+        if issubclass(cls, enum.Enum) and (name in cls.__members__ or _is_kept(name, value)):
+            continue
+        parts = parts_of(value)
+        functions = [part for part in parts if isinstance(part, FunctionType)]
+        if (generated or protocol) and functions and all(_is_made(function, is_library) for function in functions):
+            continue
+        if generated and not functions and (type(value).__name__ == "_tuplegetter" or _is_enums_own(name, value)):
+            continue
+        if isinstance(value, MemberDescriptorType):
+            parts = ()  # a slot
+        yield name, "made" if name == "__init_subclass__" else type(value).__name__, parts
+
+
+def parts_of(value: Any) -> tuple[Any, ...]:
+    """Return what a class attribute is made of: the functions of a descriptor of Python's own, or the value itself."""
+    if isinstance(value, staticmethod | classmethod):
+        return (value.__func__,)
+    if isinstance(value, property):
+        return (value.fget, value.fset, value.fdel)
+    if isinstance(value, functools.cached_property):
+        return (value.func,)
+    if isinstance(value, functools.partialmethod):
+        return (value.func, value.args, *sorted(value.keywords.items()))
+    return (value,)
+
+
+def _is_made(function: FunctionType, is_library: IsLibrary) -> bool:
+    """Whether a function in a class was put there by `dataclass`, `enum` or the like."""
+    file = function.__code__.co_filename
+    return is_library(function) or (file.startswith("<") and not linecache.getlines(file, function.__globals__))
+
+
+def _is_enums_own(name: str, value: object) -> bool:
+    """Whether an enum put there a method of the type that its members are of."""
+    return name in ("__new__", "__hash__") or isinstance(value, _WRITTEN_IN_C)
+
+
+_WRITTEN_IN_C = (MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType, BuiltinFunctionType)
+
+
+def _is_kept(name: str, value: object) -> bool:
+    """Whether an enum keeps something for itself under a name: ``_value2member_map_``, but not a ``_missing_``."""
+    sunder = len(name) > 2 and name[0] == name[-1] == "_" and name[1] != "_" and name[-2] != "_"
+    return sunder and not callable(value) and not isinstance(value, classmethod | staticmethod)
+
+
+def _is_named_tuple(cls: type) -> bool:
+    return issubclass(cls, tuple) and "_fields" in vars(cls)
