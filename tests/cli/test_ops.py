@@ -84,6 +84,7 @@ def test_one_op_is_shown_whole(cli: Any) -> None:
 def test_all_ops_pass_their_check(cli: Any) -> None:
     """Every built-in op keeps its word, and the last line counts them."""
     done = cli("ops", "--check")
+    assert [line for line in done.out.splitlines() if "failed" in line] == []
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[-1] == f"{len(FAMILY)} of {len(FAMILY)} passed"
     assert json.loads(cli("ops", "tanh", "--check", "--json").out)["check"] == "passed"

@@ -65,3 +65,20 @@ def test_results_go_into_the_array_that_is_given() -> None:
         out = np.full((2, 3, 4), np.nan)
         assert function("ik,kj->ij", a, b, out=out) is out
         assert not out.any()
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_an_empty_sum_is_zero(signature: str) -> None:
+    """Whatever lies behind the operands, and whatever strides NumPy gave an array of no elements."""
+    terms = signature.partition("->")[0].split(",")
+    for empty in set(signature) - set(",->"):
+        for strides in product((0, 8), repeat=len(terms)):
+            xs = [
+                np.ndarray((3, *shape), buffer=np.full(8, np.nan), strides=(stride,) * (1 + len(shape)))
+                if 0 in shape
+                else np.ones((3, *shape))
+                for term, stride in zip(terms, strides, strict=True)
+                for shape in [tuple(2 * (key != empty) for key in term)]
+            ]
+            for by in (contract, contract_each):
+                assert not np.any(by(signature, *xs) != 0), (empty, strides)

@@ -1,4 +1,9 @@
-"""Contractions by NumPy's own einsum loops: no BLAS, whose bits follow its threads, and no bin in the bits."""
+"""Contractions by NumPy's own einsum loops: no BLAS, whose bits follow its threads, and no bin in the bits.
+
+Einsum is not called for empty sums. Where one operand of no elements has a stride of 0 and another does not, its inner
+loop multiplies what lies behind the operand's memory by 0 (NumPy 2.4.6, `contig_stride0_outstride0_two`): NaN, if that
+happens to be a NaN or an infinity.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +39,8 @@ def contract(subscripts: str, *operands: Array, out: Array | None = None) -> Arr
     """
     inputs, _, result = subscripts.partition("->")
     terms = inputs.split(",")
-    if prod(_sizes(terms, operands).values()) > WHOLE:
+    combinations = prod(_sizes(terms, operands).values())
+    if not 0 < combinations <= WHOLE:
         return contract_each(subscripts, *operands, out=out)
     batched = ",".join("n" + term for term in terms) + "->n" + result
     return np.einsum(batched, *operands, out=out)
@@ -43,9 +49,12 @@ def contract(subscripts: str, *operands: Array, out: Array | None = None) -> Arr
 def contract_each(subscripts: str, *operands: Array, out: Array | None = None) -> Array:
     """Return ``einsum(subscripts, *operands)`` of each of n jobs, one by one; the parameters are `contract`'s."""
     inputs, _, result = subscripts.partition("->")
+    sizes = _sizes(inputs.split(","), operands)
     if out is None:
-        sizes = _sizes(inputs.split(","), operands)
         out = np.empty((len(operands[0]), *(sizes[key] for key in result)), operands[0].dtype)
+    if 0 in sizes.values():
+        out[...] = 0
+        return out
     for job in range(len(out)):
         np.einsum(subscripts, *(x[job] for x in operands), out=out[job, ...])
     return out
