@@ -17,9 +17,10 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.fork import watch
-from whiteboard.storage.location import Identity, Location, can_write, create_empty, identity, probe, wal_bytes
+from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.log import LogKeeper
+from whiteboard.storage.place import Place
 from whiteboard.storage.tables import APPLICATION_ID, VERSION_TABLE
 
 WAIT_SECONDS = 60.0
@@ -73,12 +74,11 @@ class Database:
         self._closed = False
         self._prepared = False
         self._raw: sqlite3.Connection | None = None
-        self._file: Identity | None = None
-        self._log_file: Identity | None = None
         self._lock = None if path is None or readonly else WriteLock(path)
         self._log = None if path is None else LogKeeper(path, self._held, self.exclusive, _WAIT_MS)
         if path is not None and probe(path, readonly=readonly):
             create_empty(path)
+        self._place = None if path is None else Place(path)
         self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
         self._writer = _engine(self._held, "BEGIN IMMEDIATE", StaticPool)
         self._readers = self._writer
@@ -89,9 +89,6 @@ class Database:
     def _held(self) -> sqlite3.Connection:
         if self._raw is None:
             self._raw = self._connect()
-            self._log_file = None
-            if self._file is None and self.location.path is not None:
-                self._file = identity(self.location.path)
             self._synchronous = ""
             if self._prepared:
                 self.prepare()
@@ -178,55 +175,19 @@ class Database:
             message = f"the store {self.location} was opened with readonly=True: nothing can be written"
             raise ReadOnlyError(message)
         self.check_open()
-        self._check_file()  # before the lock file is looked for
+        place = self._place
+        if place is not None:
+            place.check_file()  # before the lock file is looked for
         with self.exclusive():
             self._set_synchronous("FULL" if durable and self.durability == "full" else "NORMAL")
-            self._check_place()
             with self._writer.begin() as connection:
                 yield connection
-                self._check_place()
-            self._check_place()
+                if place is not None:
+                    place.check()
+            if place is not None:
+                place.check()
             if self._log is not None:
                 self._log.written()
-
-    def _check_place(self) -> None:
-        """Raise where the file is not the one that was opened, or its log is not: what is written would have no name.
-
-        For whoever holds the writer: a fork closes all connections, and the last close removes the log.
-
-        Raises
-        ------
-        StoreError
-        """
-        self._check_file()
-        log = None if self.location.path is None else identity(Path(f"{self.location.path}-wal"))
-        if self._log_file is None:
-            self._log_file = log
-        elif log is None or log[:2] != self._log_file[:2]:
-            message = (
-                f"the log of the store {self.location} was moved, removed or replaced while it was open; open it again"
-            )
-            raise StoreError(message)
-
-    def _check_file(self) -> None:
-        path = self.location.path
-        if path is None or self._file is None:
-            return
-        found = identity(path)
-        if found is None or found[:2] != self._file[:2]:
-            message = f"the store {path} was moved, removed or replaced while it was open; open it again"
-            raise StoreError(message)
-        if found[2] > 1:
-            message = f"the store {path} has a second name (a hard link), and two names would damage it; remove one"
-            raise StoreError(message)
-
-    def _is_gone(self) -> bool:
-        """Whether another file, or none, has the name of the one that was opened."""
-        path = self.location.path
-        if path is None or self._file is None:
-            return False
-        found = identity(path)
-        return found is None or found[:2] != self._file[:2]
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -284,16 +245,20 @@ class Database:
             if not self._closed:
                 self._release_handles()
                 self._closed = True
+                if self._place is not None:
+                    self._place.closed()
 
     def _release_handles(self) -> None:
         self._gate.wait_for(lambda: not self._reading, timeout=WAIT_SECONDS)
         # The last close of a WAL file is a checkpoint, so it queues like any other write, but for a file that is gone.
-        with nullcontext() if self._is_gone() else self.exclusive():
+        with nullcontext() if self._place is not None and self._place.is_gone() else self.exclusive():
             self._readers.dispose()
             self._writer.dispose()
             if self._raw is not None:
                 self._raw.close()
-                self._raw = self._log_file = None
+                self._raw = None
+            if self._place is not None:
+                self._place.reopened()
         if self._lock is not None:
             self._lock.close()
 

@@ -55,6 +55,8 @@ def evict(
     """
     pages = packages = nbytes = 0
     horizon = 2**62 if older_than is None else int(time.time() - older_than)
+    if not dry_run:
+        _set_right(database)
     while max_bytes is None or live_bytes(database) > max_bytes:
         excess = None if max_bytes is None else live_bytes(database) - max_bytes
         victims, planned = _oldest(database, excess, horizon)
@@ -69,17 +71,28 @@ def evict(
     return Evicted(pages, packages, nbytes)
 
 
+def _set_right(database: Database) -> None:
+    """Date uses of the future, from before a clock was set back, to now: they would never grow old."""
+    now = (int(time.time()),)
+    with database.read() as connection:
+        if connection.exec_driver_sql("SELECT 1 FROM page_access WHERE last_use > ? LIMIT 1", now).first() is None:
+            return
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE page_access SET last_use = ?1 WHERE last_use > ?1", now)
+
+
 def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[int], Evicted]:
     """The pages used longest ago, and before the horizon, that take up about `excess` bytes (None: all of them)."""
     # NULL: a page without a count was never used.
     sql = (
         "SELECT page.id, page.n, page.nbytes FROM page LEFT JOIN page_access ON page_access.page_id = page.id "
-        "WHERE coalesce(last_use, 0) <= ? ORDER BY coalesce(last_use, 0), page.id"
+        "WHERE min(coalesce(last_use, 0), ?1) <= ?2 ORDER BY min(coalesce(last_use, 0), ?1), page.id"
     )
+    now = int(time.time())
     victims: list[int] = []
     packages = nbytes = 0
     with database.read() as connection:
-        for page_id, n, size in connection.exec_driver_sql(sql, (horizon,)):
+        for page_id, n, size in connection.exec_driver_sql(sql, (now, horizon)):
             if excess is not None and nbytes >= excess:
                 break
             victims.append(page_id)

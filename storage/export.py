@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
+import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError, ParamError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import archive, holdings, schema
+from whiteboard.storage import archive, holdings, parts, schema
 from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
 from whiteboard.storage.engine import Database
 from whiteboard.storage.holdings import Incoming
@@ -21,6 +21,9 @@ from whiteboard.storage.pages import is_intact
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
+
+_RESUMED_BY: Final = ("source", "systems", "ops", "since", "schema")
+"""What an export that goes on with another's file has in common with it."""
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in pages and commits."""
@@ -65,8 +68,8 @@ def export(
 ) -> Exported:
     """Write an archive of a store that others may go on using.
 
-    It grows as ``<path>.part`` and gets its name when it is whole. Called again after a crash, with the same
-    arguments, it goes on from the last whole frame.
+    It grows as a file of its own beside it, ``<path>.….part``, and gets its name when it is whole and on its disk.
+    Called again after a crash, by the same user and with the same arguments, it goes on from the last whole frame.
 
     Parameters
     ----------
@@ -96,9 +99,10 @@ def export(
     try:
         schema.ensure(database)
         head, chosen, pages = _plan(database, systems, ops, since)
-        part = Path(f"{path}.part")
+        part = path
         try:
-            with _opened(part) as file:
+            part, file = parts.take(path, _same(head))
+            with file:
                 return _write(database, file, part, path, head, chosen, pages, progress)
         except OSError as error:
             if isinstance(error, ArchiveError) or error.errno is None:
@@ -163,9 +167,10 @@ def _source(database: Database) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _opened(part: Path) -> BinaryIO:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    return os.fdopen(os.open(part, flags, 0o600), "r+b")
+def _same(head: Mapping[str, Any]) -> str:
+    """What two exports of which one may go on with what the other wrote have in common, as 16 hexadecimal digits."""
+    said = json.dumps([head[name] for name in _RESUMED_BY], separators=(",", ":"), sort_keys=True)
+    return hashlib.blake2b(said.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def _write(
@@ -220,7 +225,7 @@ def _write(
     }
     writer.done(counts)
     digest = archive.digest_up_to(file, writer.nbytes).hexdigest()
-    _name(part, path)
+    parts.name(part, path)
     return Exported(path, **counts, nbytes=writer.nbytes, resumed=resumed, digest=digest)
 
 
@@ -282,7 +287,7 @@ def _resumed(part: Path, file: BinaryIO, head: Mapping[str, Any]) -> _Written | 
         for frame in Reader(part, file).frames():
             if frame.kind == HEAD:
                 said = frame.fields()
-                if any(said.get(key) != head[key] for key in ("source", "systems", "ops", "since", "schema")):
+                if any(said.get(name) != head[name] for name in _RESUMED_BY):
                     return None
                 written = _Written(frame.end, systems={})
                 continue
@@ -309,19 +314,6 @@ def _resumed(part: Path, file: BinaryIO, head: Mapping[str, Any]) -> _Written | 
 def _head_of(part: Path, file: BinaryIO) -> dict[str, Any]:
     file.seek(0)
     return next(Reader(part, file).frames()).fields()
-
-
-def _name(part: Path, path: Path) -> None:
-    """Give the finished file its name, unless somebody has taken it meanwhile."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        message = f"cannot write the archive {path}: it exists by now; what was written is {part}"
-        raise ArchiveError(message) from None
-    except OSError:
-        part.rename(path)  # a file system without links
-        return
-    part.unlink()
 
 
 def _refusal(part: Path, error: OSError) -> ArchiveError:

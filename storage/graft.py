@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -60,7 +61,8 @@ class Graft:
         """Find the system of this history in the store, or a name for it.
 
         A system of the same name whose history is the same as far as both go is the same system: what it lacks is
-        added to it. Otherwise the name gets the suffix ``~1``, ``~2``, …
+        added to it. Otherwise the name gets the suffix ``~1``, ``~2``, … As another store may have named this very
+        system so, names that differ in such suffixes only count as the same.
 
         Raises
         ------
@@ -68,15 +70,16 @@ class Graft:
             The history begins after its first commit, and the store has no system that stands there.
         """
         with self._database.read() as connection:
-            for name in _candidates(system.name):
-                row = connection.execute(BY_NAME, {"name": name}).one_or_none()
-                if row is None:
-                    return self._new(connection, system, name)
+            rows = {
+                row.name: row for row in connection.execute(select(t.system.c.name, t.system.c.uuid, t.system.c.spec))
+            }
+            alike = sorted((name for name in rows if _base(name) == _base(system.name)), key=len)
+            for name in sorted(alike, key=lambda name: name != system.name):  # its own name before the others
                 ours = identities(connection, name)
-                if _agree(ours, system, row.spec):
+                if _agree(ours, system, rows[name].spec):
                     self._place_as(system, name)
-                    return Placement(name, row.uuid, max(ours, default=-1), exists=True)
-        raise AssertionError  # the candidates have no end
+                    return Placement(name, rows[name].uuid, max(ours, default=-1), exists=True)
+            return self._new(connection, system, next(name for name in _candidates(system.name) if name not in rows))
 
     def graft(self, system: Incoming, commits: Iterable[LoggedCommit], where: Placement) -> None:
         """Write the commits that the store lacks, in bounded transactions; each passes its seal and the gate first.
@@ -194,7 +197,12 @@ def damage(uuid: str, commit: LoggedCommit) -> str:
 
 def _candidates(name: str) -> Iterator[str]:
     yield name
-    yield from (f"{name}~{number}" for number in count(1))
+    yield from (f"{_base(name)}~{number}" for number in count(1))
+
+
+def _base(name: str) -> str:
+    """A name without the suffixes that `Graft.place` gives."""
+    return re.sub(r"(?<=.)(~\d+)+$", "", name)
 
 
 def _agree(ours: Mapping[int, bytes], system: Incoming, spec: str | None) -> bool:

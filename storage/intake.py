@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LOGGED, Incoming, LoggedCommit, identity
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob
+from whiteboard.storage.place import refuse
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
 
@@ -55,12 +57,7 @@ def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = Non
     ConflictError
         A living process writes one of the systems.
     """
-    try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)), "rb")
-    except OSError as error:
-        message = f"cannot read the archive {path}: {error.strerror}"
-        raise ArchiveError(message) from error
-    with file:
+    with _opened(path) as file:
         found = survey(path, file)
         database = Database(locate_file(url), cache_kib=MOVING_CACHE_KIB)
         writers = Writers(database)
@@ -72,6 +69,21 @@ def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = Non
                 writers.release()
             finally:
                 database.close()
+
+
+def _opened(path: Path) -> BinaryIO:
+    refuse(path)
+    try:
+        # Without waiting: a pipe that nobody writes would be waited for.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0)), "rb")
+    except OSError as error:
+        message = f"cannot read the archive {path}: {error.strerror}"
+        raise ArchiveError(message) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        message = f"cannot read the archive {path}: it is not a regular file"
+        raise ArchiveError(message)
+    return file
 
 
 def survey(path: Path, file: BinaryIO) -> Survey:

@@ -1,25 +1,31 @@
-"""Where a store is, and whether what lies there may be opened: decided by reading, before anything is written."""
+"""Where a store is, and whether what lies there may be opened: decided by reading, before anything is written.
+
+No file of a store is ever opened here but through SQLite: on POSIX, closing any descriptor of a file drops all locks
+that the process holds on it, those of SQLite's other connections too (https://sqlite.org/howtocorrupt.html, 2.2).
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 import stat
-import struct
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from whiteboard.errors import ReadOnlyError, SchemaError, StoreError
+from whiteboard.storage.place import SECOND_NAME
 from whiteboard.storage.tables import APPLICATION_ID
 
 StoreUrl: TypeAlias = "str | os.PathLike[str]"
-Identity: TypeAlias = tuple[int, int, int]
 
 _HEADER_BYTES = 100
-_MAGIC = b"SQLite format 3\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +42,6 @@ class Location:
 
     def __str__(self) -> str:
         return ":memory:" if self.path is None else str(self.path)
-
-
-def identity(path: Path) -> Identity | None:
-    """Return what a file is, whatever its name: device, inode and number of names; None where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_nlink
 
 
 def locate(url: StoreUrl) -> Location:
@@ -97,12 +94,13 @@ def locate_file(url: StoreUrl) -> Location:
 def probe(path: Path, *, readonly: bool) -> bool:
     """Say whether a store has to be created at `path` (True) or is there (False), or refuse what is there.
 
-    Only the first 100 bytes are read, so a foreign file keeps every byte, its journal mode and its journals.
+    A foreign file keeps every byte, its journal mode and its journals.
 
     Raises
     ------
     StoreError
-        No folder, not a regular file, not SQLite, truncated, unreadable, or a symbolic link that leads nowhere.
+        No folder, not a regular file, not SQLite, truncated, unreadable, a second name of a file, or a symbolic link
+        that leads nowhere.
     SchemaError
         A SQLite file of another application.
     ReadOnlyError
@@ -121,15 +119,17 @@ def probe(path: Path, *, readonly: bool) -> bool:
         raise _refusal(path, "it is a folder; name a file in it")
     if not stat.S_ISREG(info.st_mode):
         raise _refusal(path, "it is not a regular file; name another path")
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise _refusal(path, f"{error.strerror}; ask its owner for access") from error
-    _check_header(path, header, info.st_size, readonly=readonly)
+    if info.st_nlink > 1:
+        raise _refusal(path, SECOND_NAME)
+    if not os.access(path, os.R_OK):
+        raise _refusal(path, f"{os.strerror(errno.EACCES)}; ask its owner for access")
+    if info.st_size:
+        _check_header(path, info.st_size)
+    elif readonly:
+        raise _refusal(path, "it is empty, and readonly=True creates nothing")
     if not readonly:
         _check_writable(path)
-    return not header
+    return not info.st_size
 
 
 def can_write(path: Path) -> bool:
@@ -147,14 +147,22 @@ def wal_bytes(path: Path) -> int:
 
 def create_empty(path: Path) -> None:
     """Make the file with mode 0600 and follow no link; that another process was faster is no error."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        os.close(os.open(path, flags, 0o600))
+        _make(path)
     except FileExistsError:
         if path.is_symlink():
             raise _link_refusal(path) from None
     except OSError as error:
         raise _refusal(path, f"it cannot be created: {error.strerror}") from error
+
+
+def _make(path: Path) -> None:
+    # Where the system can make a file without opening it, no thread can have it open when it is closed again.
+    with suppress(AttributeError, PermissionError, NotImplementedError):
+        os.mknod(path, 0o600 | stat.S_IFREG)
+        return
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    os.close(os.open(path, flags, 0o600))
 
 
 def _absolute(text: str) -> Path | None:
@@ -178,26 +186,30 @@ def _may_create(path: Path, *, readonly: bool) -> bool:
     return True
 
 
-def _check_header(path: Path, header: bytes, size: int, *, readonly: bool) -> None:
-    if not header:
-        if readonly:
-            raise _refusal(path, "it is empty, and readonly=True creates nothing")
-        return
-    if not header.startswith(_MAGIC[: len(header)]):
-        raise _refusal(path, "it is not a SQLite file; name another path, or move the file away")
-    if len(header) < _HEADER_BYTES:
-        raise _refusal(path, f"it is truncated to {size} bytes; restore it from a copy, or move it away")
-    (application_id,) = struct.unpack_from(">i", header, 68)
+def _check_header(path: Path, size: int) -> None:
+    """Look at the first page through SQLite, which as ``immutable`` takes no lock and reads and makes no journal."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as connection:
+            application_id, pages, page_size = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("application_id", "page_count", "page_size")
+            )
+        damaged = size < pages * page_size
+    except sqlite3.Error as error:
+        code = error.sqlite_errorcode & 0xFF
+        if code == sqlite3.SQLITE_NOTADB:
+            what = f", or one that was truncated to {size} bytes" if size < _HEADER_BYTES else ""
+            raise _refusal(path, f"it is not a SQLite file{what}; name another path, or move the file away") from error
+        if code != sqlite3.SQLITE_CORRUPT:
+            raise _refusal(path, f"SQLite cannot read it ({error})") from error
+        application_id, damaged = APPLICATION_ID, True
     if application_id != APPLICATION_ID:
         message = f"cannot open the store {path}: it is a SQLite file of another application; name another path"
         raise SchemaError(message)
-    (page_size,) = struct.unpack_from(">H", header, 16)
-    change, pages = struct.unpack_from(">I", header, 24)[0], struct.unpack_from(">I", header, 28)[0]
-    valid_for = struct.unpack_from(">I", header, 92)[0]
-    expected = (65536 if page_size == 1 else page_size) * pages
     # A checkpoint writes page 1 first; while there is a log the file may rightly be shorter than it says.
-    if change == valid_for and size < expected and not wal_bytes(path):
-        raise _refusal(path, f"it is truncated to {size} of {expected} bytes; restore it from a copy, or move it away")
+    if damaged and not wal_bytes(path):
+        what = f"it was truncated to {size} bytes, or its first page is damaged"
+        raise _refusal(path, f"{what}; restore it from a copy, or move it away")
 
 
 def _check_writable(path: Path) -> None:

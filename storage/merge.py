@@ -10,6 +10,7 @@ from whiteboard.storage import holdings, schema
 from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.location import StoreUrl, locate_file
+from whiteboard.storage.place import same_file
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
 
@@ -51,8 +52,8 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
     try:
         for source in sources:
             location = locate_file(source)
-            if location == target:
-                message = f"cannot merge {location} into {target}: name files of two different stores"
+            if location == target or same_file(location.path, target.path):
+                message = f"cannot merge {location} into {target}: they are one store; name another"
                 raise StoreError(message)
             opened.append(Database(location, readonly=True))
             schema.ensure(opened[-1])

@@ -40,7 +40,7 @@ _INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
 _UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"
 _UPSERT_ACCESS = (
     "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
-    "last_use = max(last_use, excluded.last_use), hits = hits + excluded.hits"
+    "last_use = excluded.last_use, hits = hits + excluded.hits"
 )
 _UPSERT_EVICTION = (
     "INSERT INTO eviction VALUES (?, ?, ?, ?, ?) ON CONFLICT(reason) DO UPDATE SET pages = pages + excluded.pages, "

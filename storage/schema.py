@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -14,6 +15,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import SchemaError
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, create_empty, locate
+from whiteboard.storage.parts import sync_folder
 from whiteboard.storage.tables import FORMAT, VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ def upgrade(url: StoreUrl) -> Changed:
         if before is not None and before not in _revisions():
             raise _refusal(database, before)
         with database.exclusive():
+            if database.revision() == HEAD:
+                return Changed(HEAD, HEAD)  # another process has done it meanwhile
             database.prepare()
             copy = None if before is None else _copied(database, f"before-{HEAD}")
             with database.write(durable=True) as connection:
@@ -143,17 +147,17 @@ def _copied(database: Database, suffix: str) -> Path | None:
     path = database.location.path
     if path is None:
         return None
-    names = (f"{path}.{suffix}{f'.{number}' if number else ''}" for number in count())
-    copy = next(found for found in map(Path, names) if not found.exists())
-    part = Path(f"{copy}.part")
-    part.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.{suffix}-{secrets.token_hex(8)}.part")
     create_empty(part)
     try:
         database.backup(part)
+        names = (f"{path}.{suffix}{f'.{number}' if number else ''}" for number in count())
+        copy = next(found for found in map(Path, names) if not found.exists())
         part.rename(copy)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    sync_folder(copy.parent)
     return copy
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,7 +98,7 @@ def test_a_killed_export_goes_on(tmp_path: Path) -> None:
         assert not path.exists()
         export(store, path)
         assert path.read_bytes() == whole
-        assert not Path(f"{path}.part").exists()
+        assert not left(path)
 
 
 def test_any_cut_of_a_part_goes_on(tmp_path: Path) -> None:
@@ -104,23 +106,108 @@ def test_any_cut_of_a_part_goes_on(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     whole = export(store, tmp_path / "whole.wb").path.read_bytes()
     path = tmp_path / "a.wb"
+    part = part_of(store, path)
     for length in range(0, len(whole), 997):
-        Path(f"{path}.part").write_bytes(whole[:length])
+        written(part, whole[:length])
         done = export(store, path)
         assert path.read_bytes() == whole, length
         assert done.resumed == (length > 500)
         path.unlink()
 
 
+def written(part: Path, data: bytes) -> None:
+    """Write a part as an export does: for this user alone."""
+    part.touch(0o600)
+    part.write_bytes(data)
+
+
+def left(path: Path) -> list[Path]:
+    """What exports to `path` left half written."""
+    return sorted(path.parent.glob(f"{path.name}.*.part"))
+
+
+def part_of(store: Path, path: Path, **filters: Any) -> Path:
+    """Where an export that is stopped after its first page leaves what it wrote."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        raise Stop
+
+    before = set(left(path))
+    with pytest.raises(Stop):
+        export(store, path, progress=stop, **filters)
+    (part,) = set(left(path)) - before
+    return part
+
+
 def test_the_part_of_another_export_is_not_gone_on_with(tmp_path: Path) -> None:
-    """A half-written archive of another store, or with other filters, is begun anew."""
+    """A half-written archive of another store, or with other filters, is let be."""
     one, other = filled(tmp_path / "a.db"), filled(tmp_path / "b.db", first=1000)
-    part = Path(f"{tmp_path / 'x.wb'}.part")
-    part.write_bytes(export(other, tmp_path / "other.wb").path.read_bytes()[:20_000])
+    parts = [part_of(other, tmp_path / "x.wb"), part_of(one, tmp_path / "x.wb", ops=["mul"])]
+    before = [part.read_bytes() for part in parts]
     assert not export(one, tmp_path / "x.wb").resumed
-    part = Path(f"{tmp_path / 'y.wb'}.part")
-    part.write_bytes((tmp_path / "x.wb").read_bytes()[:20_000])
-    assert not export(one, tmp_path / "y.wb", ops=["mul"]).resumed
+    assert [part.read_bytes() for part in parts] == before
+    assert left(tmp_path / "x.wb") == sorted(parts)
+
+
+def _a_link(part: Path) -> None:
+    part.rename(part.with_name("other"))
+    part.symlink_to("other")
+
+
+def _a_pipe(part: Path) -> None:
+    part.unlink()
+    os.mkfifo(part, 0o600)
+
+
+DEEDS: dict[str, Callable[[Path], object]] = {
+    "others may write it": lambda part: part.chmod(0o620),
+    "others may read it": lambda part: part.chmod(0o604),
+    "another's": lambda part: os.chown(part, 65534, 65534),
+    "it has another name too": lambda part: part.with_name("other").hardlink_to(part),
+    "a link": _a_link,
+    "a pipe": _a_pipe,
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_a_part_that_is_not_this_users_alone_is_not_gone_on_with(tmp_path: Path, deed: str) -> None:
+    """What another user could have written, or can read, is neither read nor written; the archive is right."""
+    if deed == "another's" and os.geteuid():
+        pytest.skip("only root gives files away")
+    store = filled(tmp_path / "a.db")
+    whole = export(store, tmp_path / "whole.wb").path.read_bytes()
+    part = part_of(store, tmp_path / "x.wb")
+    DEEDS[deed](part)
+    before = part.lstat()
+    done = export(store, tmp_path / "x.wb")
+    assert not done.resumed
+    assert done.path.read_bytes() == whole
+    after = part.lstat()
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
+
+
+def test_two_exports_to_one_name_share_nothing(tmp_path: Path) -> None:
+    """The second writes a file of its own; the first to be whole gets the name, and the other says so."""
+    store = filled(tmp_path / "a.db")
+    path = tmp_path / "x.wb"
+    whole = export(store, tmp_path / "whole.wb").path.read_bytes()
+    begun: list[int] = []
+
+    def other(done: int, total: int) -> None:
+        if not begun:
+            begun.append(done)
+            assert not export(store, path).resumed
+            assert (path.read_bytes(), done < total) == (whole, True)
+
+    with pytest.raises(ArchiveError, match="it exists by now"):
+        export(store, path, progress=other)
+    assert path.read_bytes() == whole
+    (part,) = left(path)
+    assert part.read_bytes() == whole
+    assert part.stat().st_mode & 0o777 == 0o600
 
 
 def test_damaged_pages_are_left_out_and_counted(tmp_path: Path) -> None:

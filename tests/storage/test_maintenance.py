@@ -99,6 +99,23 @@ def test_older_than(stores: Stores, path: Path) -> None:
     assert gc(stores.database, max_bytes=0, older_than=6.5 * 3600).evicted.pages == 0
 
 
+def test_a_use_that_is_dated_in_the_future_keeps_no_page_for_ever(stores: Stores, path: Path) -> None:
+    """After a clock was set back, what is dated ahead of it counts as used now, and grows old from there."""
+    _age(path)
+    ahead = int(time.time()) + 400 * 24 * 3600
+    _sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id <= 3")
+    target = live_bytes(stores.database) * 8 // 10
+    planned = gc(stores.database, max_bytes=target, dry_run=True)
+    assert gc(stores.database, older_than=60.0, max_bytes=target).evicted.pages == planned.evicted.pages
+    assert {0, 1, 2, 8, 9} < set(_kept(stores))
+    assert _sql(path, "SELECT max(last_use) FROM page_access")[0][0] <= time.time()
+    _sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id > 7")
+    with open_store(path) as other:
+        other.packages.find([key_of(900)])
+        other.packages.flush()
+    assert _sql(path, "SELECT last_use FROM page_access WHERE page_id = 10")[0][0] <= time.time()
+
+
 def test_a_use_keeps_a_page(stores: Stores, path: Path) -> None:
     """A page that was read, from memory too, is no longer the oldest."""
     _age(path)

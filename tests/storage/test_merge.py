@@ -100,6 +100,21 @@ def test_histories_of_one_name(tmp_path: Path) -> None:
     assert_whole(into)
 
 
+def test_merging_both_ways_again_and_again_changes_nothing(tmp_path: Path) -> None:
+    """Two stores with a system of one name and other histories hold both after each has been merged, and no more."""
+    a, b = _another_history(tmp_path / "a.db", "s", 5), _another_history(tmp_path / "b.db", "s", 6)
+    for store in (a, b):
+        merge(store, [a if store is b else b])
+    states = {path: held(path) for path in (a, b)}
+    assert [sorted(state) for state in states.values()] == [["s", "s~1"]] * 2
+    assert (states[a]["s"], states[a]["s~1"]) == (states[b]["s~1"], states[b]["s"])
+    before = [_rows(path) for path in (a, b)]
+    for into, source in [(a, b), (b, a)] * 3:
+        (done,) = merge(into, [source])
+        assert (done.systems.created, done.systems.extended, done.systems.commits) == ([], [], 0)
+    assert [_rows(path) for path in (a, b)] == before
+
+
 def test_a_suffixed_system_can_be_forked_and_gone_on_with(tmp_path: Path) -> None:
     """A fork of a system that got a suffix goes on from the suffixed one; both can be written further."""
     into = _another_history(tmp_path / "a.db", "a")

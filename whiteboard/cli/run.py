@@ -22,6 +22,8 @@ from whiteboard.experiments.draw import check_plot
 from whiteboard.experiments.drive import drive
 from whiteboard.history import Commit
 from whiteboard.sinks import JsonlSink, NullSink
+from whiteboard.storage.location import locate
+from whiteboard.storage.place import refuse
 
 INTERRUPTED = 130
 
@@ -57,6 +59,9 @@ def run(
             msg = f"experiment {wanted.name!r} draws nothing: leave --plot {plot} out"
             raise PlotError(msg)
         check_plot(plot)
+    for path in (log, plot):
+        if path is not None:
+            refuse(path, [locate(store).path])
     began = time.monotonic()
     with _log(log) as logged, boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
         system = board.system(wanted.name if name is None else name, wanted.spec, takeover=takeover)
