@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from whiteboard.errors import ParamError, StoreError
+from whiteboard.errors import ParamError, StoreError, WhiteboardError
 from whiteboard.storage import schema
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import PackageStore, VersionStore
@@ -121,11 +121,16 @@ class Stores:
 
     def close(self) -> None:
         """Flush and close both halves, and let others write the systems. Closing twice is allowed."""
-        _OPEN.discard(self)
         try:
-            self.writers.release()
-        finally:
-            self.packages.close()
+            if not self.database.closed:
+                try:
+                    self.writers.release()
+                finally:
+                    self.packages.close()
+        except WhiteboardError:
+            _OPEN.discard(self)
+            raise
+        _OPEN.discard(self)
 
     def __enter__(self) -> Stores:
         return self

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -35,12 +37,36 @@ MOVING_CACHE_KIB = 4 * 1024
 """The writer's cache of who moves packages: many times more than any cache holds, and in bounded memory."""
 
 _JOURNAL_BYTES = 64 * 2**20
+_POLL_SECONDS = 0.001
+
+T = TypeVar("T")
+_Connection = TypeVar("_Connection", bound=sqlite3.Connection)
+
+
+class _Held(sqlite3.Connection):
+    """The connection of the writer, which SQLAlchemy must not close: it does so when an interrupt comes through."""
+
+    def close(self) -> None:
+        """Leave it open; `Database` closes it."""
+
+
+class _Reading:
+    """One reader, as long as it lives: an interrupt that keeps it from saying that it is done leaves nothing behind."""
+
+    __slots__ = ("__weakref__", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
 
 
 class Database:
     """One SQLite file (or memory): a held writer connection under a lock, and a pool of readers.
 
     Making one reads the file and writes nothing; `prepare` sets it up for use once its schema is known to be right.
+
+    What has to be undone whatever happens (the turn among the writers, an open transaction) is undone by ``with``
+    blocks over objects whose exit is in C, which no signal handler can come between: so `exclusive` and `write` take
+    the work to do, and are no context managers, whose exit a KeyboardInterrupt may skip.
 
     Parameters
     ----------
@@ -69,13 +95,13 @@ class Database:
         self.readonly = readonly
         self.durability = durability
         self._mutex = threading.RLock()
-        self._gate = threading.Condition()
-        self._reading = 0
+        self._gate = threading.RLock()
+        self._reading: weakref.WeakSet[_Reading] = weakref.WeakSet()
         self._closed = False
         self._prepared = False
-        self._raw: sqlite3.Connection | None = None
+        self._raw: _Held | None = None
         self._lock = None if path is None or readonly else WriteLock(path)
-        self._log = None if path is None else LogKeeper(path, self._held, self.exclusive, _WAIT_MS)
+        self._log = None if path is None else LogKeeper(path, self._idle, self.exclusive, _WAIT_MS)
         if path is not None and probe(path, readonly=readonly):
             create_empty(path)
         self._place = None if path is None else Place(path)
@@ -88,22 +114,21 @@ class Database:
 
     def _held(self) -> sqlite3.Connection:
         if self._raw is None:
-            self._raw = self._connect()
             self._synchronous = ""
+            raw = self._connect(_Held)
             if self._prepared:
-                self.prepare()
+                self._set_up(raw)
+            self._raw = raw
         return self._raw
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, kind: type[_Connection]) -> _Connection:
         path = self.location.path
         if path is None:
             name = ":memory:"
         else:
             mode = "immutable=1" if self._immutable else "mode=ro" if self.readonly else "mode=rw"
             name = f"file:{quote(str(path))}?{mode}"
-        raw = sqlite3.connect(
-            name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS
-        )
+        raw = kind(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
@@ -112,7 +137,7 @@ class Database:
         return raw
 
     def _reader(self) -> sqlite3.Connection:
-        raw = self._connect()
+        raw = self._connect(sqlite3.Connection)
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
         return raw
@@ -141,94 +166,138 @@ class Database:
         """Set the connection's pragmas; on an empty file also those that are fixed at its creation."""
         if self.readonly:
             return
-        self._prepared = True
         with self._mutex, translated(self.location):
-            run = self._held().execute
-            run("PRAGMA page_size=8192")
-            if not run("PRAGMA page_count").fetchone()[0]:
-                # One transaction, and before WAL: from its first byte on, the main file says whose it is.
-                # (A deferred one: BEGIN IMMEDIATE would make the first page before auto_vacuum is set.)
+            self._set_up(self._held())
+            self._prepared = True
+
+    def _set_up(self, raw: sqlite3.Connection) -> None:
+        run = raw.execute
+        run("PRAGMA page_size=8192")
+        if not run("PRAGMA page_count").fetchone()[0]:
+            # One transaction, and before WAL: from its first byte on, the main file says whose it is.
+            # (A deferred one: BEGIN IMMEDIATE would make the first page before auto_vacuum is set.)
+            with raw:
                 run("BEGIN")
                 run("PRAGMA auto_vacuum=INCREMENTAL")
                 run(f"PRAGMA application_id={APPLICATION_ID}")
-                run("COMMIT")
-            run("PRAGMA journal_mode=WAL")
-            run("PRAGMA synchronous=NORMAL")
-            run(f"PRAGMA cache_size=-{self._cache_kib}")
-            run("PRAGMA wal_autocheckpoint=0")
-            run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
-            run("PRAGMA secure_delete=OFF")
-            run("PRAGMA foreign_keys=ON")
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=NORMAL")
+        run(f"PRAGMA cache_size=-{self._cache_kib}")
+        run("PRAGMA wal_autocheckpoint=0")
+        run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
+        run("PRAGMA secure_delete=OFF")
+        run("PRAGMA foreign_keys=ON")
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the writer, and keep the writers of other processes waiting."""
+    def exclusive(self, work: Callable[[], T]) -> T:
+        """Run `work` while no other thread or process writes, and return what it returns. It may be called inside it.
+
+        Raises
+        ------
+        StoreError
+            Another process has written for a minute, or the lock file cannot be used.
+        ClosedError
+        """
         with self._mutex, translated(self.location):
             self.check_open()
-            with nullcontext() if self._lock is None else self._lock.held(WAIT_SECONDS):
-                yield
+            return self._in_turn(work)
 
-    @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[Connection]:
-        """One write transaction; `durable` ones survive a power loss when the store's durability says so."""
+    def _in_turn(self, work: Callable[[], T]) -> T:
+        lock = self._lock
+        if lock is None or lock.held:
+            return work()
+        while True:
+            with lock.opened() as file:
+                if lock.take(file, WAIT_SECONDS):
+                    return work()
+
+    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        """Run `work` in one write transaction, and return what it returns.
+
+        Parameters
+        ----------
+        durable : bool
+            What is committed survives a power loss when the store's durability says so.
+
+        Raises
+        ------
+        StoreError
+            Nothing was written: for want of room or of a turn, or as the file is not the one any more that was opened.
+        ReadOnlyError, ClosedError
+        """
         if self.readonly:
             message = f"the store {self.location} was opened with readonly=True: nothing can be written"
             raise ReadOnlyError(message)
         self.check_open()
-        place = self._place
-        if place is not None:
-            place.check_file()  # before the lock file is looked for
-        with self.exclusive():
-            self._set_synchronous("FULL" if durable and self.durability == "full" else "NORMAL")
-            with self._writer.begin() as connection:
-                yield connection
-                if place is not None:
-                    place.check()
-            if place is not None:
-                place.check()
-            if self._log is not None:
-                self._log.written()
+        if self._place is not None:
+            self._place.check_file()  # before the lock file is looked for
+        return self.exclusive(lambda: self._transact(work, durable=durable))
+
+    def _transact(self, work: Callable[[Connection], T], *, durable: bool) -> T:
+        raw = self._idle()
+        self._set_synchronous(raw, "FULL" if durable and self.durability == "full" else "NORMAL")
+        with raw, self._writer.begin() as connection:  # raw: whatever comes between, no transaction stays open
+            done = work(connection)
+            if self._place is not None:
+                self._place.check()
+        if self._place is not None:
+            self._place.check()
+        if self._log is not None:
+            self._log.written()
+        return done
+
+    def _idle(self) -> sqlite3.Connection:
+        """The writer's connection, without a transaction that was never ended; for whoever has the mutex."""
+        raw = self._held()
+        if raw.in_transaction:
+            raw.rollback()
+        return raw
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One read transaction: everything read in it is of one moment. Keep it short."""
         if self.location.path is None:
             # The one connection of ":memory:" is shared, so a reader there waits for the writer.
-            with self.exclusive(), self._writer.begin() as connection:
-                yield connection
+            with self._mutex, translated(self.location):
+                self.check_open()
+                self._idle()  # so no transaction may be open here: in memory nothing is read inside `write`
+                with self._writer.begin() as connection:
+                    yield connection
             return
         if self._raw is None:
             # A held connection keeps the log open, so that a reader's close is never the last one.
             with self._mutex:
                 self.check_open()
                 self._held()
+        if self._place is not None:
+            self._place.check_file()
+        reading = _Reading()
         with self._gate:
             self.check_open()
-            self._reading += 1
+            self._reading.add(reading)
         try:
             with translated(self.location), self._readers.begin() as connection:
                 yield connection
         finally:
-            with self._gate:
-                self._reading -= 1
-                self._gate.notify_all()
+            self._reading.discard(reading)
 
     def checkpoint(self) -> None:
         """Move the log into the file and cut it to nothing, if no reader needs it."""
-        with self.exclusive():
-            self._held().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.exclusive(lambda: self._idle().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def vacuum(self, pages: int) -> None:
         """Give up to `pages` free pages back to the file system."""
-        with self.exclusive():
-            # It frees one page each time it is stepped, and only executescript steps to the end.
-            self._held().executescript(f"PRAGMA incremental_vacuum({int(pages)})")
+        # It frees one page each time it is stepped, and only executescript steps to the end.
+        self.exclusive(lambda: self._idle().executescript(f"PRAGMA incremental_vacuum({int(pages)})"))
 
     def backup(self, target: Path) -> None:
         """Copy the whole file, as it stands now, into another; the copy needs no log."""
-        with self.exclusive(), closing(sqlite3.connect(target)) as copy:
-            self._held().backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")
+
+        def copied() -> None:
+            with closing(sqlite3.connect(target)) as copy:
+                self._idle().backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")
+
+        self.exclusive(copied)
 
     def bytes_on_disk(self) -> int:
         """Bytes of the file and its log (of the pages, in memory)."""
@@ -240,27 +309,38 @@ class Database:
         return 0
 
     def close(self) -> None:
-        """Close every connection. Closing twice is allowed."""
+        """Close every connection. Closing twice is allowed, and after an interrupt needed."""
         with self._mutex, self._gate:
-            if not self._closed:
-                self._release_handles()
-                self._closed = True
-                if self._place is not None:
-                    self._place.closed()
+            self._closed = True
+            self._release_handles()
+            if self._place is not None:
+                self._place.closed()
 
     def _release_handles(self) -> None:
-        self._gate.wait_for(lambda: not self._reading, timeout=WAIT_SECONDS)
-        # The last close of a WAL file is a checkpoint, so it queues like any other write, but for a file that is gone.
-        with nullcontext() if self._place is not None and self._place.is_gone() else self.exclusive():
+        """Close all connections, once those who read are done; for whoever has the mutex and the gate."""
+        me, until = threading.get_ident(), time.monotonic() + WAIT_SECONDS
+        # What this thread left reading when it was interrupted is not waited for: it cannot go on.
+        while any(reading.thread != me for reading in list(self._reading)) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        if self._raw is None:
             self._readers.dispose()
-            self._writer.dispose()
-            if self._raw is not None:
-                self._raw.close()
-                self._raw = None
-            if self._place is not None:
-                self._place.reopened()
-        if self._lock is not None:
-            self._lock.close()
+            return
+        # The last close of a WAL file is a checkpoint, so it queues like any other write, but for a file that is gone.
+        if self._place is not None and self._place.is_gone():
+            self._close_all()
+        else:
+            with translated(self.location):
+                self._in_turn(self._close_all)
+
+    def _close_all(self) -> None:
+        self._readers.dispose()
+        self._writer.dispose()
+        if self._raw is not None:
+            self._idle()
+            sqlite3.Connection.close(self._raw)
+            self._raw = None
+        if self._place is not None:
+            self._place.reopened()
 
     def before_fork(self) -> None:
         """Close every connection of a file.
@@ -277,17 +357,22 @@ class Database:
     def after_fork(self, *, child: bool) -> None:
         """Let both sides go on."""
         if child:
-            self._reading = 0
+            self._reading = weakref.WeakSet()
             if self._log is not None:
                 self._log.forked()
         self._gate.release()
         self._mutex.release()
 
-    def _set_synchronous(self, level: str) -> None:
-        held = self._held()
+    def _set_synchronous(self, raw: sqlite3.Connection, level: str) -> None:
         if level != self._synchronous:
-            held.execute(f"PRAGMA synchronous={level}")
+            self._synchronous = ""  # until it is known again
+            raw.execute(f"PRAGMA synchronous={level}")
             self._synchronous = level
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, and nothing is left to close."""
+        return self._closed and self._raw is None
 
     def check_open(self) -> None:
         """Raise `ClosedError` after `close`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from whiteboard.storage.engine import Database
@@ -64,8 +65,7 @@ def evict(
             return planned if dry_run else Evicted(pages, packages, nbytes)
         before = live_bytes(database)
         for start in range(0, len(victims), STEP_PAGES):
-            with database.write() as connection:
-                packages += delete_pages(connection, victims[start : start + STEP_PAGES], reason)
+            packages += database.write(partial(delete_pages, ids=victims[start : start + STEP_PAGES], reason=reason))
         pages += len(victims)
         nbytes += max(0, before - live_bytes(database))
     return Evicted(pages, packages, nbytes)
@@ -77,8 +77,8 @@ def _set_right(database: Database) -> None:
     with database.read() as connection:
         if connection.exec_driver_sql("SELECT 1 FROM page_access WHERE last_use > ? LIMIT 1", now).first() is None:
             return
-    with database.write() as connection:
-        connection.exec_driver_sql("UPDATE page_access SET last_use = ?1 WHERE last_use > ?1", now)
+    sql = "UPDATE page_access SET last_use = ?1 WHERE last_use > ?1"
+    database.write(lambda connection: connection.exec_driver_sql(sql, now))
 
 
 def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[int], Evicted]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -97,14 +98,20 @@ class Graft:
         for batch in self._batches(system, fresh, where):
             if system_id is None:
                 self._writers.claim(where.name)
-            with self._database.write(durable=True) as connection:
-                system_id = self._begin(connection, system, where, where.head + written)
-                _insert(connection, system_id, batch)
+            append = partial(self._append, system, where, where.head + written, batch)
+            system_id = self._database.write(append, durable=True)
             written += len(batch)
         if system_id is None and not where.exists and system.origin is not None:
-            with self._database.write(durable=True) as connection:
-                self._begin(connection, system, where, where.head)
+            self._database.write(partial(self._append, system, where, where.head, ()), durable=True)
         self._count(where, written)
+
+    def _append(
+        self, system: Incoming, where: Placement, head: int, batch: Sequence[LoggedCommit], connection: Connection
+    ) -> int:
+        system_id = self._begin(connection, system, where, head)
+        if batch:
+            _insert(connection, system_id, batch)
+        return system_id
 
     def _rootless(self, system: Incoming, where: Placement) -> str:
         """Say that the commit is not there from which a new fork goes on, or return an empty string."""

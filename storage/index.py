@@ -35,11 +35,18 @@ def footprint(page: Page) -> int:
 
 
 class PageIndex:
-    """Pages in order of use with a dict from key to place. Not locked: its owner is."""
+    """Pages in order of use with a dict from key to place. Not locked: its owner is.
+
+    Attributes
+    ----------
+    torn : bool
+        Whether an interrupt came while it changed: then its owner lets it go, and makes another.
+    """
 
     def __init__(self) -> None:
         self.pages: OrderedDict[int, Page] = OrderedDict()
         self.nbytes = 0
+        self.torn = False
         self._places: dict[bytes, int] = {}
         self._next = 0
 
@@ -63,30 +70,29 @@ class PageIndex:
         keys = key_list(page.keys)
         number = self._next
         base = number << _ROW_BITS
+        self.torn = True
         if self._places.keys().isdisjoint(keys):
             self._places.update(zip(keys, range(base, base + len(keys)), strict=True))
         else:
             fresh = [(key, base + row) for row, key in enumerate(keys) if key not in self._places]
             if not fresh:
+                self.torn = False
                 return None
             self._places.update(fresh)
         self._next += 1
         self.pages[number] = page
         self.nbytes += footprint(page)
+        self.torn = False
         return number
 
     def remove(self, number: int) -> Page:
         """Let a page go."""
+        self.torn = True
         page = self.pages.pop(number)
         low, high = number << _ROW_BITS, (number + 1) << _ROW_BITS
         for key in key_list(page.keys):
             if low <= self._places.get(key, -1) < high:
                 del self._places[key]
         self.nbytes -= footprint(page)
+        self.torn = False
         return page
-
-    def clear(self) -> None:
-        """Let everything go."""
-        self.pages.clear()
-        self._places.clear()
-        self.nbytes = 0

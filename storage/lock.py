@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from whiteboard.errors import StoreError
@@ -27,6 +28,8 @@ _PLACES = 2**40
 class WriteLock:
     """An exclusive lock between processes; threads of one process come here one at a time, as `Database` sees to.
 
+    The lock lives as long as a file object is open, which a ``with`` closes in C: no interrupt can leave it held.
+
     Parameters
     ----------
     store : Path
@@ -36,43 +39,52 @@ class WriteLock:
     def __init__(self, store: Path) -> None:
         self.store = store
         self.path = Path(f"{store}.lock")
-        self._fd: int | None = None
-        self._depth = 0
+        self._file: FileIO | None = None
 
-    @contextmanager
-    def held(self, seconds: float) -> Iterator[None]:
-        """Hold the lock; it may be taken again inside. A process that dies lets go of it.
+    @property
+    def held(self) -> bool:
+        """Whether this process has the lock."""
+        return self._file is not None and not self._file.closed
+
+    def opened(self) -> FileIO:
+        """Open the lock file, for a ``with`` around `take` and what needs the lock.
 
         Raises
         ------
         StoreError
-            Another process has held it for so many seconds, or the lock file cannot be opened.
         """
-        if not self._depth:
-            self._acquire(seconds)
-        self._depth += 1
         try:
-            yield
-        finally:
-            self._depth -= 1
-            if not self._depth and self._fd is not None:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            file = FileIO(self.path, "rb+", opener=_open)
+        except OSError as error:
+            message = f"the store {self.store}: its lock file {self.path} cannot be opened: {error.strerror}"
+            raise StoreError(message) from error
+        # Whoever may write the store may queue for it.
+        with suppress(OSError):
+            mode = self.store.stat().st_mode & 0o666
+            if os.fstat(file.fileno()).st_mode & 0o777 != mode:
+                os.fchmod(file.fileno(), mode)
+        return file
 
-    def close(self) -> None:
-        """Close the lock file: a child process would share the lock with its parent through it."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+    def take(self, file: FileIO, seconds: float) -> bool:
+        """Wait for the lock, which is held until the file is closed; a process that dies lets go of it.
 
-    def _acquire(self, seconds: float) -> None:
-        while True:
-            if self._fd is None:
-                self._fd = self._open()
-            self._wait(self._fd, seconds)
-            if self._is_current(self._fd):
-                return
-            # Somebody removed the file and others lock a new one.
-            self.close()
+        Returns
+        -------
+        bool
+            False where somebody removed the lock file meanwhile, and others lock a new one: open it again.
+
+        Raises
+        ------
+        StoreError
+            Another process has held it for so many seconds, or the file system has no such locks.
+        """
+        try:
+            self._wait(file.fileno(), seconds)
+        except OSError as error:
+            message = f"the store {self.store}: its lock file {self.path} cannot be locked: {error.strerror}"
+            raise StoreError(message) from error
+        self._file = file
+        return self._is_current(file.fileno())
 
     def _wait(self, fd: int, seconds: float) -> None:
         """Wait in the kernel, which wakes whoever is next, and stop waiting after some seconds."""
@@ -83,6 +95,7 @@ class WriteLock:
                 self._wait_long(fd, place, seconds)
 
     def _wait_long(self, fd: int, place: int, seconds: float) -> None:
+        """Wait in a thread: whatever it still gets after this has given up goes with the file, which is then closed."""
         outcome: list[OSError | None] = []
 
         def block() -> None:
@@ -99,29 +112,10 @@ class WriteLock:
             # No thread can be started while the interpreter ends: then without a bound on the wait.
             _enter(fd, place, 0)
             return
-        try:
-            waiting.join(seconds)
-        finally:
-            if outcome != [None]:
-                # Whatever the thread still gets is given back at once, as nothing else holds the file open.
-                self.close()
+        waiting.join(seconds)
         if outcome != [None]:
             message = f"the store {self.store}: another process has held {self.path} for {seconds:g} s"
             raise StoreError(message) from (outcome[0] if outcome else None)
-
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(self.path, flags, 0o600)
-        except OSError as error:
-            message = f"the store {self.store}: its lock file {self.path} cannot be opened: {error.strerror}"
-            raise StoreError(message) from error
-        # Whoever may write the store may queue for it.
-        with suppress(OSError):
-            mode = self.store.stat().st_mode & 0o666
-            if os.fstat(fd).st_mode & 0o777 != mode:
-                os.fchmod(fd, mode)
-        return fd
 
     def _is_current(self, fd: int) -> bool:
         try:
@@ -130,6 +124,10 @@ class WriteLock:
             return False
         mine = os.fstat(fd)
         return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _enter(fd: int, place: int, flags: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from whiteboard.errors import ClosedError, StoreError
@@ -29,10 +29,10 @@ class LogKeeper:
     ----------
     path : Path
         The store's file.
-    held : callable
-        The writer's connection.
+    idle : callable
+        The writer's connection, in no transaction.
     exclusive : callable
-        A context in which nobody else writes.
+        Runs a function while nobody else writes.
     wait_ms : int
         What the connection's ``busy_timeout`` is otherwise.
     """
@@ -40,11 +40,11 @@ class LogKeeper:
     def __init__(
         self,
         path: Path,
-        held: Callable[[], sqlite3.Connection],
-        exclusive: Callable[[], AbstractContextManager[None]],
+        idle: Callable[[], sqlite3.Connection],
+        exclusive: Callable[[Callable[[], None]], None],
         wait_ms: int,
     ) -> None:
-        self._path, self._held, self._exclusive, self._wait_ms = path, held, exclusive, wait_ms
+        self._path, self._idle, self._exclusive, self._wait_ms = path, idle, exclusive, wait_ms
         self._cut_at: int = _CUT_BYTES
         self._waiting = False
 
@@ -58,8 +58,8 @@ class LogKeeper:
             timer.daemon = True
             # While the interpreter ends no thread can be started, and the last connection that closes cuts it.
             with suppress(RuntimeError):
-                timer.start()
                 self._waiting = True
+                timer.start()
 
     def forked(self) -> None:
         """Hear that this is the child of a fork, where no thread but one goes on."""
@@ -67,17 +67,22 @@ class LogKeeper:
 
     def _cut_later(self) -> None:
         # Closed, or the disk full: a later write says what is wrong.
-        with suppress(StoreError, ClosedError), self._exclusive():
-            self._waiting = False
-            # Another process may have cut it meanwhile.
-            if wal_bytes(self._path) >= self._cut_at:
-                self._cut(0)
+        with suppress(StoreError, ClosedError):
+            self._exclusive(self._cut_if_long)
+
+    def _cut_if_long(self) -> None:
+        self._waiting = False
+        # Another process may have cut it meanwhile.
+        if wal_bytes(self._path) >= self._cut_at:
+            self._cut(0)
 
     def _cut(self, wait_ms: int) -> None:
-        held = self._held()
-        held.execute(f"PRAGMA busy_timeout={wait_ms}")
+        raw = self._idle()
         busy = True
-        with suppress(sqlite3.Error):
-            busy = bool(held.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-        held.execute(f"PRAGMA busy_timeout={self._wait_ms}")
+        try:
+            raw.execute(f"PRAGMA busy_timeout={wait_ms}")
+            with suppress(sqlite3.Error):
+                busy = bool(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={self._wait_ms}")
         self._cut_at = wal_bytes(self._path) + _CUT_AGAIN_BYTES if busy else _CUT_BYTES

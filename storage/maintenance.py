@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -182,15 +183,14 @@ def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
             rows += select_in(connection, "SELECT id, n, nbytes FROM page WHERE id IN", doubles.tolist())
     if not dry_run:
         for start in range(0, len(rows), STEP_PAGES):
-            with database.write() as connection:
-                delete_pages(connection, [row.id for row in rows[start : start + STEP_PAGES]], "unreferenced")
+            ids = [row.id for row in rows[start : start + STEP_PAGES]]
+            database.write(partial(delete_pages, ids=ids, reason="unreferenced"))
         # Counts that another process wrote after their page had gone.
         strays = "FROM page_access WHERE page_id NOT IN (SELECT id FROM page)"
         with database.read() as connection:
             found = connection.exec_driver_sql(f"SELECT 1 {strays} LIMIT 1").first()
         if found:
-            with database.write() as connection:
-                connection.exec_driver_sql(f"DELETE {strays}")
+            database.write(lambda connection: connection.exec_driver_sql(f"DELETE {strays}"))
     return Evicted(len(rows), 0, sum(row.nbytes for row in rows))
 
 
@@ -241,11 +241,10 @@ def _misplaced(page: Page, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64]) -> None:
     for start in range(0, len(damaged), STEP_PAGES):
-        with database.write() as connection:
-            delete_pages(connection, damaged[start : start + STEP_PAGES], "damaged")
+        database.write(partial(delete_pages, ids=damaged[start : start + STEP_PAGES], reason="damaged"))
     for start in range(0, len(wrong), _REPAIR_ROWS):
-        with database.write() as connection:
-            delete_index(connection, ((row[0], row[1]) for row in wrong[start : start + _REPAIR_ROWS].tolist()))
+        part = [(row[0], row[1]) for row in wrong[start : start + _REPAIR_ROWS].tolist()]
+        database.write(partial(delete_index, rows=part))
 
 
 def _systems(database: Database) -> tuple[SystemReport, ...]:

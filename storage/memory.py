@@ -44,7 +44,7 @@ class MemoryTier(PackageStore):
 
     def find(self, keys: Sequence[bytes]) -> Found:
         with self._lock:
-            places = self._index.places(keys)
+            places = self._whole().places(keys)
             held = np.flatnonzero(places >= 0)
             found = self._held(keys, places, held)
         if len(held) < len(keys):
@@ -75,15 +75,15 @@ class MemoryTier(PackageStore):
 
     def close(self) -> None:
         self._pass_on_uses()
-        with self._lock:
-            self._index.clear()
         self.inner.close()
+        with self._lock:
+            self._index = PageIndex()
 
     def forget(self) -> None:
         """Let all pages go: some of them were deleted below."""
         self._pass_on_uses()
         with self._lock:
-            self._index.clear()
+            self._index = PageIndex()
 
     def stats(self) -> dict[str, float]:
         with self._lock:
@@ -105,6 +105,12 @@ class MemoryTier(PackageStore):
         if child:
             self._touched.clear()
         self._lock.release()
+
+    def _whole(self) -> PageIndex:
+        """The index; an empty one where an interrupt has torn it, as what it held can be found or computed again."""
+        if self._index.torn:
+            self._index = PageIndex()
+        return self._index
 
     def _held(self, keys: Sequence[bytes], places: NDArray[np.int64], held: NDArray[np.intp]) -> Found:
         page = np.full(len(keys), -1, np.int64)
@@ -138,11 +144,12 @@ class MemoryTier(PackageStore):
         else:
             rows = max(1, page.n * most // total)
             parts = [take(bare, slice(start, start + rows)) for start in range(0, page.n, rows)]
+        index = self._whole()
         for part in parts:
             if footprint(mine := owned(part)) <= self.memory_bytes:
-                self._index.add(mine)
-            while self._index.nbytes > self.memory_bytes:
-                self._index.remove(next(iter(self._index.pages)))
+                index.add(mine)
+            while index.nbytes > self.memory_bytes:
+                index.remove(next(iter(index.pages)))
                 self._evicted += 1
 
     def _pass_on_uses(self) -> None:

@@ -6,14 +6,14 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
@@ -164,14 +164,10 @@ class SqlitePackages(PackageStore):
     def flush(self) -> None:
         if self.database.readonly:
             return
-        with self.batch() as batch:
-            if batch:
-                with self.database.write() as connection:
-                    batch.write(connection)
+        self.flushed(lambda batch: self.database.write(batch.write) if batch else None)
 
-    @contextmanager
-    def batch(self) -> Iterator[Batch]:
-        """All that is pending, encoded; it is forgotten here when the block ends, and kept when the block raises."""
+    def flushed(self, write: Callable[[Batch], None]) -> None:
+        """Give `write` all that is pending, encoded: it is forgotten when that returns, and kept when it raises."""
         with self._flushing:
             with self._lock:
                 self._cancel_timer()
@@ -180,7 +176,7 @@ class SqlitePackages(PackageStore):
                 broken = Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
             batch = self._encoded(pages, broken, used, touched)
             self._make_room(batch.nbytes)
-            yield batch
+            write(batch)
             with self._lock:
                 self._pending.remove(len(pages))
                 self._used -= used
@@ -195,16 +191,23 @@ class SqlitePackages(PackageStore):
         return self._pending.rows + len(self._used) + len(self._touched)
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
         try:
-            self.flush()
-        finally:
-            with self._lock:
-                self._cancel_timer()
-                self._pending.clear()
-            self.database.close()
+            if not self._closed:
+                self.flush()
+        except ClosedError:
+            pass
+        except WhiteboardError:
+            self._release()
+            raise
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of everything; after an interrupt `close` comes here again."""
+        self._closed = True
+        with self._lock:
+            self._cancel_timer()
+            self._pending.clear()
+        self.database.close()
 
     def stats(self) -> dict[str, float]:
         with self.database.read() as connection:
@@ -301,11 +304,12 @@ class SqlitePackages(PackageStore):
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _start_timer(self) -> None:
-        self._timer = threading.Timer(self.bounds.seconds, self._flush_when_due)
-        self._timer.daemon = True
+        timer = threading.Timer(self.bounds.seconds, self._flush_when_due)
+        timer.daemon = True
         # While the interpreter ends no thread can be started, and the store is about to be closed.
         with suppress(RuntimeError):
-            self._timer.start()
+            timer.start()
+            self._timer = timer
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -30,15 +30,8 @@ class WriteBehind:
 class Pending:
     """What a store has taken and not yet written. Not locked: its owner is.
 
-    Attributes
-    ----------
-    pages : list of Page
-    rows : int
-        Packages in them; one that was put twice counts twice.
-    nbytes : int
-        Bytes of memory that all of it takes.
-    cost_ns : int
-        What computing all of it took.
+    All of it follows from the list of pages: sums and index are brought up to it when they are asked for, so that an
+    interrupt leaves a page that is there or one that is not, and nothing between.
     """
 
     def __init__(self) -> None:
@@ -48,9 +41,24 @@ class Pending:
         """Number of packages, each counted once."""
         return len(self._indexed())
 
+    @property
+    def pages(self) -> Sequence[Page]:
+        """What was taken, in its order."""
+        return self._pages
+
+    @property
+    def rows(self) -> int:
+        """Packages in the pages; one that was put twice counts twice."""
+        return self._summed().rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that all of it takes."""
+        return self._summed().nbytes
+
     def find(self, keys: Sequence[bytes], found: Gathering) -> NDArray[np.intp]:
         """Say which keys are here; returns the rows of the others."""
-        if not self.pages:
+        if not self._pages:
             return np.arange(len(keys))
         index = self._indexed()
         places = index.places(keys)
@@ -63,31 +71,62 @@ class Pending:
 
     def add(self, page: Page) -> None:
         """Take a page; of a package that is here already, the first one counts."""
-        self.pages.append(page)
-        self.rows += page.n
-        self.nbytes += footprint(page)
-        self.cost_ns += page.cost_ns
+        self._pages.append(page)
 
     def full(self, bounds: WriteBehind) -> bool:
         """Whether it is time to write."""
-        return self.rows >= bounds.rows or self.nbytes >= bounds.nbytes or self.cost_ns >= bounds.cost_ns
+        now = self._summed()
+        return now.rows >= bounds.rows or now.nbytes >= bounds.nbytes or now.cost_ns >= bounds.cost_ns
 
     def remove(self, count: int) -> None:
         """Let the first pages go."""
-        rest = self.pages[count:]
-        self.clear()
-        for page in rest:
-            self.add(page)
+        self._hold(self._pages[count:])
 
     def clear(self) -> None:
         """Let everything go."""
-        self.pages: list[Page] = []
-        self.rows = self.nbytes = self.cost_ns = 0
-        self._index, self._seen = PageIndex(), 0
+        self._hold([])
+
+    def _hold(self, pages: list[Page]) -> None:
+        # Sums and index say how many pages of which list they are of, so the list may be put in place alone.
+        self._pages = pages
+        self._sums, self._index = _Sums(pages), _Seen(pages)
+
+    def _summed(self) -> _Sums:
+        """The sums, with the pages in them that came since they were last asked for."""
+        sums = self._sums if self._sums.of is self._pages else _Sums(self._pages)
+        for page in islice(self._pages, sums.pages, None):
+            sums = _Sums(
+                sums.of, sums.pages + 1, sums.rows + page.n, sums.nbytes + footprint(page), sums.cost_ns + page.cost_ns
+            )
+        self._sums = sums
+        return sums
 
     def _indexed(self) -> PageIndex:
         """The index, with the pages in it that came since it was last used: most are written before anyone asks."""
-        for page in islice(self.pages, self._seen, None):
-            self._index.add(page)
-        self._seen = len(self.pages)
-        return self._index
+        if self._index.of is not self._pages or self._index.index.torn:
+            self._index = _Seen(self._pages)
+        seen = self._index
+        for page in islice(self._pages, seen.pages, None):
+            seen.index.add(page)  # once more, after an interrupt: keys that it has stay where they are
+            seen.pages += 1
+        return seen.index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """What the first pages of a list come to."""
+
+    of: list[Page]
+    pages: int = 0
+    rows: int = 0
+    nbytes: int = 0
+    cost_ns: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """The index of the first pages of a list."""
+
+    of: list[Page]
+    pages: int = 0
+    index: PageIndex = field(default_factory=PageIndex)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -249,16 +250,20 @@ def _write(database: Database, batch: Sequence[_Made], said: Recompressed) -> No
     """Put what was made in the place of what it was made of, in one transaction."""
     if not batch:
         return
-    with database.write() as connection:
-        recent.settle(connection)  # packages are moved by their rows
-        written = [made for made in batch if _stands(connection, made.sources)]
-        for made in written:
-            _replace(connection, made)
+    written = database.write(partial(_replaced, batch))
     for made in written:
         said.rewritten += len(made.sources)
         said.pages_after += len(made.rows) - len(made.sources)
         said.bytes_after += made.nbytes - sum(page.nbytes for page in made.sources)
     said.changed += sum(len(made.sources) for made in batch) - sum(len(made.sources) for made in written)
+
+
+def _replaced(batch: Sequence[_Made], connection: Connection) -> list[_Made]:
+    recent.settle(connection)  # packages are moved by their rows
+    written = [made for made in batch if _stands(connection, made.sources)]
+    for made in written:
+        _replace(connection, made)
+    return written
 
 
 def _stands(connection: Connection, pages: Sequence[Lying]) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
+from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, give_back
 from whiteboard.storage.pages import decode_page, encode_page, take
@@ -92,8 +94,8 @@ def forget(
     total = Evicted(len(found), sum(page.n for page in found), sum(page.nbytes for page in found))
     if not dry_run:
         for start in range(0, len(found), STEP_PAGES):
-            with database.write() as connection:
-                delete_pages(connection, [page.id for page in found[start : start + STEP_PAGES]], REASON)
+            ids = [page.id for page in found[start : start + STEP_PAGES]]
+            database.write(partial(delete_pages, ids=ids, reason=REASON))
         give_back(database)
     return total
 
@@ -163,16 +165,22 @@ def _forget_one(database: Database, key: bytes, places: list[tuple[int, int]], *
         row = take(page, np.array([slot]))
         if not dry_run:
             rest = take(page, np.flatnonzero(np.arange(page.n) != slot))
-            with database.write() as connection:
-                if not select_pages(connection, [page_id]):
-                    continue  # evicted meanwhile, with the package
-                delete_pages(connection, [page_id], REASON)
-                if rest.n:
-                    rest_row = PageRow(rest.op, rest.n, rest.cost_ns, hashes_of(rest.keys), encode_page(rest))
-                    Batch([rest_row], Broken(frozenset(), frozenset()), Counter()).write(connection)
+            if not database.write(partial(_replace, page_id, rest)):
+                continue  # evicted meanwhile, with the package
             give_back(database)
         return Evicted(int(page.n == 1), 1, row.nbytes)
     return Evicted()
+
+
+def _replace(page_id: int, rest: Page, connection: Connection) -> bool:
+    """Put what is left of a page in its place; returns whether it was there."""
+    if not select_pages(connection, [page_id]):
+        return False
+    delete_pages(connection, [page_id], REASON)
+    if rest.n:
+        row = PageRow(rest.op, rest.n, rest.cost_ns, hashes_of(rest.keys), encode_page(rest))
+        Batch([row], Broken(frozenset(), frozenset()), Counter()).write(connection)
+    return True
 
 
 # -- systems
@@ -185,22 +193,28 @@ def remove(database: Database, name: str, *, dry_run: bool = False) -> Removed:
     ------
     UnknownSystemError
     """
-    with database.read() if dry_run else database.write(durable=True) as connection:
-        row = connection.exec_driver_sql("SELECT id, uuid FROM system WHERE name = ?", (name,)).one_or_none()
-        if row is None:
-            message = f"the store holds no system {name!r}"
-            raise UnknownSystemError(message)
-        forks = connection.exec_driver_sql(
-            "SELECT name, origin_number FROM system WHERE origin_id = ? ORDER BY name", (row.id,)
-        ).all()
-        shared = max((fork.origin_number for fork in forks), default=-1)
-        gone = _count(connection, row.id, shared + 1, 2**62)
-        kept = _count(connection, row.id, 0, shared)
-        kept_as = f"{name} (removed {row.uuid[:8]})" if forks else None
-        if not dry_run:
-            _delete(connection, row.id, name, shared, kept_as)
+    if dry_run:
+        with database.read() as connection:
+            return _removed(name, connection, dry_run=True)
+    done = database.write(partial(_removed, name, dry_run=False), durable=True)
+    give_back(database)
+    return done
+
+
+def _removed(name: str, connection: Connection, *, dry_run: bool) -> Removed:
+    row = connection.exec_driver_sql("SELECT id, uuid FROM system WHERE name = ?", (name,)).one_or_none()
+    if row is None:
+        message = f"the store holds no system {name!r}"
+        raise UnknownSystemError(message)
+    forks = connection.exec_driver_sql(
+        "SELECT name, origin_number FROM system WHERE origin_id = ? ORDER BY name", (row.id,)
+    ).all()
+    shared = max((fork.origin_number for fork in forks), default=-1)
+    gone = _count(connection, row.id, shared + 1, 2**62)
+    kept = _count(connection, row.id, 0, shared)
+    kept_as = f"{name} (removed {row.uuid[:8]})" if forks else None
     if not dry_run:
-        give_back(database)
+        _delete(connection, row.id, name, shared, kept_as)
     return Removed(name, gone[0], gone[1], kept[0], kept_as, tuple(fork.name for fork in forks), dry_run)
 
 

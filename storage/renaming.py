@@ -222,8 +222,7 @@ class _Renaming:
     def flush(self) -> None:
         """Write what waits, in one transaction; a page that is not there any more as it was read is left alone."""
         if self._waiting:
-            with self._database.write() as connection:
-                self._write(connection)
+            self._database.write(self._write)
         self._waiting, self._nbytes = [], 0
         self._held, self._broken_pages, self._broken_hashes = set(), set(), set()
 

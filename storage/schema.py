@@ -6,6 +6,7 @@ import importlib.util
 import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,15 +37,17 @@ def ensure(database: Database) -> None:
     revision = database.revision()
     if revision is None and not database.readonly:
         # Processes that race to create one file queue here; whoever comes later finds the work done.
-        with database.exclusive():
-            database.prepare()
-            with database.write() as connection:
-                if database.revision() is None:
-                    _run(connection, HEAD)
+        database.exclusive(partial(_made, database))
         revision = database.revision()
     if revision != HEAD or database.format() != FORMAT:
         raise _refusal(database, revision)
     database.prepare()
+
+
+def _made(database: Database) -> None:
+    database.prepare()
+    if database.revision() is None:
+        database.write(partial(_run, revision=HEAD))
 
 
 def current(url: StoreUrl) -> str | None:
@@ -82,16 +85,18 @@ def upgrade(url: StoreUrl) -> Changed:
             return Changed(before, HEAD)
         if before is not None and before not in _revisions():
             raise _refusal(database, before)
-        with database.exclusive():
-            if database.revision() == HEAD:
-                return Changed(HEAD, HEAD)  # another process has done it meanwhile
-            database.prepare()
-            copy = None if before is None else _copied(database, f"before-{HEAD}")
-            with database.write(durable=True) as connection:
-                _run(connection, HEAD)
-        return Changed(before, HEAD, copy)
+        return database.exclusive(partial(_upgraded, database, before))
     finally:
         database.close()
+
+
+def _upgraded(database: Database, before: str | None) -> Changed:
+    if database.revision() == HEAD:
+        return Changed(HEAD, HEAD)  # another process has done it meanwhile
+    database.prepare()
+    copy = None if before is None else _copied(database, f"before-{HEAD}")
+    database.write(partial(_run, revision=HEAD), durable=True)
+    return Changed(before, HEAD, copy)
 
 
 def downgrade(url: StoreUrl, revision: str) -> Changed:
@@ -113,8 +118,7 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
             message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
             raise SchemaError(message)
         database.prepare()
-        with database.write(durable=True) as connection:
-            _run(connection, revision)
+        database.write(partial(_run, revision=revision), durable=True)
         return Changed(before, revision)
     finally:
         database.close()

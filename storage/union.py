@@ -102,9 +102,8 @@ class Union:
         """Write what waits, in one transaction."""
         if self._waiting:
             broken = Broken(frozenset(self._broken), frozenset(self._broken_hashes))
-            with self._database.write() as connection:
-                # Keys that another process has stored by now keep their place.
-                Batch(self._waiting, broken, Counter()).write(connection)
+            # Keys that another process has stored by now keep their place.
+            self._database.write(Batch(self._waiting, broken, Counter()).write)
         self._waiting, self._nbytes = [], 0
         self._broken, self._broken_hashes, self._held = set(), set(), set()
 

@@ -101,8 +101,7 @@ class SqliteVersions(VersionStore):
         blobs = list(_encode(system.uuid, commit.number, columns))
         log = _log_row(system, commit, rows, keyframe, blobs)
         try:
-            with self.packages.batch() as batch:
-                self._write(system, commit, log, blobs, batch)
+            self.packages.flushed(lambda batch: self._write(system, commit, log, blobs, batch))
         except StoreError:
             if not self.packages.pending:
                 raise
@@ -124,7 +123,7 @@ class SqliteVersions(VersionStore):
         blobs: Sequence[Blob],
         batch: Batch | None,
     ) -> None:
-        with self.database.write(durable=True) as connection:
+        def written(connection: Connection) -> None:
             self.writers.check(connection, system.name)
             system_id = self._claim(connection, system, commit)
             if batch is not None:
@@ -133,6 +132,8 @@ class SqliteVersions(VersionStore):
             if blobs:
                 parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
                 connection.exec_driver_sql(_INSERT_NODE_PAGE, parts)
+
+        self.database.write(written, durable=True)
 
     def commits(self, name: str) -> list[CommitRecord]:
         with self.database.read() as connection:
@@ -157,13 +158,16 @@ class SqliteVersions(VersionStore):
             message = f"system {system.name!r} names no origin to fork from"
             raise ValueError(message)
         origin, number = system.origin
-        with self.database.write(durable=True) as connection:
+
+        def forked(connection: Connection) -> None:
             spans = spans_of(connection, origin, number)
             holder = next((span for span in reversed(spans) if span.after < number), None)
             if holder is None or not any(row.number == number for row in log_of(connection, holder)):
                 message = f"system {origin!r} has no commit {number}"
                 raise UnknownCommitError(message)
             _create(connection, system, spans[-1].system_id, number)
+
+        self.database.write(forked, durable=True)
 
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
         """The system's id, once it is certain that the commit follows its head; a first commit creates it."""

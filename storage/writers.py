@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
-from whiteboard.errors import ConflictError
+from whiteboard.errors import ConflictError, WhiteboardError
 from whiteboard.storage import tables as t
 from whiteboard.storage.engine import Database
 
@@ -52,14 +52,23 @@ class Writers:
         """
         if self._database.readonly:
             return  # the commit says that nothing can be written
-        with self._database.write() as connection:
-            row = connection.execute(select(t.writer).where(t.writer.c.name == name)).one_or_none()
+
+        def claimed(connection: Connection) -> None:
+            row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
             if row is not None and row.token != self.token and not takeover and (why := _in_the_way(row)):
                 msg = f"system {name!r} is written by {why}"
                 raise ConflictError(msg)
             connection.execute(delete(t.writer).where(t.writer.c.name == name))
             connection.execute(insert(t.writer).values(name=name, token=self.token, **_identity()))
-        self._names.add(name)
+
+        before = name in self._names
+        self._names.add(name)  # first, so that an interrupt leaves no row that nobody gives back
+        try:
+            self._database.write(claimed)
+        except WhiteboardError:
+            if not before:
+                self._names.discard(name)
+            raise
 
     @contextmanager
     def claimed(self, name: str) -> Iterator[None]:
@@ -92,9 +101,9 @@ class Writers:
         """Stop being the writer of a system, or of everything that was claimed."""
         names = set(self._names) if name is None else self._names & {name}
         if names:
-            with self._database.write() as connection:
-                mine = t.writer.c.token == self.token
-                connection.execute(delete(t.writer).where(mine, t.writer.c.name.in_(names)))
+            mine = t.writer.c.token == self.token
+            theirs = delete(t.writer).where(mine, t.writer.c.name.in_(names))
+            self._database.write(lambda connection: connection.execute(theirs))
             self._names -= names
 
 

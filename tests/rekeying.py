@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 
 import whiteboard as wb
+from tests.storage.samples import transaction
 from whiteboard import keys
 from whiteboard.arithmetic import arithmetic_class
 from whiteboard.encoding import encode_params
@@ -111,7 +112,7 @@ def stored(path: Path, op: str = "product") -> set[bytes]:
 def rewritten(path: Path, change: Callable[[Page], Page]) -> None:
     """Write every page of the op as another version, or somebody hostile, would have written it."""
     database = Database(locate_file(path))
-    with database.write() as connection:
+    with transaction(database) as connection:
         rows = connection.exec_driver_sql("SELECT id, header, digest, data FROM page WHERE op = 'product'").all()
         for page_id, *blob in rows:
             new = encode_page(change(decode_page(Blob(*blob), provenance=True))).joined()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whiteboard.impulses import Impulses, Inbox, Measure, fsum, ordered_sum
+from whiteboard.impulses import Impulses, Inbox, Measure, Parcel, fsum, ordered_sum
 
 RNG = np.random.default_rng(7)
 
@@ -47,9 +47,9 @@ def test_any_order_and_any_split_give_the_same_bits(m: int, seed: int, keys: int
     order = np.array(data.draw(st.permutations(range(m))))
     cuts = sorted(data.draw(st.lists(st.integers(0, m), max_size=5)))
     one, other = Inbox(), Inbox()
-    one.push([whole])
+    one.push(Parcel.of([whole]))
     for rows in np.split(order, cuts):
-        other.push([part(whole, rows)])
+        other.push(Parcel.of([part(whole, rows)]))
     assert bits(one) == bits(other)
 
 
@@ -57,11 +57,11 @@ def test_threads_push_the_same_bits() -> None:
     """Eight threads that push pieces at once give the bits of one push."""
     whole = impulses(4000, RNG)
     one, other = Inbox(), Inbox()
-    one.push([whole])
+    one.push(Parcel.of([whole]))
 
     def push(first: int) -> None:
         for row in range(first, 4000, 8):
-            other.push([part(whole, [row])])
+            other.push(Parcel.of([part(whole, [row])]))
 
     threads = [threading.Thread(target=push, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -89,11 +89,17 @@ def test_a_repeated_impulse_counts_twice() -> None:
     """Impulses are a multiset: the same one pushed twice is summed twice."""
     one = part(impulses(5, RNG), [0])
     inbox = Inbox()
-    inbox.push([one, one])
+    inbox.push(parcel := Parcel.of([one, one]))
     (_, sums) = inbox.sums()[0]
     assert sums.vector.tobytes() == (one.vectors + one.vectors).tobytes()
-    inbox.clear()
-    assert (len(inbox), inbox.sums(), inbox.stress(), inbox.residual_norm()) == (0, {}, None, None)
+    assert (len(inbox), inbox.holds(parcel), inbox.holds(Parcel.of([one, one])), parcel.consumed) == (
+        2,
+        True,
+        False,
+        False,
+    )
+    inbox.consume()
+    assert parcel.consumed
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=30), st.randoms())
@@ -108,9 +114,10 @@ def test_fsum_knows_no_order(values: list[float], random: Any) -> None:
 def test_measures_without_a_number_stay_without() -> None:
     """Stress is None where a target was zero; what overflows or is undefined is said to be so."""
     inbox = Inbox()
-    inbox.push([], [Measure(np.array([1.0, 3.0]), np.array([4.0, 5.0]))])
+    assert (len(inbox), inbox.sums(), inbox.stress(), inbox.residual_norm()) == (0, {}, None, None)
+    inbox.push(Parcel.of([], [Measure(np.array([1.0, 3.0]), np.array([4.0, 5.0]))]))
     assert (inbox.stress(), inbox.residual_norm()) == (4.0, 3.0)
-    inbox.push([], [Measure(None, np.array([7.0]))])
+    inbox.push(Parcel.of([], [Measure(None, np.array([7.0]))]))
     assert (inbox.stress(), inbox.residual_norm()) == (None, 4.0)
     assert fsum([np.array([1e308, 1e308])]) == math.inf
     assert math.isnan(fsum([np.array([math.nan, 1.0])]))

@@ -15,6 +15,7 @@ import whiteboard as wb
 from tests import rekeying
 from tests.rekeying import A, Answer, B, N, as_before, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole
+from tests.storage.samples import transaction
 from whiteboard import keys, lineage, rekey
 from whiteboard.encoding import encode_params
 from whiteboard.errors import ParamError, StoreError
@@ -96,7 +97,7 @@ def test_use_is_kept(tmp_path: Path) -> None:
     filled(path)
 
     def uses(*, change: bool = False) -> list[Any]:
-        with open_store(path) as stores, stores.database.write() as connection:
+        with open_store(path) as stores, transaction(stores.database) as connection:
             if change:
                 connection.exec_driver_sql("UPDATE page_access SET last_use = page_id, hits = 2 * page_id")
             return list(connection.exec_driver_sql("SELECT last_use, hits FROM page_access ORDER BY last_use"))
@@ -262,7 +263,7 @@ def test_a_damaged_page_is_counted(tmp_path: Path) -> None:
     """A page that fails the gate is left as it is, and the others get their keys."""
     path = tmp_path / "a.db"
     filled(path)
-    with open_store(path) as stores, stores.database.write() as connection:
+    with open_store(path) as stores, transaction(stores.database) as connection:
         connection.exec_driver_sql("UPDATE page SET data = zeroblob(length(data)) WHERE n = 50 AND op = 'product'")
     report = changed(path)
     assert (report.damaged_pages, report.renamed) == (1, TOTAL - SIZES["params"])

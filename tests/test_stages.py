@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whiteboard import bins, separate
+from whiteboard.errors import ClosedError
 from whiteboard.pool import BufferPool
-from whiteboard.queue import JobQueue
+from whiteboard.queue import JobQueue, Ticket
 from whiteboard.storage.base import Found, Page
 from whiteboard.triage import compute_all, triage
 
@@ -146,11 +147,41 @@ def test_threads_never_share_a_buffer() -> None:
 
 
 def test_the_queue_is_first_in_first_out_and_leaves_out_what_was_cancelled() -> None:
-    """What is taken comes in order, without cancelled futures; cancelling the queue cancels the rest."""
+    """What is run comes in order, without cancelled futures; closing the queue ends the rest, and takes no more."""
     queue: JobQueue[str, int] = JobQueue()
     futures: list[Future[int]] = [queue.submit(item) for item in "abc"]
     futures[1].cancel()
-    assert [ticket.item for ticket in queue.take()] == ["a", "c"]
+    ran: list[str] = []
+
+    def run(tickets: Sequence[Ticket[str, int]]) -> None:
+        for ticket in tickets:
+            ran.append(ticket.item)
+            ticket.future.set_result(len(ran))
+
+    assert (queue.drain(run), queue.drain(run), len(queue)) == (2, 0, 0)
+    assert (ran, [futures[0].result(), futures[2].result()]) == (["a", "c"], [1, 2])
     last = queue.submit("d")
-    queue.cancel()
+    queue.close()
     assert (last.cancelled(), len(queue)) == (True, 0)
+    with pytest.raises(ClosedError):
+        queue.submit("e")
+
+
+def test_what_an_interrupt_left_in_the_queue_is_run_again_or_ended() -> None:
+    """A job whose future was not done stays; the next drain runs it, and a close ends it with an error."""
+    queue: JobQueue[str, int] = JobQueue()
+    futures: list[Future[int]] = [queue.submit(item) for item in "abc"]
+
+    def interrupted(tickets: Sequence[Ticket[str, int]]) -> None:
+        tickets[0].future.set_result(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        queue.drain(interrupted)
+    taken: list[str] = []
+    assert queue.drain(lambda tickets: taken.extend(ticket.item for ticket in tickets)) == 2
+    assert (taken, len(queue)) == (["b", "c"], 2)
+    queue.close()
+    assert [future.done() for future in futures] == [True] * 3
+    with pytest.raises(CancelledError, match="closed before"):
+        futures[2].result()

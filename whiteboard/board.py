@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import audit, bins, ops, specs
+from whiteboard import audit, bins, locks, ops, specs
 from whiteboard.columns import plain
 from whiteboard.errors import ClosedError, ParamError, SpecError
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
@@ -63,7 +62,7 @@ class Board:
         self._pipeline = Pipeline(stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
-        self._lock = threading.RLock()
+        self._lock = locks.rlock()
         self._closed = False
 
     def call(self, op: str, *sources: ArrayLike, params: Params | None = None) -> CallResult:
@@ -203,16 +202,11 @@ class Board:
     def drain(self) -> int:
         """Run what is queued, in the order it came; return how many jobs were taken.
 
-        A job that fails puts its error into its own future, not into the others'.
+        A job that fails puts its error into its own future, not into the others'. What an interrupt left is run by the
+        next drain, and no job sends its impulses twice.
         """
         self._open()
-        tickets = self._queue.take()
-        by_system: dict[int, list[Ticket[Submission, OpResult]]] = {}
-        for ticket in tickets:
-            by_system.setdefault(id(ticket.item.system), []).append(ticket)
-        for group in by_system.values():
-            answer(group)
-        return len(tickets)
+        return self._queue.drain(_answer)
 
     def flush(self) -> None:
         """Return when everything put so far is on disk."""
@@ -395,8 +389,10 @@ class Board:
         self._open()
         if not self._stores.options.readonly:
             self._stores.packages.flush()
-        spec, nodes = ops.get(job.op), self._only(system, "explain").nodes
+        spec, asking = ops.get(job.op), self._only(system, "explain")
+        nodes = asking.nodes
         with nodes.lock:
+            asking.settle()
             sources = over_nodes(nodes, job)
             wanted = asked(spec, job.params, sources)
             if self._pipeline.agreement.distrusts(spec):
@@ -424,11 +420,10 @@ class Board:
         return kin(self._stores.database, op)
 
     def close(self) -> None:
-        """Cancel what is queued, flush, and release the store. Closing twice is allowed."""
-        if not self._closed:
-            self._closed = True
-            self._queue.cancel()
-            self._stores.close()
+        """Cancel what is queued, flush, and release the store; called again, it goes on where an interrupt came."""
+        self._closed = True
+        self._queue.close()
+        self._stores.close()
 
     def __enter__(self) -> Self:
         return self
@@ -442,6 +437,14 @@ class Board:
         if self._closed:
             msg = "the board is closed"
             raise ClosedError(msg)
+
+
+def _answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
+    by_system: dict[int, list[Ticket[Submission, OpResult]]] = {}
+    for ticket in tickets:
+        by_system.setdefault(id(ticket.item.system), []).append(ticket)
+    for group in by_system.values():
+        answer(group)
 
 
 def _check_spec(name: str, has: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> None:

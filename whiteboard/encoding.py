@@ -11,12 +11,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import blake2b
-from threading import Lock
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
+from whiteboard import locks
 from whiteboard.errors import ParamError
 from whiteboard.ops.arrays import array_parts, scalar_parts
 from whiteboard.ops.fingerprint import Fingerprint, Terms, fingerprint
@@ -169,7 +169,7 @@ _PLAIN: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
 """How to read the plain value of a subclass, past whatever the subclass has overridden."""
 
 _seen: dict[int, tuple[object, Fingerprint]] = {}
-_lock = Lock()
+_lock = locks.lock()
 
 
 def _code(value: Any) -> bytes:

@@ -50,4 +50,4 @@ class Snapshot:
 
     def digest(self) -> str:
         """Return the hex digest of (ids, versions, attribute bytes)."""
-        return state.digest(self.nodes)
+        return state.digest(state.Ahead.now(self.nodes))

@@ -8,13 +8,13 @@ split or order of pushes gives the same bits. What is measured along the way (st
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard import locks
 from whiteboard.exact import exact_sums
 from whiteboard.types import Array, Ids
 
@@ -76,59 +76,81 @@ class Measure:
     residual: NDArray[np.float64]
 
 
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """Impulses and measures that go into an inbox together, or not at all.
+
+    Attributes
+    ----------
+    consumed : bool
+        Whether the inbox that had it was emptied.
+    """
+
+    impulses: list[Impulses]
+    measures: Sequence[Measure] = ()
+    consumed: bool = False
+
+    @classmethod
+    def of(cls, impulses: Iterable[Impulses], measures: Iterable[Measure] = ()) -> Parcel:
+        """Return a parcel of what is not empty."""
+        return cls([batch for batch in impulses if len(batch)], list(measures))
+
+
 class Inbox:
     """The impulses and measures since the last commit. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._impulses: list[Impulses] = []
-        self._measures: list[Measure] = []
+        self._lock = locks.lock()
+        self._parcels: list[Parcel] = []
 
     def __len__(self) -> int:
-        with self._lock:
-            return sum(map(len, self._impulses))
+        return sum(len(batch) for parcel in self._taken() for batch in parcel.impulses)
 
-    def push(self, impulses: Sequence[Impulses], measures: Sequence[Measure] = ()) -> None:
-        """Add impulses and measures, all at once."""
+    def push(self, parcel: Parcel) -> None:
+        """Take a parcel in."""
         with self._lock:
-            self._impulses.extend(batch for batch in impulses if len(batch))
-            self._measures.extend(measures)
+            self._parcels.append(parcel)
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether a parcel was taken in."""
+        return any(parcel is each for each in self._taken())
 
     def retract(self, impulse: Impulses) -> bool:
         """Take one impulse of equal content out again; return whether there was one."""
         with self._lock:
-            for at, batch in enumerate(self._impulses):
-                equal = np.flatnonzero(_equal(batch, impulse)) if batch.arena == impulse.arena else _NONE
-                if equal.size:
-                    self._impulses[at] = batch.take(np.delete(np.arange(len(batch)), equal[0]))
-                    return True
+            for parcel in self._parcels:
+                for at, batch in enumerate(parcel.impulses):
+                    equal = np.flatnonzero(_equal(batch, impulse)) if batch.arena == impulse.arena else _NONE
+                    if equal.size:
+                        parcel.impulses[at] = batch.take(np.delete(np.arange(len(batch)), equal[0]))
+                        return True
         return False
 
-    def clear(self) -> None:
-        """Forget everything: a commit has consumed it."""
-        with self._lock:
-            self._impulses.clear()
-            self._measures.clear()
+    def consume(self) -> None:
+        """Say that what it holds has had its effect; the inbox is not used any more."""
+        for parcel in self._taken():
+            parcel.consumed = True
 
     def sums(self, *, exact: bool = False) -> dict[int, tuple[Ids, Sums]]:
         """Return, for each arena with impulses, its rows in ascending order and their sums."""
-        with self._lock:
-            batches = [batch for batch in self._impulses if len(batch)]
+        batches = [batch for parcel in self._taken() for batch in parcel.impulses if len(batch)]
         arenas = sorted({batch.arena for batch in batches})
         return {a: ordered_sum([batch for batch in batches if batch.arena == a], exact=exact) for a in arenas}
 
     def stress(self) -> float | None:
         """Return Σσ² of the jobs that had targets, or None where there were none or σ is undefined."""
-        with self._lock:
-            columns = [measure.stress for measure in self._measures]
+        columns = [measure.stress for parcel in self._taken() for measure in parcel.measures]
         known = [column for column in columns if column is not None]
         return fsum(known) if known and len(known) == len(columns) else None
 
     def residual_norm(self) -> float | None:
         """Return √Σr² over all residuals, or None where there were none."""
-        with self._lock:
-            columns = [measure.residual for measure in self._measures]
+        columns = [measure.residual for parcel in self._taken() for measure in parcel.measures]
         return math.sqrt(fsum(columns)) if columns else None
+
+    def _taken(self) -> list[Parcel]:
+        with self._lock:
+            return list(self._parcels)
 
 
 def _equal(batch: Impulses, one: Impulses) -> NDArray[np.bool_]:

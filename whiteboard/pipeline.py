@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import bins, given, keys, lineage, promises, separate
+from whiteboard import bins, given, keys, lineage, locks, promises, separate
 from whiteboard.agreement import Agreement
 from whiteboard.arithmetic import arithmetic_class
 from whiteboard.errors import ParamError, UncachedWarning, warn
@@ -70,7 +69,7 @@ class Pipeline:
     ) -> None:
         self._store, self._pool = store, pool
         self._max_bytes, self._max_jobs = max_bin_bytes, max_bin_jobs
-        self._lock = threading.RLock()
+        self._lock = locks.rlock()
         self.agreement = Agreement()
         self._promises = promises.Promises()
         self._warned: set[tuple[str, str]] = set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections import defaultdict
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from whiteboard import locks
 from whiteboard.types import Array, Shape
 
 POISON = "WHITEBOARD_POISON"
@@ -28,13 +28,12 @@ class BufferPool:
         self._max_bytes = max_bytes
         self._poison = os.environ.get(POISON) == "1" if poison is None else poison
         self._idle: defaultdict[int, list[Array]] = defaultdict(list)
-        self._idle_bytes = 0
-        self._lock = threading.Lock()
+        self._lock = locks.lock()
 
     @property
     def idle_bytes(self) -> int:
         """Bytes of the buffers that wait to be borrowed."""
-        return self._idle_bytes
+        return sum(nbytes * len(idle) for nbytes, idle in self._idle.items())
 
     def lend(self) -> Lender:
         """Return a lender for a ``with`` block."""
@@ -44,7 +43,6 @@ class BufferPool:
         """Return a flat uint8 buffer of `nbytes`, idle or new."""
         with self._lock:
             if idle := self._idle[nbytes]:
-                self._idle_bytes -= nbytes
                 return idle.pop()
         return np.empty(nbytes, np.uint8)
 
@@ -53,10 +51,11 @@ class BufferPool:
             for buffer in buffers:
                 buffer.fill(0xFF)
         with self._lock:
+            room = self._max_bytes - self.idle_bytes
             for buffer in buffers:
-                if self._idle_bytes + buffer.nbytes <= self._max_bytes:
+                if buffer.nbytes <= room:
                     self._idle[buffer.nbytes].append(buffer)
-                    self._idle_bytes += buffer.nbytes
+                    room -= buffer.nbytes
 
 
 class Lender:

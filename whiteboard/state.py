@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 
 from whiteboard.jobs import ATTRS
 from whiteboard.keys import DIGEST_BYTES
-from whiteboard.nodes import Nodes
+from whiteboard.nodes import Change, Nodes
 from whiteboard.storage.base import NodeColumns
 from whiteboard.types import Array, Ids
 
@@ -31,12 +32,49 @@ def load(columns: Sequence[NodeColumns]) -> Nodes:
     return nodes
 
 
-def dump(nodes: Nodes, rows: Mapping[int, Ids] | None = None) -> list[NodeColumns]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Ahead:
+    """A state as it will be once some changes are taken; until then nothing of it is in the nodes.
+
+    Parameters
+    ----------
+    nodes : Nodes
+    versions : ndarray of int64, shape (n,)
+        By node index.
+    changes : mapping of int to Change
+        By arena number, rows ascending.
+    """
+
+    nodes: Nodes
+    versions: Ids
+    changes: Mapping[int, Change]
+
+    @classmethod
+    def now(cls, nodes: Nodes) -> Ahead:
+        """Return the state as it is."""
+        return cls(nodes, nodes.versions, {})
+
+    def values(self, number: int, rows: Ids | None) -> Array:
+        """Return the values of some rows of an arena, (m, …), or of all."""
+        arena, change = self.nodes.arenas[number], self.changes.get(number)
+        if change is None:
+            return arena.values if rows is None else arena.values[rows]
+        if np.array_equal(change.rows, np.arange(len(arena)) if rows is None else rows):
+            return change.values
+        place = np.full(len(arena), -1, np.int64)
+        place[change.rows] = np.arange(len(change.rows))
+        values = np.array(arena.values if rows is None else arena.values[rows])
+        at = place if rows is None else place[rows]
+        values[at >= 0] = change.values[at[at >= 0]]
+        return values
+
+
+def dump(state: Ahead, rows: Mapping[int, Ids] | None = None) -> list[NodeColumns]:
     """Return all rows of every arena, or those of `rows` (by arena number), as columns by ascending id.
 
     The columns are valid until the nodes change: whole arenas are views.
     """
-    parts = []
+    nodes, parts = state.nodes, []
     for number, arena in enumerate(nodes.arenas):
         some = np.arange(len(arena), dtype=np.int64) if rows is None else rows.get(number, np.empty(0, np.int64))
         if len(some):
@@ -45,30 +83,35 @@ def dump(nodes: Nodes, rows: Mapping[int, Ids] | None = None) -> list[NodeColumn
                 some = some[np.argsort(ids, kind="stable")]
             owner = arena.owner[some]
             whole = len(some) == len(arena) and bool(np.all(some[1:] > some[:-1]))
-            values = arena.values if whole else arena.values[some]
-            parts.append(NodeColumns(arena.attr, nodes.ids[owner], nodes.versions[owner], nodes.fixed[owner], values))
+            values = state.values(number, None if whole else some)
+            parts.append(NodeColumns(arena.attr, nodes.ids[owner], state.versions[owner], nodes.fixed[owner], values))
     return parts
 
 
-def digest(nodes: Nodes) -> str:
+def digest(ahead: Ahead) -> str:
     """Return the hex BLAKE2b-128 digest of a state: ids, versions, and the bytes of every attribute by its token.
 
     Nodes count by ascending id; no clock, path or order of arrival enters. Only what changed since the last call
     is hashed again.
     """
+    nodes = ahead.nodes
     order = nodes.ordered()
     state = blake2b(b"whiteboard-state-1", digest_size=DIGEST_BYTES)
-    for column in (nodes.ids, nodes.versions):
+    for column in (nodes.ids, ahead.versions):
         state.update(np.ascontiguousarray(column[order], "<i8").data)
     for attr in ATTRS:
-        state.update(_tokens(nodes, attr)[order].data)
+        state.update(_tokens(ahead, attr)[order].data)
     return state.hexdigest()
 
 
-def _tokens(nodes: Nodes, attr: str) -> Array:
+def _tokens(ahead: Ahead, attr: str) -> Array:
     """Return each node's token of an attribute, (nodes, 16); zeros where it has none."""
-    tokens = np.zeros((len(nodes), DIGEST_BYTES), np.uint8)
-    for arena in nodes.arenas:
+    tokens = np.zeros((len(ahead.nodes), DIGEST_BYTES), np.uint8)
+    for number, arena in enumerate(ahead.nodes.arenas):
         if arena.attr == attr:
-            tokens[arena.owner] = arena.tokens(np.arange(len(arena), dtype=np.int64))
+            rows, change = np.arange(len(arena), dtype=np.int64), ahead.changes.get(number)
+            if change is not None:
+                tokens[arena.owner[change.rows]] = change.tokens
+                rows = np.delete(rows, change.rows)
+            tokens[arena.owner[rows]] = arena.tokens(rows)
     return tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -12,30 +11,13 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import NonFiniteError, ParamError, ShapeError
 from whiteboard.impulses import Sums
-from whiteboard.nodes import Arena, Nodes
+from whiteboard.keys import tokens
+from whiteboard.nodes import Arena, Change, Nodes
 from whiteboard.rules import Rule
 from whiteboard.types import Array, Ids
 
 Moved: TypeAlias = tuple[Ids, Array, Array]
 """Rows of an arena, their values, and their new values."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """New values for some rows of one arena, and the values before; of each row the bytes differ."""
-
-    arena: Arena
-    rows: Ids
-    before: Array
-    values: Array
-
-    def take(self) -> None:
-        """Write the new values."""
-        self.arena.write(self.rows, self.values)
-
-    def undo(self) -> None:
-        """Write the values before."""
-        self.arena.write(self.rows, self.before)
 
 
 def ruled(nodes: Nodes, sums: Mapping[int, tuple[Ids, Sums]], rule: Rule | None, where: str) -> dict[int, Moved]:
@@ -99,16 +81,23 @@ def merged(
     return both
 
 
-def steps(nodes: Nodes, moved: Mapping[int, Moved]) -> dict[int, Step]:
-    """Return, by arena, the rows whose bytes change."""
+def steps(nodes: Nodes, moved: Mapping[int, Moved]) -> dict[int, Change]:
+    """Return, by arena, the rows whose bytes change, by ascending row."""
     changing = {}
     for number, (rows, old, new) in moved.items():
         differs = different(old, new)
         if differs.all():
-            changing[number] = Step(nodes.arenas[number], rows, old, new)
+            changing[number] = _change(nodes.arenas[number], rows, new)
         elif differs.any():
-            changing[number] = Step(nodes.arenas[number], rows[differs], old[differs], new[differs])
+            changing[number] = _change(nodes.arenas[number], rows[differs], new[differs])
     return changing
+
+
+def _change(arena: Arena, rows: Ids, values: Array) -> Change:
+    if np.any(rows[1:] < rows[:-1]):
+        order = np.argsort(rows)
+        rows, values = rows[order], values[order]
+    return Change(arena, rows, values, tokens(values))
 
 
 def different(a: Array, b: Array) -> NDArray[np.bool_]:

@@ -30,8 +30,11 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
     fresh = list(tickets)
     try:
         with system.nodes.lock:  # no commit between the look at the versions and the answer
-            fresh = [ticket for ticket in tickets if not _refused(ticket)]
-            results = system.process([ticket.item.job for ticket in fresh])
+            fresh = [ticket for ticket in tickets if not (_answered(ticket) or _refused(ticket))]
+            results, parcel = system.answer([ticket.item.job for ticket in fresh])
+            for ticket, result in zip(fresh, results, strict=True):
+                ticket.attempt = parcel, result
+            system.take_in(parcel)
     except Exception as error:
         if len(fresh) == 1:
             fresh[0].future.set_exception(error)
@@ -40,8 +43,25 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
             answer([ticket])
         return
     for ticket, result in zip(fresh, results, strict=True):
-        moved = result.versions != ticket.item.versions
-        ticket.future.set_result(replace(result, stale=True) if moved else result)
+        _finish(ticket, result)
+
+
+def _finish(ticket: Ticket[Submission, OpResult], result: OpResult) -> None:
+    moved = result.versions != ticket.item.versions
+    ticket.future.set_result(replace(result, stale=True) if moved else result)
+
+
+def _answered(ticket: Ticket[Submission, OpResult]) -> bool:
+    """Finish a job whose impulses were taken in before an interrupt came: sent again, they would count twice."""
+    if ticket.future.done():
+        return True
+    if ticket.attempt is None:
+        return False
+    parcel, result = ticket.attempt
+    if not ticket.item.system.has_taken(parcel):
+        return False
+    _finish(ticket, result)
+    return True
 
 
 def _refused(ticket: Ticket[Submission, OpResult]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
@@ -21,24 +23,45 @@ from whiteboard.errors import (
     WhiteboardError,
 )
 from whiteboard.history import Commit, Snapshot
-from whiteboard.impulses import Inbox
+from whiteboard.impulses import Inbox, Parcel
 from whiteboard.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.nodes import Nodes
+from whiteboard.nodes import Change, Nodes
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Pipeline
 from whiteboard.propagate import Propagated, propagate
 from whiteboard.rules import Rule
 from whiteboard.sources import locate
-from whiteboard.steps import Step, different, merged, ruled, steps
+from whiteboard.steps import different, merged, ruled, steps
 from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
-from whiteboard.types import Array, ResultSink
+from whiteboard.types import Array, Ids, ResultSink
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Round:
+    """What has come since the last commit; the next round takes its place in one assignment."""
+
+    head: Commit | None
+    committed: int
+    """How many nodes the head has."""
+    inbox: Inbox = field(default_factory=Inbox)
+    written: Mapping[int, Mapping[int, Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A commit that is under way, with all that is needed to finish it in memory."""
+
+    record: CommitRecord
+    changes: Mapping[int, Change]
+    versions: Ids
 
 
 class System:
     """A named set of nodes; `Board.system` opens or creates it.
 
     Every method may be called from any thread. `process` and `commit` exclude one another, so what a commit
-    consumes was computed from the very versions that it moves.
+    consumes was computed from the very versions that it moves. A KeyboardInterrupt, at whatever line, leaves the state
+    before a call or the one after it: `head` and `waiting` say which.
     """
 
     def __init__(
@@ -53,12 +76,10 @@ class System:
     ) -> None:
         self._record, self._store, self._pipeline, self._op, self._make = record, store, pipeline, op, make
         self._claim, self._claimed = claim, False
-        self._inbox = Inbox()
-        self._written: dict[int, dict[int, Array]] = {}
-        self._head = None if kept is None else Commit.of(kept.commit)
         self.nodes = Nodes() if kept is None else state.load(kept.columns)
         self._lock = self.nodes.lock
-        self._committed = len(self.nodes)
+        self._round = _Round(None if kept is None else Commit.of(kept.commit), len(self.nodes))
+        self._step: _Step | None = None
 
     def _begin(self) -> None:
         """Become the system's writer, at the first call that needs it, and before anything is computed."""
@@ -79,7 +100,39 @@ class System:
     @property
     def head(self) -> Commit | None:
         """The last commit, or None before the first."""
-        return self._head
+        with self._lock:
+            self.settle()
+            return self._round.head
+
+    @property
+    def waiting(self) -> int:
+        """Impulses and writes that the next commit will consume."""
+        with self._lock:
+            self.settle()
+            return len(self._round.inbox) + sum(map(len, self._round.written.values()))
+
+    def discard(self) -> None:
+        """Forget the impulses and writes that wait, as if they had never come: to begin a round anew."""
+        with self._lock:
+            self.settle()
+            self._round.inbox.consume()
+            self._round = _Round(self._round.head, self._round.committed)
+
+    def settle(self) -> None:
+        """Finish a commit that an interrupt came through; for whoever has `nodes.lock`, before the state is read.
+
+        Raises
+        ------
+        StoreError
+            It cannot be said whether the commit has landed, as the store cannot be read: nothing is said then.
+        """
+        step = self._step
+        if step is not None:
+            if self._landed(step.record):
+                self._advance(step)
+            else:
+                self._step = None
+        self.nodes.settle()
 
     def add_nodes(
         self,
@@ -128,6 +181,7 @@ class System:
             )
             raise ShapeError(msg)
         with self._lock:
+            self.settle()
             self._begin()
             versions = np.zeros(len(column), np.int64)
             self.nodes.add(column, versions, np.array(np.broadcast_to(flags, column.shape)), attrs)
@@ -159,14 +213,36 @@ class System:
             msg = f"system {self.name!r}: process: expected a JobBatch or a sequence of Job, got {type(jobs).__name__}"
             raise ParamError(msg)
         with self._lock:
-            self._begin()
-            results, parts = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
+            results, parcel = self.answer(jobs)
             if sink is not None:
                 for result in (results,) if isinstance(results, BatchResult) else results:
                     sink.publish(result)
-            for part in parts:  # only now: a job or a sink that fails leaves no impulse behind
-                self._inbox.push(part.impulses, part.measures)
+            self.take_in(parcel)  # only now: a job or a sink that fails leaves no impulse behind
         return results
+
+    @overload
+    def answer(self, jobs: JobBatch) -> tuple[BatchResult, Parcel]: ...
+    @overload
+    def answer(self, jobs: Sequence[Job]) -> tuple[list[OpResult], Parcel]: ...
+    @overload
+    def answer(self, jobs: JobBatch | Sequence[Job]) -> tuple[BatchResult | list[OpResult], Parcel]: ...
+    def answer(self, jobs: Any) -> tuple[BatchResult | list[OpResult], Parcel]:
+        """As `process`, but what the jobs send is returned and not taken in; for whoever has `nodes.lock`."""
+        self.settle()
+        self._begin()
+        results, parts = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
+        impulses = chain.from_iterable(part.impulses for part in parts)
+        return results, Parcel.of(impulses, chain.from_iterable(part.measures for part in parts))
+
+    def take_in(self, parcel: Parcel) -> None:
+        """Take in what `answer` returned, before any commit; for whoever has `nodes.lock` since then."""
+        self._round.inbox.push(parcel)
+
+    def has_taken(self, parcel: Parcel) -> bool:
+        """Whether a parcel was taken in, by whatever call, since it was made."""
+        with self._lock:
+            self.settle()
+            return parcel.consumed or self._round.inbox.holds(parcel)
 
     def _batch(self, batch: JobBatch) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
         done = propagate(self.nodes, self._pipeline, self._op(batch.op), batch)
@@ -187,12 +263,14 @@ class System:
     def is_current(self, result: OpResult) -> bool:
         """Return whether all sources of a result still have the versions that it was computed from."""
         with self._lock:
+            self.settle()
             index = self.nodes.index(np.array(result.src_ids, np.int64))
             return bool((index >= 0).all()) and self.nodes.versions[index].tolist() == list(result.versions)
 
     def versions(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Return the present versions of some nodes, -1 for a node that is not there."""
         with self._lock:
+            self.settle()
             index = self.nodes.index(ids_column(ids, "versions"))
             return tuple(np.where(index < 0, -1, self.nodes.versions[index]).tolist()) if len(self.nodes) else ()
 
@@ -214,10 +292,11 @@ class System:
             The node has another version than `version`.
         """
         with self._lock:
+            self.settle()
             self._begin()
             one = impulse(self.nodes, src_id, out_id, op_name, vector, version)
             if not self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]:
-                self._inbox.push([one])
+                self._round.inbox.push(Parcel.of([one]))
 
     def retract(
         self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, *, version: int | None = None
@@ -230,9 +309,10 @@ class System:
             No such impulse waits: it was never pushed, is retracted already, or a commit has consumed it.
         """
         with self._lock:
+            self.settle()
             one = impulse(self.nodes, src_id, out_id, op_name, vector, version)
             fixed = self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]
-            if not fixed and not self._inbox.retract(one):
+            if not fixed and not self._round.inbox.retract(one):
                 msg = f"op {op_name!r}: no such impulse on node {src_id} from {out_id} waits: retracted, or committed"
                 raise StaleImpulseError(msg)
 
@@ -246,8 +326,9 @@ class System:
             The node was written with another value since the last commit: which one counts would be a matter of order.
         """
         with self._lock:
+            self.settle()
             self._begin()
-            staged = []
+            written = {number: dict(rows) for number, rows in self._round.written.items()}
             for attr, given in zip(ATTRS, (theta, p), strict=True):
                 if given is None:
                     continue
@@ -255,13 +336,11 @@ class System:
                 number, row = place(self.nodes, node_id, attr, where)
                 arena = self.nodes.arenas[number]
                 value = fitted(given, arena.shape, arena.dtype, where)
-                before = self._written.get(number, {}).get(row, value)
+                before = written.setdefault(number, {}).setdefault(row, value)
                 if different(before[None], value[None]).any():
                     msg = f"{where}: it was written with another value since the last commit"
                     raise ParamError(msg)
-                staged.append((number, row, value))
-            for number, row, value in staged:
-                self._written.setdefault(number, {})[row] = value
+            self._round = replace(self._round, written=written)
 
     def commit(self, rule: Rule | None = None) -> Commit:
         """Consume all impulses and writes in one atomic, durable step.
@@ -279,66 +358,69 @@ class System:
             The commit could not be written. Nothing has changed.
         """
         with self._lock:
+            self.settle()
             self._begin()
             where = f"system {self.name!r}: commit"
-            sums = self._inbox.sums(exact=getattr(rule, "exact", False))
-            changing = steps(self.nodes, merged(self.nodes, ruled(self.nodes, sums, rule, where), self._written, where))
-            moved = np.zeros(len(self.nodes), np.bool_)
-            for step in changing.values():
-                moved[step.arena.owner[step.rows]] = True
-                step.take()
-            self.nodes.versions[moved] += 1
-            record = self._record_of(moved)
+            now, nodes = self._round, self.nodes
+            sums = now.inbox.sums(exact=getattr(rule, "exact", False))
+            changes = steps(nodes, merged(nodes, ruled(nodes, sums, rule, where), now.written, where))
+            moved = np.zeros(len(nodes), np.bool_)
+            for change in changes.values():
+                moved[change.arena.owner[change.rows]] = True
+            ahead = state.Ahead(nodes, nodes.versions + moved, changes)
+            step = _Step(self._record_of(moved, state.digest(ahead)), changes, ahead.versions)
+            changed = state.dump(ahead, self._changed(changes))
+            # From here on whoever comes next asks the store whether it has landed, wherever an interrupt comes.
+            self._step = step
             try:
-                self._store.append(self._record, record, self._changed(changing), lambda: state.dump(self.nodes))
-            except BaseException as error:
-                # An interrupt may come after the store's own commit; what the store refuses has not landed.
-                if not isinstance(error, WhiteboardError) and self._landed(record):
-                    self._advance(record)
-                    raise
-                for step in changing.values():
-                    step.undo()
-                self.nodes.versions[moved] -= 1
+                self._store.append(self._record, step.record, changed, lambda: state.dump(ahead))
+            except WhiteboardError:
+                self._step = None  # what the store refuses has not landed
                 raise
-            return self._advance(record)
+            return self._advance(step)
 
-    def _record_of(self, moved: NDArray[np.bool_]) -> CommitRecord:
+    def _record_of(self, moved: NDArray[np.bool_], digest: str) -> CommitRecord:
+        now = self._round
         return CommitRecord(
-            0 if self._head is None else self._head.id + 1,
-            None if self._head is None else self._head.id,
-            len(self.nodes) - self._committed + int(np.count_nonzero(moved[: self._committed])),
-            self._inbox.stress(),
-            self._inbox.residual_norm(),
-            state.digest(self.nodes),
+            0 if now.head is None else now.head.id + 1,
+            None if now.head is None else now.head.id,
+            len(self.nodes) - now.committed + int(np.count_nonzero(moved[: now.committed])),
+            now.inbox.stress(),
+            now.inbox.residual_norm(),
+            digest,
         )
 
-    def _changed(self, changing: Mapping[int, Step]) -> list[Any]:
-        """Return the rows that moved and those of nodes added since the last commit."""
+    def _changed(self, changes: Mapping[int, Change]) -> dict[int, Ids]:
+        """Return, by arena, the rows that move and those of nodes added since the last commit."""
         changed = {}
         for number, arena in enumerate(self.nodes.arenas):
-            rows = arena.owner >= self._committed
-            if number in changing:
-                rows[changing[number].rows] = True
+            rows = arena.owner >= self._round.committed
+            if number in changes:
+                rows[changes[number].rows] = True
             changed[number] = np.flatnonzero(rows)
-        return state.dump(self.nodes, changed)
+        return changed
 
     def _landed(self, record: CommitRecord) -> bool:
         try:
-            return self._store.commits(self.name)[-1:] == [record]
-        except WhiteboardError:
+            last = self._store.commits(self.name)[-1:]
+        except UnknownSystemError:  # it would have been the first
             return False
+        return [(each.number, each.digest) for each in last] == [(record.number, record.digest)]
 
-    def _advance(self, record: CommitRecord) -> Commit:
-        self._head = Commit.of(record)
-        self._committed = len(self.nodes)
-        self._inbox.clear()
-        self._written.clear()
-        return self._head
+    def _advance(self, step: _Step) -> Commit:
+        """Bring what is in memory to a commit that has landed; done twice it is as if done once."""
+        self.nodes.take(list(step.changes.values()), step.versions)
+        self._round.inbox.consume()
+        head = Commit.of(step.record)
+        self._round = _Round(head, len(self.nodes))
+        self._step = None
+        return head
 
     def digest(self) -> str:
         """Return the hex digest of (ids, versions, attribute bytes), uncommitted nodes included."""
         with self._lock:
-            return state.digest(self.nodes)
+            self.settle()
+            return state.digest(state.Ahead.now(self.nodes))
 
     def history(self) -> list[Commit]:
         """Return all commits, oldest first."""
@@ -373,13 +455,14 @@ class System:
             For a name that cannot be one.
         """
         specs.check_name(name)
-        kept = self._kept(self._head.id if at is None and self._head is not None else at)
+        head = self.head
+        kept = self._kept(head.id if at is None and head is not None else at)
         record = SystemRecord(name, os.urandom(16).hex(), self.spec, (self.name, kept.commit.number))
         self._store.fork(record)
         return self._make(record, kept)
 
     def _kept(self, commit_id: int | None) -> State:
-        if self._head is None or commit_id is None:
+        if self.head is None or commit_id is None:
             msg = f"system {self.name!r} has no commit yet"
             raise UnknownCommitError(msg)
         return self._store.state(self.name, commit_id)

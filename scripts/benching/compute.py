@@ -80,7 +80,7 @@ class Bench:
         made = Nodes()
         count = np.arange(len(self.theta))
         made.add(count, np.zeros_like(count), np.zeros(len(count), np.bool_), {"theta": self.theta})
-        return sources.NodeSources(made, self.ids, made.arenas * self.arity, self.ids)
+        return sources.NodeSources(made, self.ids, list(made.arenas) * self.arity, self.ids)
 
     def compute(self, nodes: sources.NodeSources, size: int) -> None:
         """Gather, run one session a bin and put its results into columns: what is left of a job without its key."""

@@ -17,7 +17,7 @@ import pytest
 import whiteboard as wb
 from tests.rekeying import A, B, N, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole, killed
-from tests.storage.samples import environment
+from tests.storage.samples import environment, transaction
 from whiteboard.ops import registry
 from whiteboard.storage import open_store
 
@@ -130,7 +130,7 @@ def test_conflicts_and_damage_are_status_1(tmp_path: Path) -> None:
         board.call_many("product", A[:1], B[:1])
     first = names(code(1))[0]
     rewritten(path, lambda page: page if page.n > 1 else other_bits(page))
-    with open_store(path) as stores, stores.database.write() as connection:
+    with open_store(path) as stores, transaction(stores.database) as connection:
         connection.exec_driver_sql("UPDATE page SET data = zeroblob(length(data)) WHERE n = 50 AND op = 'product'")
     done = said(path, *arguments, status=1)
     assert (done["conflicts"], done["damaged_pages"], done["rekeyed"]) == (1, 1, TOTAL - 51)

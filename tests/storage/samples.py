@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from whiteboard.storage.base import MISS, CommitRecord, Found, NodeColumns, Page, State, SystemRecord
+from whiteboard.storage.engine import Database
 
 
 def key_of(number: int) -> bytes:
@@ -91,6 +94,13 @@ def assert_state(state: State, commit: CommitRecord, columns: Sequence[NodeColum
             np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
             assert getattr(got, name).dtype == getattr(want, name).dtype
             assert not getattr(got, name).flags.writeable
+
+
+@contextmanager
+def transaction(database: Database) -> Iterator[Connection]:
+    """One write transaction as a block, for tests that write behind the store's back."""
+    with database._mutex, database._writer.begin() as connection:
+        yield connection
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python, transaction
 from whiteboard.errors import ClosedError, StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, log, open_store
 from whiteboard.storage.maintenance import verify
@@ -62,7 +62,7 @@ def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:
     """A write transaction that is open keeps nobody from reading what was there before it."""
     stores.packages.put(page_of([1]))
     stores.packages.flush()
-    with stores.database.write() as connection:
+    with transaction(stores.database) as connection:
         connection.exec_driver_sql("DELETE FROM page")
         with stores.database.read() as reader:
             assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 1

@@ -25,11 +25,12 @@ def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch
     assert path is not None
     with open_store(path) as other:
         other.packages.put(page_of([1]))
-        with (
-            stores.database.exclusive(),
-            pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock for 0\.05 s"),
-        ):
-            other.packages.flush()
+
+        def late() -> None:
+            with pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock for 0\.05 s"):
+                other.packages.flush()
+
+        stores.database.exclusive(late)
         assert stores.packages.stats()["packages"] == 0
         other.packages.flush()
     assert stores.packages.stats()["packages"] == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
 from whiteboard.errors import ParamError, ReadOnlyError
 from whiteboard.storage import Stores, eviction, maintenance, open_store, recent, rows
 from whiteboard.storage.base import SystemRecord
@@ -39,7 +39,7 @@ def stores(path: Path) -> Iterator[Stores]:
 @pytest.fixture
 def settled(stores: Stores) -> Stores:
     """The same, with a row in ``package`` for each package."""
-    with stores.database.write() as connection:
+    with transaction(stores.database) as connection:
         recent.settle(connection)
     return stores
 

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 import whiteboard as wb
 from tests.storage.moving import assert_whole
-from tests.storage.samples import run_python
+from tests.storage.samples import run_python, transaction
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store, recent, schema
 
@@ -79,7 +79,7 @@ def test_a_downgrade_that_loses_nothing(revision: str, tmp_path: Path) -> None:
     """Down and up again the store is the same, statement by statement and row by row; what was recent is settled."""
     path = tmp_path / "a.db"
     thawed(schema.HEAD, path)
-    with open_store(tmp_path / "a.db") as stores, stores.database.write() as connection:
+    with open_store(tmp_path / "a.db") as stores, transaction(stores.database) as connection:
         recent.settle(connection)
     before = _dump(path)
     thawed(schema.HEAD, path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.storage.samples import assert_found, key_of, page_of
+from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.errors import StoreError
 from whiteboard.storage import pages, recent, schema
 from whiteboard.storage.admission import Admission
@@ -176,7 +176,7 @@ def test_damage_is_a_miss_and_is_replaced(path: Path, statement: str) -> None:
     store.put(page_of(range(20)))
     store.flush()
     if "UPDATE package" in statement:
-        with store.database.write() as connection:
+        with transaction(store.database) as connection:
             recent.settle(connection)
     store.close()
     _sql(path, statement)

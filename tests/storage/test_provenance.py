@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.storage.samples import Model, page_of
+from tests.storage.samples import Model, page_of, transaction
 from whiteboard.errors import ParamError
 from whiteboard.storage import Stores, open_store, provenance
 from whiteboard.storage.provenance import NodeValues
@@ -48,7 +48,7 @@ def test_a_sample_is_a_part(stores: Stores) -> None:
 def test_a_page_that_has_gone_is_none(stores: Stores) -> None:
     """A page that was evicted or damaged since it was chosen wants nothing and is None."""
     parts = provenance.sampled(stores.database, 1, 0)
-    with stores.database.write() as connection:
+    with transaction(stores.database) as connection:
         connection.exec_driver_sql("DELETE FROM page WHERE id = 1")
         connection.exec_driver_sql("UPDATE page SET data = x'00' WHERE id = 2")
     assert [provenance.read(stores.database, part) is None for part in parts] == [True, True] + [False] * 8

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.storage.samples import assert_found, key_of, page_of
+from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.storage import reading, schema
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import locate
@@ -47,7 +47,7 @@ def test_both_ways_agree(
     """Keys in any order, twice, missing, of one hash, in damaged pages: answers are right, and what can be is found."""
     path = tmp_path_factory.mktemp("reading") / "a.db"
     store = _store(path, sizes, bits)
-    with store.database.write() as connection:
+    with transaction(store.database) as connection:
         for page_id in damaged:
             connection.exec_driver_sql("UPDATE page SET data = x'00' WHERE id = ?", (page_id,))
     keys = [key_of(number) for number in numbers]

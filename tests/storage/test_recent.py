@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.storage.samples import assert_found, key_of, page_of
+from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.storage import Stores, open_store, recent
 from whiteboard.storage.maintenance import gc, verify
 from whiteboard.storage.rows import count_packages, hashes_of, select_index
@@ -69,7 +69,7 @@ def test_settled_or_not_is_the_same(
         wanted = hashes_of(np.frombuffer(b"".join(map(key_of, range(41))), np.uint8).reshape(-1, 16))
         for page_id, numbers in enumerate(parts, 1):
             hashes = hashes_of(page_of(numbers).keys)
-            with database.write() as connection:
+            with transaction(database) as connection:
                 recent.add(connection, page_id, hashes)
                 if data.draw(st.booleans()):
                     recent.settle(connection)
@@ -78,7 +78,7 @@ def test_settled_or_not_is_the_same(
                 first.setdefault(number, (page_id << 8) + slot)
             expected = {int(wanted[number]): place for number, place in first.items()}
             assert {h: (page << 8) + slot for h, page, slot in index.tolist()} == expected
-        with database.write() as connection:
+        with transaction(database) as connection:
             recent.settle(connection)
             assert count_packages(connection) == len(first)
 

@@ -157,8 +157,7 @@ def test_a_store_whose_making_was_interrupted_is_finished_by_the_next_writer(tmp
     """A file that was killed before its schema is named to a reader, and finished by whoever opens it for writing."""
     path = tmp_path / "x.db"
     database = Database(locate(path))
-    with database.exclusive():
-        database.prepare()
+    database.exclusive(database.prepare)
     database.close()
     with pytest.raises(SchemaError, match="its making was interrupted; open it once for writing"):
         open_store(path, readonly=True)

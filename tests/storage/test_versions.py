@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
 from whiteboard.errors import ConflictError, CorruptPackageError
 from whiteboard.storage import Stores, open_store, versions
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
@@ -206,7 +206,7 @@ def test_a_commit_lost_from_the_end_shows(tmp_path: Path) -> None:
     with open_store(tmp_path / "x.db") as stores:
         for _ in range(3):
             stores.versions.append(model.record, *model.step(), model.columns)
-        with stores.database.write() as connection:
+        with transaction(stores.database) as connection:
             connection.exec_driver_sql("DELETE FROM commit_log WHERE number = 2")
         for read in (stores.versions.state, stores.versions.commits):
             with pytest.raises(CorruptPackageError, match="'a': its last commit is 2, but the log ends at 1"):

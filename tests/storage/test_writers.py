@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from tests.storage.samples import transaction
 from whiteboard.errors import ConflictError
 from whiteboard.storage import open_store
 from whiteboard.storage import tables as t
@@ -53,7 +54,7 @@ def test_what_a_claim_says_of_its_writer_decides(change: dict[str, Any], refused
     with open_store(path) as one, open_store(path) as two:
         one.writers.claim("s")
         if change:
-            with two.database.write() as connection:
+            with transaction(two.database) as connection:
                 connection.execute(update(t.writer).values(**change))
         if refused is None:
             two.writers.claim("s")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from threading import RLock
 from typing import Any, TypeAlias, TypeVar
 
+from whiteboard import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
 from whiteboard.ops.fingerprint import BUILT_IN, Fingerprint, Terms, declared, fingerprint
@@ -51,9 +51,11 @@ class Entry:
         """
         if self.seen is None or not (self.terms is OWN or self.seen.holds()):
             spec = self.spec
-            self.seen = self._look((spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity))
-            blas = spec.exactness == "tolerance" if self.terms is OWN else self.seen.blas
-            self.spec = replace(spec, fingerprint=self.seen.digest, opaque=self.seen.opaque, blas=blas)
+            seen = self._look((spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity))
+            blas = spec.exactness == "tolerance" if self.terms is OWN else seen.blas
+            self.seen = None  # an interrupt between the two would leave a record that is not of what was seen
+            self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas)
+            self.seen = seen
         return self.spec
 
     def _look(self, rules: tuple[Any, ...]) -> Fingerprint:
@@ -63,7 +65,7 @@ class Entry:
 
 
 _entries: dict[str, Entry] = {}
-_lock = RLock()
+_lock = locks.rlock()
 
 
 def names() -> list[str]:
@@ -131,7 +133,8 @@ def builtin(
     """Return a decorator that enters a built-in op by its forward; the fields are those of `OpSpec`."""
 
     def enter(forward: F) -> F:
-        if name not in FAMILY or name in _entries:
+        known = _entries.get(name)
+        if name not in FAMILY or (known is not None and known.spec.forward.__module__ != forward.__module__):
             msg = f"op {name!r}: expected one built-in op of each name in the catalogue"
             raise DuplicateOpError(msg)
         spec = OpSpec(

@@ -207,26 +207,33 @@ class _File:
         self.digest = b""
         self.error: OSError | None = None
         try:
+            self._state = _state(name)
             self.digest = self._read()
+            self._settle(self._state)
         except OSError as error:
             self.error = error
 
     def _read(self) -> bytes:
-        self._state = _state(self._name)
-        self._settled = time.time_ns() - max(self._state[3:]) > SETTLED_NS
         with open(self._name, "rb") as file:  # noqa: PTH123
             return _digest(file)
 
+    def _settle(self, state: tuple[int, int, int, int, int]) -> None:
+        self._settled = False
+        self._state = state
+        self._settled = time.time_ns() - max(state[3:]) > SETTLED_NS
+
     def changed(self) -> bool:
         try:
-            if self._settled and _state(self._name) == self._state:
+            state = _state(self._name)
+            if self._settled and state == self._state:
                 return False
-            found = self._read()
-        except OSError:
-            found = b""
-        if found != self.digest:
             self._settled = False  # is read again until it is what it was
-        return found != self.digest
+            if self._read() != self.digest:
+                return True
+            self._settle(state)
+        except OSError:
+            return True
+        return False
 
 
 def _state(name: str) -> tuple[int, int, int, int, int]:
