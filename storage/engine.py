@@ -15,10 +15,11 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.fork import watch
+from whiteboard.storage.held import Held
 from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.log import LogKeeper
@@ -38,16 +39,10 @@ MOVING_CACHE_KIB = 4 * 1024
 
 _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
+_SPARE = 4
+
 
 T = TypeVar("T")
-_Connection = TypeVar("_Connection", bound=sqlite3.Connection)
-
-
-class _Held(sqlite3.Connection):
-    """The connection of the writer, which SQLAlchemy must not close: it does so when an interrupt comes through."""
-
-    def close(self) -> None:
-        """Leave it open; `Database` closes it."""
 
 
 class _Reading:
@@ -99,7 +94,7 @@ class Database:
         self._reading: weakref.WeakSet[_Reading] = weakref.WeakSet()
         self._closed = False
         self._prepared = False
-        self._raw: _Held | None = None
+        self._raw: Held | None = None
         self._lock = None if path is None or readonly else WriteLock(path)
         self._log = None if path is None else LogKeeper(path, self._idle, self.exclusive, _WAIT_MS)
         if path is not None and probe(path, readonly=readonly):
@@ -107,28 +102,27 @@ class Database:
         self._place = None if path is None else Place(path)
         self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
         self._writer = _engine(self._held, "BEGIN IMMEDIATE", StaticPool)
-        self._readers = self._writer
-        if path is not None:
-            self._readers = _engine(self._reader, "BEGIN DEFERRED", QueuePool, pool_size=4, max_overflow=60)
+        self._readers = _engine(self._reader, "BEGIN DEFERRED", NullPool)
+        self._spare: list[Held] = []
         watch(self)
 
-    def _held(self) -> sqlite3.Connection:
+    def _held(self) -> Held:
         if self._raw is None:
             self._synchronous = ""
-            raw = self._connect(_Held)
+            raw = self._connect()
             if self._prepared:
                 self._set_up(raw)
             self._raw = raw
         return self._raw
 
-    def _connect(self, kind: type[_Connection]) -> _Connection:
+    def _connect(self) -> Held:
         path = self.location.path
         if path is None:
             name = ":memory:"
         else:
             mode = "immutable=1" if self._immutable else "mode=ro" if self.readonly else "mode=rw"
             name = f"file:{quote(str(path))}?{mode}"
-        raw = kind(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
+        raw = Held(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
@@ -136,11 +130,24 @@ class Database:
         raw.execute("PRAGMA cell_size_check=ON")
         return raw
 
-    def _reader(self) -> sqlite3.Connection:
-        raw = self._connect(sqlite3.Connection)
+    def _reader(self) -> Held:
+        """A connection that reads, from those that came back or a new one."""
+        # A pool of SQLAlchemy's would do, but for its locks: an interrupt leaves them held.
+        with suppress(IndexError):
+            return self._spare.pop()
+        raw = self._connect()
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
+        raw.released = partial(self._give_back, self._spare)
         return raw
+
+    def _give_back(self, spare: list[Held], raw: Held) -> None:
+        """Keep a connection for the next reader, but for one from before a fork or a close."""
+        raw.settle()
+        if spare is self._spare and not self._closed and len(spare) < _SPARE:
+            spare.append(raw)
+        else:
+            raw.shut()
 
     def revision(self) -> str | None:
         """The schema revision that the file names, None where it holds no table at all."""
@@ -246,10 +253,9 @@ class Database:
         return done
 
     def _idle(self) -> sqlite3.Connection:
-        """The writer's connection, without a transaction that was never ended; for whoever has the mutex."""
+        """The writer's connection, with nothing under way; for whoever has the mutex."""
         raw = self._held()
-        if raw.in_transaction:
-            raw.rollback()
+        raw.settle()
         return raw
 
     @contextmanager
@@ -322,8 +328,7 @@ class Database:
         # What this thread left reading when it was interrupted is not waited for: it cannot go on.
         while any(reading.thread != me for reading in list(self._reading)) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
-        if self._raw is None:
-            self._readers.dispose()
+        if self._raw is None and not self._spare:
             return
         # The last close of a WAL file is a checkpoint, so it queues like any other write, but for a file that is gone.
         if self._place is not None and self._place.is_gone():
@@ -333,11 +338,12 @@ class Database:
                 self._in_turn(self._close_all)
 
     def _close_all(self) -> None:
-        self._readers.dispose()
-        self._writer.dispose()
+        spare, self._spare = self._spare, []
+        for raw in spare:
+            raw.shut()
         if self._raw is not None:
-            self._idle()
-            sqlite3.Connection.close(self._raw)
+            self._raw.settle()
+            self._raw.shut()
             self._raw = None
         if self._place is not None:
             self._place.reopened()
@@ -381,8 +387,9 @@ class Database:
             raise ClosedError(message)
 
 
-def _engine(creator: Any, begin: str, pool: Any, **options: Any) -> Engine:
-    engine = create_engine("sqlite://", creator=creator, poolclass=pool, **options)
+def _engine(creator: Any, begin: str, pool: Any) -> Engine:
+    # What comes back is settled by the connection itself.
+    engine = create_engine("sqlite://", creator=creator, poolclass=pool, pool_reset_on_return=None)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -396,6 +403,11 @@ def translated(location: Location) -> Iterator[None]:
     """Raise what SQLite raises as one-line errors of the store."""
     try:
         yield
+    except AssertionError as error:
+        # SQLAlchemy finds its transaction half ended where an interrupt came into it.
+        if isinstance(error.__context__, KeyboardInterrupt | MemoryError):
+            raise error.__context__ from None
+        raise
     except DBAPIError as error:
         raise _translate(location, error.orig) from error
     except sqlite3.Error as error:

@@ -8,10 +8,10 @@ each other, and a log that is written without a pause is never cut.
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -80,6 +80,8 @@ class WriteLock:
         """
         try:
             self._wait(file.fileno(), seconds)
+        except StoreError:
+            raise
         except OSError as error:
             message = f"the store {self.store}: its lock file {self.path} cannot be locked: {error.strerror}"
             raise StoreError(message) from error
@@ -104,15 +106,17 @@ class WriteLock:
                 outcome.append(None)
             except OSError as error:
                 outcome.append(error)
+            done.release()
 
-        waiting = threading.Thread(target=block, name="whiteboard write lock", daemon=True)
+        done = _thread.allocate_lock()
+        done.acquire()
         try:
-            waiting.start()
+            _thread.start_new_thread(block, ())
         except RuntimeError:
             # No thread can be started while the interpreter ends: then without a bound on the wait.
             _enter(fd, place, 0)
             return
-        waiting.join(seconds)
+        done.acquire(timeout=seconds)
         if outcome != [None]:
             message = f"the store {self.store}: another process has held {self.path} for {seconds:g} s"
             raise StoreError(message) from (outcome[0] if outcome else None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from whiteboard.errors import ClosedError, StoreError
+from whiteboard.storage.alarm import Alarm
 from whiteboard.storage.location import wal_bytes
 
 # From this size on it is cut, a moment after the write that found it so: what follows in a burst need not wait for it.
@@ -54,12 +54,10 @@ class LogKeeper:
         if size >= max(self._cut_at, _MOST_BYTES):
             self._cut(_WAIT_MS)
         elif size >= self._cut_at and not self._waiting:
-            timer = threading.Timer(_CUT_AFTER_SECONDS, self._cut_later)
-            timer.daemon = True
             # While the interpreter ends no thread can be started, and the last connection that closes cuts it.
             with suppress(RuntimeError):
+                Alarm(_CUT_AFTER_SECONDS, self._cut_later)
                 self._waiting = True
-                timer.start()
 
     def forked(self) -> None:
         """Hear that this is the child of a fork, where no thread but one goes on."""

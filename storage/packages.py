@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.storage.admission import Admission
+from whiteboard.storage.alarm import Alarm
 from whiteboard.storage.base import DISK, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict, live_bytes
@@ -89,7 +90,7 @@ class SqlitePackages(PackageStore):
         self._touched: Counter[bytes] = Counter()
         self._broken_pages: set[int] = set()
         self._broken_hashes: set[int] = set()
-        self._timer: threading.Timer | None = None
+        self._timer: Alarm | None = None
         self._retry_at = 0.0
         self._closed = False
         watch(self)
@@ -304,12 +305,9 @@ class SqlitePackages(PackageStore):
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _start_timer(self) -> None:
-        timer = threading.Timer(self.bounds.seconds, self._flush_when_due)
-        timer.daemon = True
         # While the interpreter ends no thread can be started, and the store is about to be closed.
         with suppress(RuntimeError):
-            timer.start()
-            self._timer = timer
+            self._timer = Alarm(self.bounds.seconds, self._flush_when_due)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -181,6 +181,8 @@ def _opened(row: tuple[int, Blob]) -> tuple[int, Page | None]:
 
 def _grouped(values: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """Yield each value, ascending, and the places where it stands."""
+    if not len(values):
+        return
     order = np.argsort(values, kind="stable")
     unique, starts = np.unique(values[order], return_index=True)
     yield from zip(unique.tolist(), np.split(order, starts[1:]), strict=True)

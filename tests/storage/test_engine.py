@@ -211,9 +211,9 @@ def test_a_file_that_is_removed(tmp_path: Path) -> None:
     stores = open_store(path)
     path.unlink()
     stores.packages.put(page_of([1]))
-    with pytest.raises(StoreError, match="moved or removed"):
+    with pytest.raises(StoreError, match="was moved, removed or replaced"):
         stores.packages.flush()
-    with pytest.raises(StoreError, match="moved or removed"):
+    with pytest.raises(StoreError, match="was moved, removed or replaced"):
         stores.close()
 
 

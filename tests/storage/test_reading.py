@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
@@ -29,6 +29,7 @@ def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:
 
 
 @settings(max_examples=40)
+@example(sizes=[1, 18], numbers=[0, 0, 0, 19, 19, 19, 19, 22], bits=9, sampled=(8, 2), damaged=[])
 @given(
     st.lists(st.integers(1, 60), min_size=1, max_size=8),
     st.lists(st.integers(0, 300), min_size=1, max_size=200),

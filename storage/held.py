@@ -1,0 +1,60 @@
+"""A connection to SQLite that goes on, whatever an interrupt has left of it."""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+_MANY_CURSORS: Final = 64
+
+
+class Held(sqlite3.Connection):
+    """A connection that knows what is under way on it, and that SQLAlchemy does not close.
+
+    SQLAlchemy closes a connection that an interrupt came through, though nothing is wrong with it; and the traceback
+    of the interrupt keeps alive what was under way, for as long as somebody keeps it.
+
+    Attributes
+    ----------
+    released : callable
+        Called with the connection when SQLAlchemy lets go of it.
+    """
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
+        self.released: Callable[[Held], None] = _stays
+
+    def cursor(self, *given: Any, **options: Any) -> Any:
+        """Return a cursor, and know of it for as long as it lives."""
+        cursor = super().cursor(*given, **options)
+        if len(self._cursors) >= _MANY_CURSORS:
+            self._cursors = [each for each in self._cursors if each() is not None]
+        self._cursors.append(weakref.ref(cursor))  # without a callback, which an interrupt could come into
+        return cursor
+
+    def settle(self) -> None:
+        """End the statements and the transaction that are under way."""
+        for each in self._cursors:
+            if (cursor := each()) is not None:
+                cursor.close()
+        self._cursors = []
+        if self.in_transaction:
+            self.rollback()
+
+    def close(self) -> None:
+        """Go back to whoever lends it."""
+        self.released(self)
+
+    def shut(self) -> None:
+        """Close it."""
+        super().close()
+
+    def create_function(self, *given: Any, **options: Any) -> None:
+        """Make none: those that SQLAlchemy makes at each connect are used by nobody here."""
+
+
+def _stays(_: Held) -> None:
+    pass
