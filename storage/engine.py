@@ -107,7 +107,7 @@ class Database:
         watch(self)
 
     def _held(self) -> Held:
-        if self._raw is None:
+        if self._raw is None or self._raw.is_shut:
             self._synchronous = ""
             raw = self._connect()
             if self._prepared:
@@ -341,6 +341,7 @@ class Database:
         spare, self._spare = self._spare, []
         for raw in spare:
             raw.shut()
+        self._writer.dispose(close=False)  # the pool would go on lending the connection that it knows
         if self._raw is not None:
             self._raw.settle()
             self._raw.shut()

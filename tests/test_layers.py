@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors types",
+        "errors types locks",
         "columns specs",
         "arithmetic encoding jobs keys ops",
         "lineage nodes sources queue triage bins session promises agreement pool separate given",

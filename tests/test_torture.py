@@ -21,6 +21,7 @@ SHORT = [
     ("flips", "--flips", "15"),
     ("disk", "--lives", "1"),
     ("disk", "--lives", "1", "--rlimit"),
+    ("interrupts", "--lines", "97", "--signals", "300"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
 

@@ -48,7 +48,7 @@ TRACED: Final = (str(Path(wb.__file__).parent), "/sqlalchemy/", "contextlib.py",
 
 @cache
 def _reach(code: CodeType) -> tuple[frozenset[int], dict[int, int]]:
-    """Return the offsets after which a signal is looked for, and for each offset the handler that an exception finds."""
+    """Return the offsets after which a signal is looked for, and for each offset the handler an exception finds."""
     instructions = list(dis.get_instructions(code))
     entries = dis._parse_exception_table(code)  # type: ignore[attr-defined]
     handler = {
@@ -65,7 +65,7 @@ class Interrupting:
         self.at, self.error, self.count, self.where = at, error, 0, ""
         self._last: dict[FrameType, tuple[int, int]] = {}
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def __call__(self, frame: FrameType, _event: str, _arg: Any) -> Any:
         if frame.f_back in self._last:
             self._last[frame.f_back] = (-1, -1)  # no signal is looked for where a call of a Python function returns
         if not any(part in frame.f_code.co_filename for part in TRACED):
@@ -73,7 +73,7 @@ class Interrupting:
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return self._local
 
-    def _local(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def _local(self, frame: FrameType, event: str, _arg: Any) -> Any:
         if event == "return":
             self._last.pop(frame, None)
         elif event == "opcode":
