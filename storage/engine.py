@@ -39,6 +39,7 @@ MOVING_CACHE_KIB = 4 * 1024
 
 _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
+_CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
 
 
@@ -287,8 +288,14 @@ class Database:
             self._reading.discard(reading)
 
     def checkpoint(self) -> None:
-        """Move the log into the file and cut it to nothing, if no reader needs it."""
-        self.exclusive(lambda: self._idle().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        """Move the log into the file and cut it to nothing; where readers need it for long, a later write does so."""
+        log = self._log
+        if log is None:
+            return
+        for _ in range(_CUTS):
+            if self.exclusive(log.cut):
+                return
+            time.sleep(_CUT_PAUSE_SECONDS)  # in which others write
 
     def vacuum(self, pages: int) -> None:
         """Give up to `pages` free pages back to the file system."""
