@@ -49,13 +49,14 @@ MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
 VALUES = ("whiteboard.storage.base", "whiteboard.storage.distance")
 """The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
 
-MAY_IMPORT_VALUES = frozenset({"audit", "pipeline", "rekey", "state", "history", "system"})
+MAY_IMPORT_VALUES = frozenset({"audit", "integration", "pipeline", "rekey", "state", "history", "system"})
 
 LAZY: dict[str, frozenset[str]] = {
     "alembic": frozenset({"migrations"}),
     "autograd": frozenset(),
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
+    "joblib": frozenset(),
     "rich": frozenset({"cli"}),
 }
 """Slow to import, so imported inside functions only, but for the parts named."""

@@ -121,7 +121,7 @@ from whiteboard.storage.export import export
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.maintenance import gc
 from whiteboard.storage.merge import merge
-from scripts.migrating.copy_store import copy
+from whiteboard.cli.copy import copied as copy
 
 path = folder / "a.db"
 with wb.open(path) as board:
