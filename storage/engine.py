@@ -161,6 +161,11 @@ class Database:
             row = self._held().execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
             return "" if row is None else str(row[0])
 
+    def made_of(self) -> list[tuple[Any, Any, Any, Any]]:
+        """Kind, name, table and SQL of all that the schema is made of."""
+        with self._mutex, translated(self.location):
+            return self._held().execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+
     def format(self) -> int:
         """The file's ``user_version``."""
         return int(self.pragma("user_version"))
