@@ -204,6 +204,10 @@ class VersionStore(ABC):
         """All systems, by name."""
 
     @abstractmethod
+    def names(self, after: str = "", most: int = 1000) -> list[str]:
+        """The names of systems, ascending: at most so many, of those behind `after`."""
+
+    @abstractmethod
     def system(self, name: str) -> SystemRecord | None:
         """The system of that name, or None."""
 

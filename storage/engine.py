@@ -307,6 +307,22 @@ class Database:
         # It frees one page each time it is stepped, and only executescript steps to the end.
         self.exclusive(lambda: self._idle().executescript(f"PRAGMA incremental_vacuum({int(pages)})"))
 
+    def alone(self) -> bool:
+        """Whether nobody else has the file open, in this process or another; for whoever writes in no transaction."""
+        raw = self._idle()
+        raw.execute("PRAGMA busy_timeout=0")
+        try:
+            # Every connection in WAL mode keeps a shared lock on the file for as long as it is open.
+            left = bool(raw.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete")
+        except sqlite3.OperationalError:
+            left = False
+        finally:
+            raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
+            raw.execute("PRAGMA journal_mode=WAL")
+        if self._place is not None:
+            self._place.reopened()
+        return left
+
     def backup(self, target: Path) -> None:
         """Copy the whole file, as it stands now, into another; the copy needs no log."""
 

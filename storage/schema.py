@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from whiteboard.errors import SchemaError
+from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, create_empty, locate
 from whiteboard.storage.parts import sync_folder
@@ -94,9 +94,9 @@ def upgrade(url: StoreUrl) -> Changed:
     Raises
     ------
     SchemaError
-        The schema is newer, or none of ours.
+        The schema is newer, or none of ours, or has something in it that no version made.
     StoreError
-        The copy or the upgrade could not be written. The store is as it was.
+        Somebody has the store open, or the copy or the upgrade could not be written. The store is as it was.
     """
     database = Database(locate(url))
     try:
@@ -115,6 +115,8 @@ def upgrade(url: StoreUrl) -> Changed:
 def _upgraded(database: Database, before: str | None) -> Changed:
     if database.revision() == HEAD:
         return Changed(HEAD, HEAD)  # another process has done it meanwhile
+    if before is not None:
+        _check_alone(database)
     database.prepare()
     copy = None if before is None else _copied(database, f"before-{HEAD}")
     database.write(partial(_run, revision=HEAD), durable=True)
@@ -129,6 +131,8 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
     SchemaError
         Something in the store has no place in the older schema (the message says what), or there is no such older
         revision. The store is as it was.
+    StoreError
+        Somebody has the store open.
     """
     database = Database(locate(url))
     try:
@@ -140,11 +144,23 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
             message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
             raise SchemaError(message)
         _check_inert(database)
-        database.prepare()
-        database.write(partial(_run, revision=revision), durable=True)
+        database.exclusive(partial(_downgraded, database, revision))
         return Changed(before, revision)
     finally:
         database.close()
+
+
+def _downgraded(database: Database, revision: str) -> None:
+    _check_alone(database)
+    database.prepare()
+    database.write(partial(_run, revision=revision), durable=True)
+
+
+def _check_alone(database: Database) -> None:
+    """Raise where somebody has the store open, who would go on with another schema than the file has then."""
+    if not database.alone():
+        message = f"the store {database.location} is open elsewhere: nothing was changed; close it there first"
+        raise StoreError(message)
 
 
 def differences(url: StoreUrl) -> list[str]:
@@ -186,7 +202,11 @@ def _statements(database: Database, *, foreign: bool = False) -> dict[str, str]:
         f"{kind} {name}": " ".join(_SPACES.sub(r"\1", _QUOTES.sub("", str(sql))).split()).lower()
         for kind, name, table, sql in database.made_of()
         if sql is not None
-        and (table in ours or kind not in ("table", "index") or (foreign and not str(name).startswith("sqlite_")))
+        and (
+            str(table).lower() in ours
+            or kind not in ("table", "index")
+            or (foreign and not str(name).startswith("sqlite_"))
+        )
     }
 
 

@@ -79,6 +79,10 @@ class SqliteVersions(VersionStore):
             rows = connection.execute(SYSTEMS.order_by(t.system.c.name)).all()
         return [record_of(row) for row in rows]
 
+    def names(self, after: str = "", most: int = 1000) -> list[str]:
+        with self.database.read() as connection:
+            return list(connection.exec_driver_sql(_SELECT_NAMES, (after, most)).scalars())
+
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:
             row = connection.execute(BY_NAME, {"name": name}).one_or_none()
@@ -205,6 +209,7 @@ class SqliteVersions(VersionStore):
         return _Progress(commit.parent, keyframe_rows, sum(row.rows for _, row in rows[1:]), len(rows[1:]))
 
 
+_SELECT_NAMES = "SELECT name FROM system WHERE name > ? ORDER BY name LIMIT ?"
 _INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
 
 

@@ -6,8 +6,8 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,21 +64,35 @@ class JsonlSink:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
-            self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        except OSError as error:
-            msg = f"cannot write results to {os.fspath(path)}: {error.strerror}"
-            raise SinkError(msg) from error
+        self._path = os.fspath(path)
+        with self._told():
+            self._file = open(path, "a", encoding="utf-8", opener=_open)  # noqa: SIM115 - closed by close()
 
     def publish(self, result: Any) -> None:
-        """Write `result`."""
+        """Write `result`.
+
+        Raises
+        ------
+        SinkError
+            The disk is full, or whoever read a pipe has gone.
+        """
         rows: Iterable[Any] = result if isinstance(result, BatchResult) else (result,)
-        self._file.write("".join(_line(row) for row in rows))
-        self._file.flush()
+        with self._told():
+            self._file.write("".join(_line(row) for row in rows))
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with self._told():
+            self._file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"cannot write results to {self._path}: {error.strerror}"
+            raise SinkError(msg) from error
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +101,13 @@ class JsonlSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(path: str, flags: int) -> int:
+    # A named pipe that nobody reads is an error, and not a wait without an end.
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    os.set_blocking(fd, True)
+    return fd
 
 
 def _line(row: Any) -> str:

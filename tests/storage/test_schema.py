@@ -201,6 +201,11 @@ CHANGED = {
     "a check": (_AGAIN.format("page", "n INTEGER NOT NULL", "n INTEGER NOT NULL CHECK (n > 0)"), "table page differs"),
     "a table less": ("DROP TABLE recent", "table recent is missing"),
     "an index more": ("CREATE INDEX mine ON page (length(data))", "index mine does not belong here"),
+    "an index of a table in capitals": (
+        "CREATE INDEX mine ON page (length(data)); PRAGMA writable_schema=ON; "
+        "UPDATE sqlite_master SET tbl_name = 'PAGE' WHERE name = 'mine'",
+        "index mine does not belong here",
+    ),
     "an index less": ("DROP INDEX ix_page_op", "index ix_page_op is missing"),
     "a virtual table": ("DROP TABLE recent; CREATE VIRTUAL TABLE recent USING fts5(hashes)", "table recent differs"),
 }

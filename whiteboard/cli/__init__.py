@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from whiteboard.cli.recompress import recompress
 from whiteboard.cli.rekey import rekey
 from whiteboard.cli.remove import forget, rm
 from whiteboard.cli.run import run
+from whiteboard.cli.terminal import hush, say
 from whiteboard.errors import UnknownExperimentError, WhiteboardError
 
 
@@ -58,6 +60,12 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    for fd in range(3):
+        # Where one is closed the next file that is opened would take its place, and get what is written there.
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     sys.exit(status(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -65,6 +73,7 @@ def status(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     try:
         result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
+        return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as help_wanted:
         click.echo(help_wanted.ctx.get_help())
         return 2
@@ -77,11 +86,16 @@ def status(arguments: Sequence[str]) -> int:
     except WhiteboardError as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        hush()  # the reader of our output has gone; there is nobody to tell
         return 1
-    return result if isinstance(result, int) else 0
+    except OSError as error:
+        hush()
+        return _fail(f"{error.filename or 'the output cannot be written'}: {error.strerror or error}", 1)
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"whiteboard: {' '.join(message.split())}", err=True)
+    try:
+        say(f"whiteboard: {' '.join(message.split())}", err=True)
+    except OSError:
+        hush()
     return code

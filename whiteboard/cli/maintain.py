@@ -13,7 +13,8 @@ import click
 from whiteboard import board as boards
 from whiteboard.audit import AuditReport
 from whiteboard.cli.ops import import_modules, module_option
-from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.options import MOST, echo, json_option, store_option
+from whiteboard.cli.terminal import say
 from whiteboard.storage.maintenance import VerifyReport
 
 _BYTES: Final = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -31,7 +32,10 @@ class _Amount(click.ParamType):  # type: ignore[type-arg]
         if match is None or match[2] not in self.units:
             self.fail(f"{value!r} is not a {self.name}: expected {self.example}", param, ctx)
         unit = self.units[match[2]]
-        return type(unit)(float(match[1]) * unit)
+        amount = float(match[1]) * unit
+        if not amount < MOST:
+            self.fail(f"{value!r} is too large", param, ctx)
+        return type(unit)(amount)
 
 
 _SIZE = _Amount("size", _BYTES, "bytes, or a number with K, M, G or T, such as 500M")
@@ -40,7 +44,9 @@ AGE = _Amount("time", _SECONDS, "days, or a number with s, m, h, d or w, such as
 _sample = click.option(
     "--sample", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="P", help="Look at this part only."
 )
-_seed = click.option("--seed", type=int, metavar="K", help="Of the sample; another one each time by default.")
+_seed = click.option(
+    "--seed", type=click.IntRange(-MOST, MOST), metavar="K", help="Of the sample; another one each time by default."
+)
 
 
 @click.command()
@@ -88,7 +94,7 @@ def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json
         echo({"store": store, "ok": report.ok, "sample": sample, "seed": seed, **fields}, as_json=True)
     else:
         for line in _verified(report):
-            click.echo(line)
+            say(line)
     return int(not report.ok)
 
 
@@ -143,7 +149,7 @@ def audit(sample: float, seed: int | None, module: tuple[str, ...], store: str, 
         echo({"store": store, **fields}, as_json=True)
     else:
         for line in _audited(report):
-            click.echo(line)
+            say(line)
     return int(not report.ok)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from whiteboard.cli.options import echo, json_option
+from whiteboard.cli.options import MOST, echo, json_option
 from whiteboard.cli.progress import bar
+from whiteboard.cli.terminal import say
 from whiteboard.storage.export import export as export_store
 from whiteboard.storage.graft import Systems
 from whiteboard.storage.intake import import_archive
@@ -27,7 +28,9 @@ _SHOWN_CONFLICTS = 10
     "--system", "systems", multiple=True, metavar="NAME", help="This system and what it was forked from; '*'."
 )
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Packages of this op; '*' for all.")
-@click.option("--since", type=click.IntRange(min=0), metavar="COMMIT", help="Only the system's commits after this one.")
+@click.option(
+    "--since", type=click.IntRange(0, MOST), metavar="COMMIT", help="Only the system's commits after this one."
+)
 @json_option
 def export(
     store: str, file: Path, systems: Sequence[str], ops: Sequence[str], since: int | None, *, as_json: bool
@@ -111,9 +114,9 @@ def _print(fields: dict[str, Any], packages: Packages) -> None:
     shown = {key: value for key, value in fields.items() if key != "described" and value not in ([], {})}
     echo(shown, as_json=False)
     for conflict in packages.described[:_SHOWN_CONFLICTS]:
-        click.echo(f"conflict: {described(conflict)}; INTO's stays")
+        say(f"conflict: {described(conflict)}; INTO's stays")
     if (more := packages.conflicts - _SHOWN_CONFLICTS) > 0:
-        click.echo(f"and {more:,} conflicts more; --json describes up to 1,000")
+        say(f"and {more:,} conflicts more; --json describes up to 1,000")
 
 
 def described(conflict: Conflict) -> str:

@@ -139,7 +139,7 @@ def relative_stress(commit: Commit, jobs: int) -> float | None:
 
 def mse(commit: Commit, jobs: int) -> float | None:
     """Return Σr² / jobs of the state that the commit consumed, in squared units of the target; None likewise."""
-    return None if commit.residual_norm is None else commit.residual_norm**2 / jobs
+    return None if commit.residual_norm is None else commit.residual_norm * commit.residual_norm / jobs
 
 
 MEASURES: Mapping[str, Callable[[Commit, int], float | None]] = {"relative_stress": relative_stress, "mse": mse}
@@ -148,7 +148,8 @@ MEASURES: Mapping[str, Callable[[Commit, int], float | None]] = {"relative_stres
 
 def measured(spec: Mapping[str, Any] | None, commit: Commit) -> tuple[str, float | None] | None:
     """Return the name and value of the measure that a system's specification names, or None."""
-    if spec is None or spec.get("measure") not in MEASURES:
+    name, jobs = (None, None) if spec is None else (spec.get("measure"), spec.get("jobs"))
+    # A specification that is no experiment's may use these words for anything.
+    if not isinstance(name, str) or name not in MEASURES or type(jobs) is not int or not 0 < jobs < 2**53:
         return None
-    name = str(spec["measure"])
-    return name, MEASURES[name](commit, spec["jobs"])
+    return name, MEASURES[name](commit, jobs)

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import csv
 import re
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ from whiteboard.experiments.definition import Experiment, Stop
 from whiteboard.jobs import JobBatch
 from whiteboard.keys import digest, encode_first
 from whiteboard.rules import Relax, Rule, StressDescent
+from whiteboard.specs import check_name
 from whiteboard.system import System
 from whiteboard.types import Array
 
@@ -76,7 +78,7 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
     nodes = [reader.nodes(part, number) for number, part in enumerate(reader.tables("nodes"))]
     jobs = [reader.jobs(part, number) for number, part in enumerate(reader.tables("jobs"))]
     rule, stop = reader.rule(), reader.stop()
-    options = dict(table.get("options", {}))
+    options = reader.one("options")
     reader.known(options, OPTIONS, ("options",))
 
     def setup(system: System) -> None:
@@ -84,10 +86,13 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
             with reader.blame("nodes", number):
                 system.add_nodes(**columns)
 
+    name = table.get("name", path.stem)
+    with reader.blame("name"):
+        check_name(name)
     content = [nodes, [[getattr(batch, name) for name in sorted(JOBS)] for batch in jobs]]
     with reader.blame("measure"):
         return Experiment(
-            str(table.get("name", path.stem)),
+            name,
             setup,
             jobs,
             rule,
@@ -111,6 +116,9 @@ class _Reader:
             raise ExperimentError(msg) from error
         except tomllib.TOMLDecodeError as error:
             msg = f"{path}: not TOML: {error}"
+            raise ExperimentError(msg) from error
+        except RecursionError as error:
+            msg = f"{path}: nested too deeply"
             raise ExperimentError(msg) from error
 
     def fail(self, message: str, *keys: str | int) -> ExperimentError:
@@ -141,14 +149,25 @@ class _Reader:
             yield
         except ExperimentError:
             raise
-        except (WhiteboardError, TypeError, ValueError) as error:
+        except (WhiteboardError, TypeError, ValueError, OverflowError, MemoryError) as error:
             raise self.fail(str(error), *keys) from error
 
-    def known(self, table: Mapping[str, Any], names: set[str], keys: tuple[str | int, ...]) -> None:
-        """Raise for a key that is not one of `names`."""
+    def known(self, table: Any, names: set[str], keys: tuple[str | int, ...]) -> None:
+        """Raise for what is no table, and for a key that is not one of `names`."""
+        if not isinstance(table, dict):
+            msg = f"expected a table of {', '.join(sorted(names))}, got {reprlib.repr(table)}"
+            raise self.fail(msg, *keys)
         if unknown := sorted(table.keys() - names):
             msg = f"unknown key; expected one of {', '.join(sorted(names))}"
             raise self.fail(msg, *keys, unknown[0])
+
+    def one(self, name: str) -> dict[str, Any]:
+        """Return a table, empty where there is none."""
+        found = self.table.get(name, {})
+        if not isinstance(found, dict):
+            msg = f"expected a table [{name}], got {reprlib.repr(found)}"
+            raise self.fail(msg, name)
+        return dict(found)
 
     def tables(self, name: str) -> list[dict[str, Any]]:
         """Return a table, or an array of tables, as a list that is not empty."""
@@ -185,9 +204,9 @@ class _Reader:
 
     def rule(self) -> Rule:
         """Return the rule."""
-        part = dict(self.table.get("rule", {}))
+        part = self.one("rule")
         kind = part.pop("kind", None)
-        if kind not in RULES:
+        if not isinstance(kind, str) or kind not in RULES:
             msg = f"expected one of {', '.join(RULES)}, got {kind!r}"
             raise self.fail(msg, "rule", "kind")
         self.known(part, {field.name for field in fields(RULES[kind])}, ("rule",))
@@ -197,7 +216,7 @@ class _Reader:
 
     def stop(self) -> Stop:
         """Return the stop."""
-        part = dict(self.table.get("stop", {}))
+        part = self.one("stop")
         self.known(part, {field.name for field in fields(Stop)}, ("stop",))
         with self.blame("stop"):
             return Stop(**{"change": 1e-12, "rounds": 10, **part})
@@ -210,6 +229,9 @@ class _Reader:
                 self.known(value, {"csv", "columns", "npy", "random"}, keys)
                 value = self.described(value, *keys)
             array = np.asarray(value)
+            if array.dtype.kind not in "biuf":
+                msg = f"expected numbers, got {reprlib.repr(value)}"
+                raise self.fail(msg, *keys)
             if name in INTEGERS or name == "fixed":
                 return array
             return array.astype(np.float64) if array.dtype.kind in "iu" else array
@@ -219,6 +241,9 @@ class _Reader:
         if "random" in value:
             how = value["random"]
             self.known(how, {"seed", "shape", "scale"}, (*keys, "random"))
+            if "shape" not in how:
+                msg = "missing"
+                raise self.fail(msg, *keys, "random", "shape")
             rng = np.random.default_rng(how.get("seed", 0) if self.seed is None else self.seed)
             return rng.normal(scale=how.get("scale", 1.0), size=tuple(how["shape"]))
         try:
