@@ -18,7 +18,8 @@ from whiteboard.storage import tables as t
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import ADD_COMMIT, BY_NAME, LAST_OWN, seal
 from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
-from whiteboard.storage.pages import Blob, digest_of, unpack
+from whiteboard.storage.pages import Blob, digest_of, is_intact
+from whiteboard.storage.sealed import Sealed
 from whiteboard.storage.writers import Writers
 
 BATCH_BYTES: Final = 4 * 2**20
@@ -191,12 +192,14 @@ class Graft:
 
 
 def damage(uuid: str, commit: LoggedCommit) -> str:
-    """Say why a commit cannot be trusted, or return an empty string."""
+    """Say what is wrong with a commit of a system, or return an empty string."""
     try:
-        if seal(uuid, commit.values, [blob.digest for blob in commit.blobs]) != commit.seal:
-            return "its row or its pages are not those that were written"
+        sealed = Sealed(uuid, commit.values, commit.seal)
         for blob in commit.blobs:
-            unpack(blob)
+            if not is_intact(blob):
+                return "the digest of a node page does not fit it"
+            sealed.add(blob.header, blob.digest, blob.data)
+        sealed.close()
     except (CorruptPackageError, TypeError) as error:
         return str(error)
     return ""

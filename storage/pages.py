@@ -26,9 +26,11 @@ from whiteboard.storage.codec import DEFAULT, MAX_BYTES, PLAIN, Encoding, decode
 PAGE_BYTES: Final = 512 * 1024
 """Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
 
+HEADER_BYTES: Final = 16 * 2**20
+"""Most bytes of a header."""
+
 # A package counts as no less, which bounds a page's rows too.
 _LEAST_ROW_BYTES = 512
-_HEADER_BYTES = 16 * 2**20
 # Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
 _DENSE = 1.1
 # An array that is less than this part of its page is not worth the time to compress it.
@@ -110,7 +112,7 @@ def unpack(
     if not intact:
         message = "the digest does not fit the bytes"
         raise CorruptPackageError(message)
-    if len(blob.header) > _HEADER_BYTES:
+    if len(blob.header) > HEADER_BYTES:
         message = f"a header of {len(blob.header)} bytes"
         raise CorruptPackageError(message)
     try:
@@ -128,16 +130,21 @@ def digest_of(header: bytes, *data: bytes | memoryview) -> bytes:
 
 
 def is_intact(blob: Blob) -> bool:
-    """Whether the digest fits: it may have been made where the other hash is the quicker one."""
-    first = _quicker()
-    names = sorted(_HASHES, key=lambda name: name != first)
+    """Whether the digest fits."""
     try:
-        return any(_digest(name, blob.header, (blob.data,)) == blob.digest for name in names)
+        return fits_digest(blob.digest, blob.header, lambda: (blob.data,))
     except TypeError:  # a row of other types than were written
         return False
 
 
-def _digest(name: str, header: bytes, data: Sequence[bytes | memoryview]) -> bytes:
+def fits_digest(digest: bytes, header: bytes, pieces: Callable[[], Iterable[bytes]]) -> bool:
+    """Whether a digest is that of a header and data: it may have been made where the other hash is the quicker one."""
+    first = _quicker()
+    names = sorted(_HASHES, key=lambda name: name != first)
+    return any(_digest(name, header, pieces()) == digest for name in names)
+
+
+def _digest(name: str, header: bytes, data: Iterable[bytes | memoryview]) -> bytes:
     digest = _HASHES[name](len(header).to_bytes(8, "little"))
     for part in (header, *data):
         digest.update(part)
@@ -246,7 +253,7 @@ def row_bytes(page: Page) -> int:
 
 def fits(page: Page) -> bool:
     """Whether one row of the page can be stored at all."""
-    return row_bytes(page) <= MAX_BYTES - _HEADER_BYTES
+    return row_bytes(page) <= MAX_BYTES - HEADER_BYTES
 
 
 def _signature(page: Page) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import Page
+from whiteboard.storage.content import check_page
 from whiteboard.storage.distance import largest
 from whiteboard.storage.engine import Database
 from whiteboard.storage.pages import Blob, Packed, decode_page, encode_page, merged, take
@@ -84,6 +85,7 @@ class Union:
             The page fails the gate. Nothing of it is taken.
         """
         page = decode_page(blob, provenance=True)
+        check_page(page)
         hashes = hashes_of(page.keys)
         fresh = self._fresh(page, hashes)
         self.packages.added += len(fresh)
