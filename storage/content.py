@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -111,7 +112,7 @@ def check_arrays(n: int, arrays: Described) -> None:
             case _:
                 right = bool(_COLUMN.fullmatch(name))
         if not right or shape[:1] != (n,):
-            message = f"an array {name!r} of dtype {dtype} and shape {shape} is in no page of {n} packages"
+            message = f"an array {reprlib.repr(name)} of dtype {dtype} and shape {shape} is in no page of {n} packages"
             raise CorruptPackageError(message)
     if missing := {"keys", "a:y"} - arrays.keys():
         message = f"the array {min(missing)!r} is missing"
@@ -135,7 +136,7 @@ def check_nodes(uuid: str, number: int, header: bytes, data: Data) -> int:
         message = f"a node page is of an attribute that is none of {', '.join(ATTRS)}"
         raise CorruptPackageError(message)
     if arrays.keys() != {*_NODE_COLUMNS, "values"}:
-        message = f"the arrays of a node page are {', '.join(map(repr, sorted(arrays)))}"
+        message = f"the arrays of a node page are {reprlib.repr(sorted(arrays))}"
         raise CorruptPackageError(message)
     n = len(ids) if ids.ndim else 0
     wrong = [name for name, dtype in _NODE_COLUMNS.items() if arrays[name] != (dtype, (n,))]
@@ -169,7 +170,7 @@ def _looked_at(
                 message = "an array has no name, or one that is there twice, or there are too many"
                 raise CorruptPackageError(message)
             if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
-                message = f"array {name!r} lies outside of the data"
+                message = f"array {reprlib.repr(name)} lies outside of the data"
                 raise CorruptPackageError(message)
             part = _Part(data, offset, length)
             codec.check(how, part, nbytes)
