@@ -23,15 +23,15 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError
+from whiteboard.storage import valid
 from whiteboard.storage.codec import MAX_BYTES, Data
-from whiteboard.storage.content import read_json
-from whiteboard.storage.pages import HEADER_BYTES, Blob, digest_of, fits_digest
+from whiteboard.storage.pages import HEADER_BYTES, Blob, Laid, digest_of, is_intact, pieces
 
 FORMAT: Final = 1
 """The newest format, which this version writes; it reads all up to it."""
@@ -76,11 +76,6 @@ class Window:
         return read[0] if len(read) == 1 else b"".join(read)
 
 
-def pieces(data: Data) -> Iterator[bytes]:
-    """Data from its beginning to its end, a part at a time."""
-    return (data[at : at + _READ_BYTES] for at in range(0, len(data), _READ_BYTES))
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame; `at` and `end` are where it begins and ends in the file. What is large stays there until asked for."""
@@ -93,26 +88,18 @@ class Frame:
     at: int
     end: int
 
-    @property
-    def blob(self) -> Blob:
-        """The frame in memory, as it will lie in its row."""
-        return Blob(self.header, self.digest, self.data[:])
-
     def fields(self) -> dict[str, Any]:
         """What a frame of JSON says.
 
         Raises
         ------
-        ArchiveError
+        ValueError
+            It holds no object.
         """
-        try:
-            found = read_json(self.header)
-        except ValueError as error:
-            message = f"a {self.kind.decode()} frame at byte {self.at} holds no JSON: {error}"
-            raise ArchiveError(message) from error
+        found = valid.read_json(self.header)
         if not isinstance(found, dict):
-            message = f"a {self.kind.decode()} frame at byte {self.at} holds no JSON object"
-            raise ArchiveError(message)
+            message = "it holds no JSON object"
+            raise ValueError(message)  # noqa: TRY004
         return found
 
 
@@ -135,7 +122,7 @@ class Writer:
         """Write the file's first bytes."""
         self._write(_START.pack(MAGIC, FORMAT))
 
-    def blob(self, kind: bytes, number: int, blob: Blob) -> None:
+    def blob(self, kind: bytes, number: int, blob: Laid) -> None:
         """Write one frame.
 
         Raises
@@ -150,7 +137,8 @@ class Writer:
             raise ArchiveError(message)
         self._write(_FRAME.pack(kind, number, len(blob.header), len(blob.data), blob.digest))
         self._write(blob.header)
-        self._write(blob.data)
+        for part in pieces(blob.data):
+            self._write(part)
 
     def fields(self, kind: bytes, number: int, fields: dict[str, Any]) -> None:
         """Write one frame of JSON."""
@@ -163,7 +151,7 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         self._file.write(data)
         self.nbytes += len(data)
@@ -217,16 +205,21 @@ class Reader:
         header = self._read(header_length)
         small = data_length <= _SMALL_BYTES
         data: Data = self._read(data_length) if small else Window(self.path, self._file, begin, data_length)
-        if not fits_digest(digest, header, lambda: pieces(data)):
+        frame = Frame(kind, number, header, digest, data, self.at, begin + data_length)
+        if not is_intact(frame):
             message = f"the archive {self.path} is damaged: the digest of the frame at byte {self.at} does not fit it"
             raise ArchiveError(message)
         for part in chain((prefix, header), pieces(data)):
             self.digest.update(part)
-        frame = Frame(kind, number, header, digest, data, self.at, begin + data_length)
         if not small:
             self._file.seek(frame.end)
         self.at = frame.end
         return frame
+
+    def laid(self, frame: Frame) -> Frame:
+        """The frame with its data in the file: what many frames hold need not be in memory at once."""
+        at = frame.end - len(frame.data)
+        return replace(frame, data=Window(self.path, self._file, at, len(frame.data)))
 
     def _read(self, length: int) -> bytes:
         data = self._file.read(length)

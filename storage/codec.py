@@ -151,6 +151,29 @@ def check(codec: object, payload: Data, nbytes: int) -> None:
     ------
     CorruptPackageError
     """
+    for _ in _parts(codec, payload, nbytes, 0, nbytes):
+        pass
+
+
+def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int) -> bytes:
+    """Bytes `start` to `end` of the array that `encode` was given, and has `nbytes`; only what they lie in is decoded.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    if codec == RAW and len(payload) == nbytes:
+        return bytes(payload[start:end])
+    found = bytearray()
+    first = start
+    for at, part in _parts(codec, payload, nbytes, start, end):
+        first = at if not found else first
+        found += part.data
+    return bytes(found[start - first : end - first])
+
+
+def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """What an array's bytes from `start` to `end` lie in: where each part begins, and the part."""
     if codec == RAW and len(payload) == nbytes:
         return
     if codec != BLOSC2:
@@ -158,39 +181,43 @@ def check(codec: object, payload: Data, nbytes: int) -> None:
         raise CorruptPackageError(message)
     head = payload[:_CHUNK_OVERHEAD]
     _check_chunk(head, len(payload), nbytes)
-    if head[-1] != _SPECIAL_ZERO:
-        for piece, size in _pieces(head, payload, nbytes):
-            _decompress(memoryview(piece), np.zeros(size, np.uint8))
-
-
-def _pieces(head: bytes, payload: Data, nbytes: int) -> Iterator[tuple[bytes, int]]:
-    """A chunk as chunks of a few of its blocks each, with what each decodes to: blocks know nothing of one another."""
+    if head[-1] == _SPECIAL_ZERO:
+        for at in range(start, end, _PIECE_BYTES):
+            yield at, np.zeros(min(_PIECE_BYTES, end - at), np.uint8)
+        return
     blocksize = int(_CHUNK_HEADER.unpack_from(head)[5])
-    blocks = -(-nbytes // blocksize)
+    blocks, most = -(-nbytes // blocksize), max(2, _PIECE_BYTES // (4 * blocksize))
     if not min(nbytes // 2, _LEAST_BLOCK) <= blocksize <= _PIECE_BYTES:
         message = f"a chunk of {nbytes} bytes has blocks of {blocksize}"
         raise CorruptPackageError(message)
-    at, most = 0, max(2, _PIECE_BYTES // (4 * blocksize))
-    while at < blocks:
-        # The last block may be a short one, which the header of a chunk of it alone could not say.
-        end = blocks if blocks - at <= most + 1 else at + most
-        starts = payload[_CHUNK_OVERHEAD + 4 * at : _CHUNK_OVERHEAD + 4 * end]
-        if len(starts) != 4 * (end - at):
-            message = f"a chunk of {len(payload)} bytes has no room for the places of its {blocks} blocks"
+    # The last block may be a short one, which the header of a chunk of it alone could not say.
+    at, stop = max(0, min(start // blocksize, blocks - 2)), -(-end // blocksize)
+    while at < stop:
+        upto = blocks if blocks - at <= most + 1 else min(stop, at + most)
+        part = np.zeros(min(nbytes, upto * blocksize) - at * blocksize, np.uint8)
+        _decompress(memoryview(_some_blocks(head, payload, at, upto, len(part))), part)
+        yield at * blocksize, part
+        at = upto
+
+
+def _some_blocks(head: bytes, payload: Data, first: int, last: int, nbytes: int) -> bytes:
+    """Some blocks of a chunk as a chunk of their own, which decodes to `nbytes`: blocks know nothing of one another."""
+    starts = payload[_CHUNK_OVERHEAD + 4 * first : _CHUNK_OVERHEAD + 4 * last]
+    if len(starts) != 4 * (last - first):
+        message = f"a chunk of {len(payload)} bytes has no room for the places of its blocks"
+        raise CorruptPackageError(message)
+    blocksize = int(_CHUNK_HEADER.unpack_from(head)[5])
+    places, body = [], []
+    place = _CHUNK_OVERHEAD + len(starts)
+    for (start,) in struct.iter_unpack("<i", starts):
+        if not _CHUNK_OVERHEAD <= start < len(payload):
+            message = f"a block of a chunk of {len(payload)} bytes begins at byte {start}"
             raise CorruptPackageError(message)
-        places, body = [], []
-        place = _CHUNK_OVERHEAD + len(starts)
-        for (start,) in struct.iter_unpack("<i", starts):
-            if not _CHUNK_OVERHEAD <= start < len(payload):
-                message = f"a block of a chunk of {len(payload)} bytes begins at byte {start}"
-                raise CorruptPackageError(message)
-            body.append(payload[start : start + blocksize + _BLOCK_OVERHEAD])
-            places.append(place)
-            place += len(body[-1])
-        size = min(nbytes, end * blocksize) - at * blocksize
-        opened = head[:4] + struct.pack("<3i", size, blocksize, place) + head[16:]
-        yield b"".join([opened, struct.pack(f"<{len(places)}i", *places), *body]), size
-        at = end
+        body.append(payload[start : start + blocksize + _BLOCK_OVERHEAD])
+        places.append(place)
+        place += len(body[-1])
+    opened = head[:4] + struct.pack("<3i", nbytes, blocksize, place) + head[16:]
+    return b"".join([opened, struct.pack(f"<{len(places)}i", *places), *body])
 
 
 def _checked_dtype(text: object) -> np.dtype[Any]:

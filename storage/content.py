@@ -6,25 +6,23 @@ see that they can be, and none is kept but the few that say which rows there are
 
 from __future__ import annotations
 
-import json
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import codec
+from whiteboard.storage import codec, valid
 from whiteboard.storage.base import Page
 from whiteboard.storage.codec import MAX_BYTES, Data
+from whiteboard.storage.pages import Laid
 
 MOST_ROWS: Final = 2**21
 """No page has more rows: neither one of packages, at 512 bytes each at least, nor one of 32 MiB of nodes."""
-
-MOST_VALUES: Final = 2**18
-"""A text of JSON with more values than this is not read: as objects they would be many times their bytes."""
 
 ATTRS: Final = ("theta", "p")
 
@@ -36,44 +34,22 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NODE_COLUMNS = {"ids": np.dtype(np.int64), "versions": np.dtype(np.int64), "fixed": np.dtype(np.bool_)}
 
 
-def read_json(text: bytes | str) -> Any:
-    """What a text of JSON says.
-
-    Raises
-    ------
-    ValueError
-        It is none, in UTF-8, or one of more than `MOST_VALUES` values, or nested too deeply.
-    """
-    if isinstance(text, bytes):
-        text = text.decode()
-    if sum(text.count(mark) for mark in ",[{") > MOST_VALUES:
-        message = f"it has more than {MOST_VALUES} values"
-        raise ValueError(message)
-    try:
-        return json.loads(text)
-    except RecursionError:
-        message = "it is nested too deeply"
-        raise ValueError(message) from None
-
-
-def check_packages(header: bytes, data: Data) -> int:
-    """Look at a page of packages whose digest fits; returns how many there are.
+def check_packages(page: Laid) -> None:
+    """Look at a page of packages whose digest fits.
 
     Raises
     ------
     CorruptPackageError
         It is none that `put` takes, or an array does not decode.
     """
-    meta, arrays, _ = _looked_at(header, data, keep=())
-    op, n, cost_ns, lineage = (meta.get(name) for name in ("op", "n", "cost_ns", "lineage"))
-    if not isinstance(op, str) or type(n) is not int or type(cost_ns) is not int or not 0 <= cost_ns < 2**63:
-        message = "op, n or cost_ns is missing from the header, or is none"
-        raise CorruptPackageError(message)
-    if lineage is not None and not isinstance(lineage, str):
-        message = "the lineage in the header is no text"
-        raise CorruptPackageError(message)
-    check_arrays(n, arrays)
-    return n
+    meta, arrays = entries(page)
+    try:
+        valid.page(meta.get("op"), meta.get("n"), meta.get("cost_ns"), meta.get("lineage"))
+    except ValueError as error:
+        raise CorruptPackageError(str(error)) from error
+    check_arrays(meta["n"], {name: (entry.dtype, entry.shape) for name, entry in arrays.items()})
+    for entry in arrays.values():
+        entry.check()
 
 
 def check_page(page: Page) -> None:
@@ -86,6 +62,21 @@ def check_page(page: Page) -> None:
     columns: dict[str, NDArray[Any] | None] = {f"a:{name}": array for name, array in page.arrays.items()}
     columns |= {name: getattr(page, name) for name in ("keys", "src_ids", "versions", "tokens")}
     check_arrays(page.n, {name: (each.dtype, each.shape) for name, each in columns.items() if each is not None})
+    try:
+        valid.page(page.op, page.n, page.cost_ns, page.lineage)
+    except ValueError as error:
+        raise CorruptPackageError(str(error)) from error
+
+
+def rows(page: Laid, start: int, end: int) -> Page:
+    """Some rows of a page of packages that was looked at, and their share of its cost; no others are decoded."""
+    meta, arrays = entries(page)
+    found = {name: entry.rows(start, end) for name, entry in arrays.items()}
+    cost = meta["cost_ns"] * (end - start) // meta["n"]
+    keys, ids, versions, tokens = (found.pop(name, None) for name in ("keys", "src_ids", "versions", "tokens"))
+    named = {name.removeprefix("a:"): array for name, array in found.items()}
+    assert keys is not None
+    return Page(meta["op"], keys, named, cost, ids, versions, meta.get("lineage"), tokens)
 
 
 def check_arrays(n: int, arrays: Described) -> None:
@@ -119,7 +110,7 @@ def check_arrays(n: int, arrays: Described) -> None:
         raise CorruptPackageError(message)
 
 
-def check_nodes(uuid: str, number: int, header: bytes, data: Data) -> int:
+def check_nodes(uuid: str, number: int, page: Laid) -> int:
     """Look at a node page of commit `number` of a system, whose digest fits; returns how many rows it has.
 
     Raises
@@ -127,8 +118,8 @@ def check_nodes(uuid: str, number: int, header: bytes, data: Data) -> int:
     CorruptPackageError
         It is of another commit, or holds no nodes that `System.add_nodes` takes, or an array does not decode.
     """
-    meta, arrays, kept = _looked_at(header, data, keep=("ids", "versions"))
-    attr, ids = meta.get("attr"), kept["ids"]
+    meta, arrays = entries(page)
+    attr = meta.get("attr")
     if (meta.get("system"), meta.get("number")) != (uuid, number) or type(meta["number"]) is not int:
         message = "a node page is that of another commit"
         raise CorruptPackageError(message)
@@ -138,52 +129,74 @@ def check_nodes(uuid: str, number: int, header: bytes, data: Data) -> int:
     if arrays.keys() != {*_NODE_COLUMNS, "values"}:
         message = f"the arrays of a node page are {reprlib.repr(sorted(arrays))}"
         raise CorruptPackageError(message)
-    n = len(ids) if ids.ndim else 0
-    wrong = [name for name, dtype in _NODE_COLUMNS.items() if arrays[name] != (dtype, (n,))]
-    dtype, shape = arrays["values"]
-    if dtype not in _FLOATS or not dtype.isnative or shape[:1] != (n,) or (attr == "p" and len(shape) != 2):
+    n = (*arrays["ids"].shape, 0)[0]
+    wrong = [name for name, dtype in _NODE_COLUMNS.items() if (arrays[name].dtype, arrays[name].shape) != (dtype, (n,))]
+    values = arrays["values"]
+    if values.dtype not in _FLOATS or values.shape[:1] != (n,) or (attr == "p" and len(values.shape) != 2):
         wrong.append("values")
     if not 0 < n <= MOST_ROWS:
         wrong.append("ids")
     if wrong:
-        message = f"the {wrong[0]} of a node page are of dtype {arrays[wrong[0]][0]} and shape {arrays[wrong[0]][1]}"
+        odd = arrays[wrong[0]]
+        message = f"the {wrong[0]} of a node page are of dtype {odd.dtype} and shape {odd.shape}"
         raise CorruptPackageError(message)
-    if (ids[1:] <= ids[:-1]).any() or (kept["versions"] < 0).any():
+    for entry in arrays.values():
+        entry.check()
+    ids, versions = (arrays[name].rows(0, n) for name in ("ids", "versions"))
+    if (ids[1:] <= ids[:-1]).any() or (versions < 0).any():
         message = "the ids of a node page do not ascend, or a version is below 0"
         raise CorruptPackageError(message)
     return n
 
 
-def _looked_at(
-    header: bytes, data: Data, keep: Collection[str]
-) -> tuple[dict[str, Any], Described, dict[str, NDArray[Any]]]:
-    """Header, dtypes and shapes of a page, and the arrays named in `keep`."""
-    arrays: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
-    kept: dict[str, NDArray[Any]] = {}
-    total = 0
+def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """What the header of a page says beside its arrays, and where these lie; none is decoded.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    found: dict[str, Entry] = {}
+    room = len(page.data)
     try:
-        meta = read_json(header)
+        meta = valid.read_json(page.header)
         for name, dtype, shape, how, offset, length in meta.pop("arrays"):
-            kind, nbytes = codec.described(dtype, shape)
-            total += nbytes
-            if type(name) is not str or name in arrays or total > MAX_BYTES:
-                message = "an array has no name, or one that is there twice, or there are too many"
+            if type(name) is not str or name in found:
+                message = f"array name {reprlib.repr(name)} is no name, or there twice"
                 raise CorruptPackageError(message)
-            if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
+            if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= room - offset):
                 message = f"array {reprlib.repr(name)} lies outside of the data"
                 raise CorruptPackageError(message)
-            part = _Part(data, offset, length)
-            codec.check(how, part, nbytes)
-            arrays[name] = kind, tuple(shape)
-            if name in keep and nbytes <= MOST_ROWS * kind.itemsize:
-                kept[name] = codec.decode(how, memoryview(part[:]), dtype, shape)
+            kind, nbytes = codec.described(dtype, shape)
+            found[name] = Entry(kind, tuple(shape), how, nbytes, _Part(page.data, offset, length))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         message = f"the header cannot be read: {error}"
         raise CorruptPackageError(message) from error
-    if missing := [name for name in keep if name not in kept]:
-        message = f"the array {missing[0]!r} is missing, or is of more than {MOST_ROWS} rows"
+    if sum(entry.nbytes for entry in found.values()) > MAX_BYTES:
+        message = f"the arrays are more than {MAX_BYTES} bytes"
         raise CorruptPackageError(message)
-    return meta, arrays, kept
+    return meta, found
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An array as the header of a page describes it, and its part of the data."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    codec: object
+    nbytes: int
+    payload: Data
+
+    def check(self) -> None:
+        """Raise `CorruptPackageError` unless it can be decoded."""
+        codec.check(self.codec, self.payload, self.nbytes)
+
+    def rows(self, start: int, end: int) -> NDArray[Any]:
+        """Some of its rows, read-only."""
+        each = self.nbytes // max(1, self.shape[0])
+        data = codec.decode_part(self.codec, self.payload, self.nbytes, start * each, end * each)
+        return np.frombuffer(data, self.dtype).reshape(end - start, *self.shape[1:])
 
 
 class _Part:

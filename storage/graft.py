@@ -15,16 +15,18 @@ from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import ADD_COMMIT, BY_NAME, LAST_OWN, seal
 from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
-from whiteboard.storage.pages import Blob, digest_of, is_intact
+from whiteboard.storage.pages import is_intact, moved, pieces
 from whiteboard.storage.sealed import Sealed
 from whiteboard.storage.writers import Writers
 
 BATCH_BYTES: Final = 4 * 2**20
 BATCH_COMMITS: Final = 256
 _INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_ROOM = _INSERT_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ def damage(uuid: str, commit: LoggedCommit) -> str:
         for blob in commit.blobs:
             if not is_intact(blob):
                 return "the digest of a node page does not fit it"
-            sealed.add(blob.header, blob.digest, blob.data)
+            sealed.add(blob)
         sealed.close()
     except (CorruptPackageError, TypeError) as error:
         return str(error)
@@ -225,7 +227,10 @@ def _agree(ours: Mapping[int, bytes], system: Incoming, spec: str | None) -> boo
 
 
 def _read(spec: str | None) -> Any:
-    return None if spec is None else json.loads(spec)
+    try:
+        return None if spec is None else valid.read_json(spec)
+    except ValueError:
+        return spec  # a damaged row of the store is like no other
 
 
 def _other_uuid(uuid: str, name: str) -> str:
@@ -240,17 +245,22 @@ def _adopted(commit: LoggedCommit, uuid: str, new: str) -> LoggedCommit:
     for blob in commit.blobs:
         fields = json.loads(blob.header)
         header = json.dumps({**fields, "system": new}, separators=(",", ":")).encode()
-        blobs.append(Blob(header, digest_of(header, blob.data), blob.data))
+        blobs.append(moved(blob, header))
     return LoggedCommit(commit.values, seal(new, commit.values, [blob.digest for blob in blobs]), tuple(blobs))
 
 
 def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit]) -> None:
     rows = [{**commit.values, "seal": commit.seal, "system_id": system_id} for commit in batch]
     connection.execute(ADD_COMMIT, rows)
-    pages = [
-        (system_id, commit.number, part, blob.header, blob.digest, blob.data)
-        for commit in batch
-        for part, blob in enumerate(commit.blobs)
-    ]
-    if pages:
-        connection.exec_driver_sql(_INSERT_NODE_PAGE, pages)
+    cursor: Any = connection.connection.cursor()
+    for commit in batch:
+        for part, blob in enumerate(commit.blobs):
+            row = (system_id, commit.number, part, blob.header, blob.digest)
+            if isinstance(blob.data, bytes):
+                cursor.execute(_INSERT_NODE_PAGE, (*row, blob.data))
+                continue
+            # What lies in a file goes from there to its place, and is never in memory as a whole.
+            page_id = cursor.execute(_INSERT_ROOM, (*row, len(blob.data))).lastrowid
+            with cursor.connection.blobopen("node_page", "data", page_id) as room:
+                for piece in pieces(blob.data):
+                    room.write(piece)

@@ -16,7 +16,7 @@ from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LoggedCommit
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob
+from whiteboard.storage.pages import Laid
 from whiteboard.storage.place import refuse
 from whiteboard.storage.survey import Survey, commit_of, damaged, survey
 from whiteboard.storage.union import Packages, Union
@@ -91,7 +91,7 @@ def _apply(
     for frame in frames:
         if frame.kind == PAGE:
             try:
-                union.add(frame.blob)
+                union.add(frame)
             except CorruptPackageError as error:
                 raise damaged(path, frame, error) from error
         elif frame.kind == SYSTEM:
@@ -134,9 +134,9 @@ class _Frames:
             values, seal, parts = commit_of(frame)
             yield LoggedCommit(values, seal, tuple(self._node_page() for _ in range(parts)))
 
-    def _node_page(self) -> Blob:
+    def _node_page(self) -> Laid:
         frame = self._next()
         if frame is None or frame.kind != NODES:
             message = f"the archive {self._reader.path} was changed while it was read"
             raise ArchiveError(message)
-        return frame.blob
+        return self._reader.laid(frame)

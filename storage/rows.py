@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import recent
-from whiteboard.storage.pages import Blob, Packed, unpack
+from whiteboard.storage.pages import Blob, Packed, pieces, unpack
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -193,14 +193,14 @@ def insert_page(connection: Connection, page: PageRow) -> int:
     packed, size = page.packed, page.packed.nbytes
     alone = size >= _LARGE
     row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
-    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, b"".join(packed.parts))
+    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, packed.joined().data)
     cursor: Any = connection.connection.cursor()
     page_id = int(cursor.execute(sql, (*row, data)).lastrowid)
     if alone:
         # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
         with cursor.connection.blobopen("page", "data", page_id) as blob:
-            for part in packed.parts:
-                blob.write(part)
+            for piece in chain.from_iterable(map(pieces, packed.parts)):
+                blob.write(piece)
     return page_id
 
 

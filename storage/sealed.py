@@ -7,8 +7,8 @@ from typing import Any
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import content, valid
-from whiteboard.storage.codec import Data
 from whiteboard.storage.history import seal
+from whiteboard.storage.pages import Laid
 
 
 class Sealed:
@@ -33,10 +33,10 @@ class Sealed:
             message = f"commit {number} cannot follow {values['parent']}, or begins with no keyframe"
             raise CorruptPackageError(message)
 
-    def add(self, header: bytes, digest: bytes, data: Data) -> None:
+    def add(self, page: Laid) -> None:
         """Look at the next node page, whose digest fits."""
-        self._rows += content.check_nodes(self._uuid, self._values["number"], header, data)
-        self._digests.append(digest)
+        self._rows += content.check_nodes(self._uuid, self._values["number"], page)
+        self._digests.append(page.digest)
 
     def close(self) -> None:
         """Look at what only the whole tells."""

@@ -94,7 +94,7 @@ class _Surveyor:
         self._begun = True
         if frame.kind == PAGE:
             self._system = None
-            content.check_packages(frame.header, frame.data)
+            content.check_packages(frame)
             self.found.pages += 1
         elif frame.kind == SYSTEM:
             self._system = None
@@ -141,7 +141,7 @@ class _Surveyor:
 
     def _take_nodes(self, frame: Frame) -> None:
         assert self._commit is not None
-        self._commit.add(frame.header, frame.digest, frame.data)
+        self._commit.add(frame)
         self._parts -= 1
         self._end_commit()
 

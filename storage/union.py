@@ -10,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
+from whiteboard.storage import content
 from whiteboard.storage.base import Page
-from whiteboard.storage.content import check_page
 from whiteboard.storage.distance import largest
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, Packed, decode_page, encode_page, merged, take
+from whiteboard.storage.pages import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
 
 BATCH_BYTES: Final = 4 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""
+
+# Larger pages are not decoded as a whole, but in parts of about so many bytes.
+_LARGE: Final = 16 * 2**20
+_PART: Final = 4 * 2**20
 
 MOST_CONFLICTS: Final = 1000
 """So many conflicts are described; the others are counted."""
@@ -76,7 +80,7 @@ class Union:
         self._held: set[int] = set()
         self.packages = Packages()
 
-    def add(self, blob: Blob) -> None:
+    def add(self, laid: Laid) -> None:
         """Take one page, through the gate; it may wait for `flush`.
 
         Raises
@@ -84,21 +88,51 @@ class Union:
         CorruptPackageError
             The page fails the gate. Nothing of it is taken.
         """
-        page = decode_page(blob, provenance=True)
-        check_page(page)
+        _, arrays = content.entries(laid)
+        if sum(entry.nbytes for entry in arrays.values()) > _LARGE:
+            self._add_large(laid)
+            return
+        page = decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True)
+        content.check_page(page)
+        self._add(page, laid)
+
+    def _add(self, page: Page, laid: Laid | None) -> None:
+        """Take what the store does not hold of a page: as it lies, where that is all of it."""
         hashes = hashes_of(page.keys)
         fresh = self._fresh(page, hashes)
         self.packages.added += len(fresh)
         if not len(fresh):
             return
-        if len(fresh) == page.n:
-            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, Packed(blob.header, blob.digest, (blob.data,))))
+        if len(fresh) == page.n and laid is not None:
+            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, Packed(laid.header, laid.digest, (laid.data,))))
         else:
             for part in merged([take(page, fresh)]):
                 self._wait(PageRow(part.op, part.n, part.cost_ns, hashes_of(part.keys), encode_page(part)))
         self._held.update(hashes[fresh].tolist())
         if self._nbytes >= BATCH_BYTES:
             self.flush()
+
+    def _add_large(self, laid: Laid) -> None:
+        """Take a page that is never in memory as a whole, unless it is one package alone that the store holds."""
+        self.flush()
+        if not is_intact(laid):
+            message = "the digest does not fit the bytes"
+            raise CorruptPackageError(message)
+        content.check_packages(laid)
+        meta, arrays = content.entries(laid)
+        n, keys = meta["n"], arrays["keys"].rows(0, meta["n"])
+        hashes = hashes_of(keys)
+        with self._database.read() as connection:
+            known = len(select_index(connection, hashes)) or len(np.unique(hashes)) < n
+        if not known:
+            self.packages.added += n
+            self._wait(PageRow(meta["op"], n, meta["cost_ns"], hashes, Packed(laid.header, laid.digest, (laid.data,))))
+            self.flush()
+            return
+        each = sum(entry.nbytes for entry in arrays.values()) // n
+        step = max(1, _PART // max(each, 1))
+        for start in range(0, n, step):
+            self._add(content.rows(laid, start, min(n, start + step)), None)
 
     def flush(self) -> None:
         """Write what waits, in one transaction."""

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from whiteboard.storage.content import read_json
+MOST_VALUES: Final = 2**18
+"""A text of JSON with more values than this is not read: as objects they would be many times their bytes."""
 
 _INTEGERS = ("number", "changed", "rows")
+
+
+def read_json(text: bytes | str) -> Any:
+    """What a text of JSON says.
+
+    Raises
+    ------
+    ValueError
+        It is none, in UTF-8, or one of more than `MOST_VALUES` values, or nested too deeply.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    if sum(text.count(mark) for mark in ",[{") > MOST_VALUES:
+        message = f"it has more than {MOST_VALUES} values"
+        raise ValueError(message)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        message = "it is nested too deeply"
+        raise ValueError(message) from None
+
+
+def page(op: object, n: object, cost_ns: object, lineage: object) -> None:
+    """Raise `ValueError` unless these are those of a page of packages."""
+    if not isinstance(op, str) or not op:
+        _refuse("op", op)
+    op.encode()
+    for name, value in {"n": n, "cost_ns": cost_ns}.items():
+        if type(value) is not int or not 0 <= value < 2**63:
+            _refuse(name, value)
+    if lineage is not None and not isinstance(lineage, str):
+        _refuse("lineage", lineage)
 
 
 def system(name: object, uuid: object, spec: object) -> tuple[str, str, str | None]:

@@ -26,13 +26,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 import whiteboard as wb
-from scripts.torturing.mutants import Mutant, archives, stores
+from scripts.torturing.mutants import archives, stores
 from scripts.torturing.workload import finish
 from whiteboard import cli
 from whiteboard.errors import ArchiveError, WhiteboardError
@@ -96,41 +97,40 @@ def _system(versions: Any, name: str) -> list[Any]:
 
 def use_store(path: Path, good: Path, whole: dict[str, Any]) -> Iterator[Step]:
     """Everything that reads a store, and at last what mends it."""
-    yield "board", lambda: _boarded(path, whole)
-    for command in (["ls"], ["ls", "--json"], ["info"], ["verify"], ["audit"], ["gc", "--dry-run"], ["db", "current"]):
-        yield " ".join(command), lambda command=command: _command(*command, "--store", str(path))
+    ask = partial(_command, path, None)
+    yield "board", partial(_boarded, path, whole)
+    for words in ("ls", "ls --json", "info", "verify", "audit", "gc --dry-run", "db current"):
+        yield words, partial(ask, *words.split())
     for name in ("a", "b forked"):
-        yield f"show {name}", lambda name=name: _command("show", name, "--store", str(path))
-        yield f"log {name}", lambda name=name: _command("log", name, "--store", str(path))
-    yield "export", lambda: export(path, path.with_suffix(".wb"))
-    yield "merge", lambda: merge(good, [path])
-    yield "verify --repair", lambda: _command("verify", "--repair", "--store", str(path))
-    yield "write", lambda: _written(path)
+        for command in ("show", "log"):
+            yield f"{command} {name}", partial(ask, command, "--", name)
+    yield "export", partial(export, path, path.with_suffix(".wb"))
+    yield "merge", partial(merge, good, [path])
+    yield "verify --repair", partial(ask, "verify", "--repair")
+    yield "write", partial(_written, path)
     for name in ("b forked", "a"):
-        yield f"rm {name}", lambda name=name: _command("rm", name, "--store", str(path))
-    yield "gc", lambda: _command("gc", "--max-bytes", "0", "--store", str(path))
+        yield f"rm {name}", partial(ask, "rm", "--", name)
+    yield "gc", partial(ask, "gc", "--max-bytes", "0")
 
 
 def use_archive(path: Path, good: Path, whole: dict[str, Any]) -> Iterator[Step]:
-    """Its import, twice; then everything that reads the store it came into."""
-    yield "import", lambda: import_archive(good, path)
-    yield "import again", lambda: import_archive(good, path)
-    yield "board", lambda: _boarded(good, whole)
-    names = list(told(good)) if good.exists() else []
-    for command in (["ls", "--json"], ["info"], ["verify"], ["gc", "--dry-run"]):
-        yield " ".join(command), lambda command=command: _command(*command, "--store", str(good), want=0)
-    yield "audit", lambda: _command("audit", "--store", str(good))  # it tells what it cannot compute again
+    """Its import, twice; then everything that reads the store it came into, of which nothing may be refused."""
+    ask = partial(_command, good, 0)
+    yield "import", partial(import_archive, good, path)
+    yield "import again", partial(import_archive, good, path)
+    yield "board", partial(_boarded, good, whole)
+    names = list(told(good))
+    for words in ("ls --json", "info", "verify", "gc --dry-run"):
+        yield words, partial(ask, *words.split())
+    yield "audit", partial(_command, good, None, "audit")  # it tells what it cannot compute again
     for name in names:
         for command in ("show", "log"):
-            words = [command, "--store", str(good), "--", name]
-            yield f"{command} {name[:40]!r}", lambda words=words: _command(*words, want=0)
-    yield "export", lambda: export(good, good.with_suffix(".out.wb"))
-    for name in names:
-        if name not in whole:
-            yield f"fork {name[:40]!r}", lambda name=name: _command("fork", "--store", str(good), "--", name, "f", want=0)
-            yield "rm f", lambda: _command("rm", "f", "--store", str(good), want=0)
+            yield f"{command} {name[:40]!r}", partial(ask, command, "--", name)
+    yield "export", partial(export, good, good.with_suffix(".out.wb"))
     for name in sorted(set(names) - whole.keys(), reverse=True):
-        yield f"rm {name[:40]!r}", lambda name=name: _command("rm", "--store", str(good), "--", name, want=0)
+        yield f"fork {name[:40]!r}", partial(ask, "fork", "--", name, "f")
+        yield "rm f", partial(ask, "rm", "--", "f")
+        yield f"rm {name[:40]!r}", partial(ask, "rm", "--", name)
 
 
 def _boarded(path: Path, whole: dict[str, Any]) -> None:
@@ -173,10 +173,12 @@ def _right(there: object, what: str) -> None:
         raise _Wrong(what)
 
 
-def _command(*arguments: str, want: int | None = None) -> None:
+def _command(store: Path, want: int | None, command: str, *arguments: str) -> None:
     said = io.StringIO()
+    # `db current` has its options behind its second word.
+    words = [command, *arguments[:1]] if command == "db" else [command]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = cli.status(arguments)
+        status = cli.status([*words, "--store", str(store), *arguments[len(words) - 1 :]])
     lines = said.getvalue().strip().splitlines()
     if want is not None:
         _right(status == want, f"status {status}: {lines[-1][:200] if lines else ''}")
@@ -197,14 +199,15 @@ class Seen:
     seconds: float = 0.0
 
 
-def child(kind: str, mutant: Mutant, folder: Path, whole: dict[str, Any], say: Callable[[str], None]) -> None:
+def child(kind: str, folder: Path, whole: dict[str, Any], say: Callable[[str], None]) -> None:
     """Use one hostile file, and say what became of each step."""
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hostile, good = folder / f"hostile.{kind}", folder / "good.db"
     seen = Seen()
-    say(str(_resident()))
+    _peak()
+    resident = _peak()
     steps = (use_store if kind == "store" else use_archive)(hostile, good, whole)
     before = good.read_bytes()
     while (step := next(steps, None)) is not None:
@@ -218,7 +221,9 @@ def child(kind: str, mutant: Mutant, folder: Path, whole: dict[str, Any], say: C
             if len(str(error)) > 4000 or "\n" in str(error):
                 seen.faults.append(f"{name}: an error of {len(str(error))} characters, or of several lines")
             if name == "import" and isinstance(error, ArchiveError):
-                _look(seen, "after a refusal", lambda: _right(good.read_bytes() == before, "the store is not as it was"))
+                _look(
+                    seen, "after a refusal", lambda: _right(good.read_bytes() == before, "the store is not as it was")
+                )
                 break
         except _Wrong as error:
             seen.outcomes[name] = "wrong"
@@ -228,9 +233,13 @@ def child(kind: str, mutant: Mutant, folder: Path, whole: dict[str, Any], say: C
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"
             seen.faults.append(f"{name}: {type(error).__name__} at {where}: {str(error)[:150]}")
+        taken = _peak() - resident
+        seen.nbytes = max(seen.nbytes, taken)
+        if taken > MEMORY:
+            seen.faults.append(f"{name}: it took {taken // 2**20} MB")
     say("good store")
     _look(seen, "good store", lambda: _good(good, whole))
-    say(json.dumps({"outcomes": seen.outcomes, "faults": seen.faults}))
+    say(json.dumps({"outcomes": seen.outcomes, "faults": seen.faults, "nbytes": seen.nbytes}))
 
 
 def _look(seen: Seen, name: str, work: Callable[[], Any]) -> None:
@@ -251,7 +260,7 @@ def _good(path: Path, whole: dict[str, Any]) -> None:
         _right((y.hit > 0).all() and np.array_equal(y.y, ANSWERS[:6] * (ANSWERS[:6] + 1)), "packages")
 
 
-def watched(kind: str, mutant: Mutant, folder: Path, whole: dict[str, Any]) -> Seen:
+def watched(kind: str, folder: Path, whole: dict[str, Any]) -> Seen:
     """Fork a process for one hostile file, and wait for it no longer than for `PATIENCE`."""
     reading, writing = os.pipe()
     begun = time.monotonic()
@@ -260,7 +269,7 @@ def watched(kind: str, mutant: Mutant, folder: Path, whole: dict[str, Any]) -> S
         os.close(reading)
         status = 1
         try:
-            child(kind, mutant, folder, whole, lambda text: print_to(writing, text))
+            child(kind, folder, whole, lambda text: print_to(writing, text))
             status = 0
         finally:
             os._exit(status)
@@ -269,16 +278,14 @@ def watched(kind: str, mutant: Mutant, folder: Path, whole: dict[str, Any]) -> S
     os.close(reading)
     if hangs:
         os.kill(pid, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
+    _, status = os.waitpid(pid, 0)
     last = lines[-1] if lines else ""
-    seen = Seen(nbytes=usage.ru_maxrss * 1024 - int(lines[0]) if lines else 0, seconds=time.monotonic() - begun)
+    seen = Seen(seconds=time.monotonic() - begun)
     if status == 0 and last.startswith("{"):
         said = json.loads(last)
-        seen.outcomes, seen.faults = said["outcomes"], said["faults"]
+        seen.outcomes, seen.faults, seen.nbytes = said["outcomes"], said["faults"], said["nbytes"]
     else:
         seen.faults.append(f"{last}: {'it hangs' if hangs else f'the process ended with status {status}'}")
-    if seen.nbytes > MEMORY:
-        seen.faults.append(f"it took {seen.nbytes // 2**20} MB")
     return seen
 
 
@@ -298,11 +305,15 @@ def _lines(fd: int, until: float) -> tuple[list[str], bool]:
     return said.decode().splitlines(), True
 
 
-def _resident() -> int:
-    status = Path("/proc/self/statm")
-    if status.exists():
-        return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _peak() -> int:
+    """Return the most bytes that were resident since this was last asked; since the beginning where that is unknown."""
+    status, forget = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    with contextlib.suppress(OSError):
+        forget.write_text("5")
+    return int(peak) * 1024
 
 
 # -- all of them
@@ -335,7 +346,7 @@ def torture(kind: str, count: int, seed: int, only: str, folder: Path) -> dict[s
                 raise
             counts["impossible"] += 1
             continue
-        seen = watched(kind, mutant, place, of_source if kind == "store" else whole)
+        seen = watched(kind, place, of_source if kind == "store" else whole)
         counts["mutants"] += 1
         first = "import" if kind == "archive" else "board"
         outcomes[seen.outcomes.get(first, "none")] += 1
@@ -343,7 +354,10 @@ def torture(kind: str, count: int, seed: int, only: str, folder: Path) -> dict[s
         counts["peak_mb"] = max(counts["peak_mb"], seen.nbytes // 2**20)
         counts["slowest_seconds"] = round(max(counts["slowest_seconds"], seen.seconds), 2)
         for fault in seen.faults:
-            print(f"{kind} {mutant.name!r} (--seed {seed}): {fault}".encode(errors="backslashreplace").decode(), flush=True)
+            print(
+                f"{kind} {mutant.name!r} (--seed {seed}): {fault}".encode(errors="backslashreplace").decode(),
+                flush=True,
+            )
     return {**counts, "first": dict(outcomes)}
 
 

@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.storage import archive
-from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, Reader, Writer
+from whiteboard.storage.archive import COMMIT, NODES, PAGE, Reader, Writer
 from whiteboard.storage.history import seal
 from whiteboard.storage.holdings import LOGGED
 from whiteboard.storage.pages import Blob, digest_of, pack, unpack
@@ -85,8 +87,7 @@ def archives(whole: Path, seed: int, flips: int) -> Iterator[Mutant]:
         parts = [Part(f.kind, f.number, f.header, f.data[:]) for f in Reader(whole, file).frames()][:-1]
     for at in _first_of_each(parts, 2):
         name = f"{parts[at].kind.decode()}{at}"
-        if parts[at].kind != NODES or at:
-            yield from _fields(parts, at, name)
+        yield from _fields(parts, at, name)
         if parts[at].kind in (PAGE, NODES):
             yield from _arrays(parts, at, name)
     yield from _orders(parts)
@@ -147,7 +148,7 @@ def _arrays(parts: Sequence[Part], at: int, name: str) -> Iterator[Mutant]:
     part = parts[at]
     meta, arrays = unpack(Blob(part.header, digest_of(part.header, part.data), part.data))
     for key, array in arrays.items():
-        for label, other in _odd_arrays(array):
+        for label, other in chain(_odd_arrays(array), _large(array)):
             yield Mutant(f"{name}:{key} {label}", _packed(parts, at, meta, {**arrays, key: other}))
         rest = {other: each for other, each in arrays.items() if other != key}
         yield Mutant(f"{name}:{key} dropped", _packed(parts, at, meta, rest))
@@ -158,9 +159,9 @@ def _arrays(parts: Sequence[Part], at: int, name: str) -> Iterator[Mutant]:
     yield Mutant(f"{name}: no rows", _packed(parts, at, {**meta, "n": 0}, fewer))
     twice = {key: np.concatenate([array, array]) for key, array in arrays.items()}
     yield Mutant(f"{name}: rows twice", _packed(parts, at, {**meta, "n": 2 * meta.get("n", 0)}, twice))
-    many = {key: np.zeros((3_000_000, *array.shape[1:]), array.dtype) for key, array in arrays.items()}
-    few = {key: array if key in ("keys", "ids") else array[:, :0] for key, array in many.items() if array.ndim > 1}
-    yield Mutant(f"{name}: many rows", _packed(parts, at, {**meta, "n": 3_000_000}, {**many, **few}))
+    many = {key: partial(np.zeros, (3_000_000, *[0] * (array.ndim - 1)), array.dtype) for key, array in arrays.items()}
+    keys = {"keys": partial(np.zeros, (3_000_000, 16), np.uint8)} if "keys" in arrays else {}
+    yield Mutant(f"{name}: many rows", _packed(parts, at, {**meta, "n": 3_000_000}, {**many, **keys}))
 
 
 def _odd_arrays(array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -180,16 +181,18 @@ def _odd_arrays(array: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "largest integers", np.full_like(array, np.iinfo(array.dtype).max)
     if array.dtype.kind == "f":
         yield "nan", np.full_like(array, np.nan)
-    # A few bytes on the disk that decode to many.
-    yield "of 400 MB of zeros", np.zeros((len(array), 400 * 2**20 // array.itemsize // len(array)), array.dtype)
-    yield "of 200 MB of ones", np.ones((len(array), 200 * 2**20 // array.itemsize // len(array)), array.dtype)
 
 
-def _packed(
-    parts: Sequence[Part], at: int, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]
-) -> Callable[[Path], None]:
+def _large(array: NDArray[Any]) -> Iterator[tuple[str, Callable[[], NDArray[Any]]]]:
+    """A few bytes on the disk that decode to many; made when they are wanted."""
+    zeros = (len(array), 400 * 2**20 // array.itemsize // len(array))
+    yield "of 400 MB of zeros", partial(np.zeros, zeros, array.dtype)
+    yield "of 200 MB of ones", partial(np.ones, (zeros[0], zeros[1] // 2), array.dtype)
+
+
+def _packed(parts: Sequence[Part], at: int, meta: dict[str, Any], arrays: dict[str, Any]) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        blob = pack({k: v for k, v in meta.items() if k != "arrays"}, arrays).joined()
+        blob = pack(meta, {name: each() if callable(each) else each for name, each in arrays.items()}).joined()
         _write(path, _sealed([*parts[:at], replace(parts[at], header=blob.header, data=blob.data), *parts[at + 1 :]]))
 
     return make
@@ -352,7 +355,8 @@ SCHEMA: Final = {
     "index on expression": "CREATE INDEX extra ON page (upper(op))",
     "virtual table": "DROP TABLE recent; CREATE VIRTUAL TABLE recent USING fts5(page_id, hashes)",
     "cycle": "UPDATE system SET origin_id = id, origin_number = 0",
-    "cycle of two": "UPDATE system SET origin_number = 1, origin_id = (SELECT id FROM system s WHERE s.id <> system.id)",
+    "cycle of two": "UPDATE system SET origin_number = 1, "
+    "origin_id = (SELECT id FROM system s WHERE s.id <> system.id)",
     "many systems": "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3000) "
     "INSERT INTO system (name, uuid) SELECT 's' || n, n FROM r",
     "other version": "UPDATE whiteboard_alembic_version SET version_num = 'x'",
@@ -376,7 +380,8 @@ def stores(whole: Path, seed: int, flips: int) -> Iterator[Mutant]:
                 for label, value in SQL_ODD.items():
                     for where in ("", " WHERE rowid = (SELECT max(rowid) FROM T)".replace("T", table)):
                         sql = f"UPDATE OR REPLACE {table} SET {column} = {value}{where}"
-                        yield Mutant(f"{table}.{column}={label}{' of the last' * bool(where)}", _done(whole, sql))
+                        which = " of the last" if where else ""
+                        yield Mutant(f"{table}.{column}={label}{which}", _done(whole, sql))
                 yield Mutant(f"{table}.{column} dropped", _done(whole, f"ALTER TABLE {table} DROP COLUMN {column}"))
     for label, sql in SCHEMA.items():
         yield Mutant(f"schema: {label}", _done(whole, sql))

@@ -91,7 +91,7 @@ def _rewritten(path: Path, kind: bytes, change: object) -> None:
         writer = Writer(file, archive.whole_digest())
         writer.start()
         for frame in frames[:-1]:
-            blob = frame.blob
+            blob = Blob(frame.header, frame.digest, frame.data[:])
             if frame.kind == kind and callable(change):
                 header, data = change(blob.header, blob.data)
                 blob, change = Blob(header, digest_of(header, data), data), None
