@@ -155,7 +155,7 @@ def check(codec: object, payload: Data, nbytes: int) -> None:
         pass
 
 
-def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int) -> bytes:
+def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int) -> bytes | bytearray:
     """Bytes `start` to `end` of the array that `encode` was given, and has `nbytes`; only what they lie in is decoded.
 
     Raises
@@ -163,13 +163,12 @@ def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int)
     CorruptPackageError
     """
     if codec == RAW and len(payload) == nbytes:
-        return bytes(payload[start:end])
-    found = bytearray()
-    first = start
+        return payload[start:end]
+    found = bytearray(end - start)
     for at, part in _parts(codec, payload, nbytes, start, end):
-        first = at if not found else first
-        found += part.data
-    return bytes(found[start - first : end - first])
+        low, high = max(at, start), min(at + len(part), end)
+        found[low - start : high - start] = part[low - at : high - at].data
+    return found
 
 
 def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,10 +68,10 @@ def check_page(page: Page) -> None:
         raise CorruptPackageError(str(error)) from error
 
 
-def rows(page: Laid, start: int, end: int) -> Page:
+def rows(page: Laid, start: int, end: int, only: Collection[str] | None = None) -> Page:
     """Some rows of a page of packages that was looked at, and their share of its cost; no others are decoded."""
     meta, arrays = entries(page)
-    found = {name: entry.rows(start, end) for name, entry in arrays.items()}
+    found = {name: entry.rows(start, end) for name, entry in arrays.items() if only is None or name in only}
     cost = meta["cost_ns"] * (end - start) // meta["n"]
     keys, ids, versions, tokens = (found.pop(name, None) for name in ("keys", "src_ids", "versions", "tokens"))
     named = {name.removeprefix("a:"): array for name, array in found.items()}
@@ -196,7 +196,9 @@ class Entry:
         """Some of its rows, read-only."""
         each = self.nbytes // max(1, self.shape[0])
         data = codec.decode_part(self.codec, self.payload, self.nbytes, start * each, end * each)
-        return np.frombuffer(data, self.dtype).reshape(end - start, *self.shape[1:])
+        array: NDArray[Any] = np.ndarray((end - start, *self.shape[1:]), self.dtype, buffer=data)
+        array.flags.writeable = False
+        return array
 
 
 class _Part:

@@ -18,6 +18,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.holdings import Incoming
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import is_intact
+from whiteboard.storage.rows import laid
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
@@ -239,15 +240,14 @@ def _later(database: Database, head: Mapping[str, Any]) -> list[int]:
 
 
 def _write_page(database: Database, writer: Writer, page_id: int, written: _Written) -> None:
-    with database.read() as connection:
-        blob = holdings.page(connection, page_id)
+    with database.read() as connection, laid(connection, page_id) as page:
         rows = connection.exec_driver_sql("SELECT n FROM page WHERE id = ?", (page_id,)).scalar()
-    if blob is None:
-        return  # evicted since the plan was made
-    if not is_intact(blob):
-        written.damaged += 1
-        return
-    writer.blob(PAGE, page_id, blob)
+        if page is None:
+            return  # evicted since the plan was made
+        if not is_intact(page):
+            written.damaged += 1
+            return
+        writer.blob(PAGE, page_id, page)
     written.pages += 1
     written.packages += int(rows or 0)
 
@@ -282,7 +282,7 @@ def _resumed(part: Path, file: BinaryIO, head: Mapping[str, Any]) -> _Written | 
     file.seek(0)
     written: _Written | None = None
     name, waiting = "", 0
-    with suppress(ArchiveError):
+    with suppress(ArchiveError, ValueError):
         # The first frame that is cut short ends what counts.
         for frame in Reader(part, file).frames():
             if frame.kind == HEAD:

@@ -28,10 +28,6 @@ class Sealed:
             valid.commit(values)
         except ValueError as error:
             raise CorruptPackageError(str(error)) from error
-        number = values["number"]
-        if values["parent"] != (number - 1 if number else None) or not (number or values["keyframe"]):
-            message = f"commit {number} cannot follow {values['parent']}, or begins with no keyframe"
-            raise CorruptPackageError(message)
 
     def add(self, page: Laid) -> None:
         """Look at the next node page, whose digest fits."""

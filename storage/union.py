@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from whiteboard.storage import content
 from whiteboard.storage.base import Page
 from whiteboard.storage.distance import largest
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
-from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
+from whiteboard.storage.pages import Blob, Laid, Packed, decode_page, encode_page, is_intact, joined, merged, take
+from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index
+from whiteboard.storage.rows import laid as laid_in
 
 BATCH_BYTES: Final = 4 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""
@@ -23,6 +25,9 @@ BATCH_BYTES: Final = 4 * 2**20
 # Larger pages are not decoded as a whole, but in parts of about so many bytes.
 _LARGE: Final = 16 * 2**20
 _PART: Final = 4 * 2**20
+
+# What tells packages by name, where nothing else of them is wanted.
+_NAMED: Final = ("keys", "src_ids", "versions")
 
 MOST_CONFLICTS: Final = 1000
 """So many conflicts are described; the others are counted."""
@@ -92,11 +97,12 @@ class Union:
         if sum(entry.nbytes for entry in arrays.values()) > _LARGE:
             self._add_large(laid)
             return
-        page = decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True)
+        blob = Blob(laid.header, laid.digest, laid.data[:])
+        page = decode_page(blob, provenance=True)
         content.check_page(page)
-        self._add(page, laid)
+        self._add(page, blob)
 
-    def _add(self, page: Page, laid: Laid | None) -> None:
+    def _add(self, page: Page, laid: Blob | None) -> None:
         """Take what the store does not hold of a page: as it lies, where that is all of it."""
         hashes = hashes_of(page.keys)
         fresh = self._fresh(page, hashes)
@@ -113,26 +119,52 @@ class Union:
             self.flush()
 
     def _add_large(self, laid: Laid) -> None:
-        """Take a page that is never in memory as a whole, unless it is one package alone that the store holds."""
+        """Take a page that is never in memory as a whole."""
         self.flush()
         if not is_intact(laid):
             message = "the digest does not fit the bytes"
             raise CorruptPackageError(message)
         content.check_packages(laid)
         meta, arrays = content.entries(laid)
-        n, keys = meta["n"], arrays["keys"].rows(0, meta["n"])
-        hashes = hashes_of(keys)
+        n = meta["n"]
+        hashes = hashes_of(arrays["keys"].rows(0, n))
         with self._database.read() as connection:
-            known = len(select_index(connection, hashes)) or len(np.unique(hashes)) < n
-        if not known:
+            index = select_index(connection, hashes)
+        if not len(index) and len(np.unique(hashes)) == n:
             self.packages.added += n
             self._wait(PageRow(meta["op"], n, meta["cost_ns"], hashes, Packed(laid.header, laid.digest, (laid.data,))))
             self.flush()
-            return
-        each = sum(entry.nbytes for entry in arrays.values()) // n
-        step = max(1, _PART // max(each, 1))
-        for start in range(0, n, step):
-            self._add(content.rows(laid, start, min(n, start + step)), None)
+        elif len(index) == n and self._is_kept(laid, index[:, 1]):
+            self.packages.present += n
+        else:
+            each = sum(entry.nbytes for entry in arrays.values()) // n
+            step = max(1, _PART // max(1, each))
+            for start in range(0, n, step):
+                end = min(n, start + step)
+                if each > _LARGE and self._is_unlike(arrays, hashes[start]):
+                    bare = content.rows(laid, start, end, _NAMED)
+                    if not len(self._fresh(bare, hashes[start:end])):
+                        continue
+                self._add(content.rows(laid, start, end), None)
+
+    def _is_kept(self, laid: Laid, page_ids: NDArray[np.int64]) -> bool:
+        """Whether a page lies in the store as it is."""
+        first = int(page_ids[0])
+        with self._database.read() as connection, laid_in(connection, first) as kept:
+            same = kept is not None and (kept.digest, kept.header) == (laid.digest, laid.header)
+            return bool((page_ids == first).all()) and same and kept is not None and is_intact(kept)
+
+    def _is_unlike(self, arrays: Mapping[str, content.Entry], hashed: np.int64) -> bool:
+        """Whether the store holds a package of other dtypes or shapes, which need not be decoded to differ."""
+        with self._database.read() as connection:
+            index = select_index(connection, np.array([hashed]))
+            if not len(index):
+                return False
+            with laid_in(connection, int(index[0, 1])) as kept:
+                try:
+                    return kept is not None and _types(content.entries(kept)[1]) != _types(arrays)
+                except CorruptPackageError:
+                    return False
 
     def flush(self) -> None:
         """Write what waits, in one transaction."""
@@ -201,13 +233,14 @@ def compare(database: Database, page: Page, hashes: NDArray[np.int64], rows: NDA
     met = Met(rows[~there])
     for page_id in np.unique(index[at[there], 1]).tolist():
         mine = there & (index[at, 1] == page_id)
-        with database.read() as connection:
-            kept = _decoded(select_pages(connection, [page_id]).get(page_id))
+        slots = index[at[mine], 2]
+        with database.read() as connection, laid_in(connection, page_id) as lying:
+            kept = None if lying is None else _kept(lying, page, slots)
         if kept is None:
             met.broken_pages.add(page_id)
             met.fresh = np.concatenate([met.fresh, rows[mine]])
         else:
-            _compare(page, rows[mine], kept, index[at[mine], 2], met, describe)
+            _compare(page, rows[mine], *kept, met, describe)
     met.fresh = np.sort(met.fresh)
     return met
 
@@ -232,13 +265,30 @@ def _compare(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.i
             met.described.append(_conflict(page, row, kept, slot))
 
 
-def _decoded(blob: Blob | None) -> Page | None:
-    if blob is None:
-        return None
+def _kept(laid: Laid, page: Page, slots: NDArray[np.int64]) -> tuple[Page, NDArray[np.int64]] | None:
+    """A page of the store, of a large one the rows in some slots, and the slots in it; None where it is damaged."""
     try:
-        return decode_page(blob, provenance=True)
+        meta, arrays = content.entries(laid)
+        if sum(entry.nbytes for entry in arrays.values()) <= _LARGE:
+            return decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True), slots
+        if not is_intact(laid):
+            return None
+        content.check_packages(laid)
+        inside = np.unique(slots[(slots >= 0) & (slots < meta["n"])])
+        types = {f"a:{name}": (array.dtype, array.shape[1:]) for name, array in page.arrays.items()}
+        only = None if _types(arrays) == types else _NAMED  # what is not alike is not compared any further
+        runs = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
+        parts = [content.rows(laid, int(run[0]), int(run[-1]) + 1, only) for run in runs if len(run)]
+        if not parts:
+            return None
+        return joined(parts), np.where(np.isin(slots, inside), np.searchsorted(inside, slots), -1)
     except CorruptPackageError:
         return None
+
+
+def _types(arrays: Mapping[str, content.Entry]) -> dict[str, Any]:
+    """Dtype and shape of one package's arrays."""
+    return {name: (entry.dtype, entry.shape[1:]) for name, entry in arrays.items() if name.startswith("a:")}
 
 
 def _same_rows(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
