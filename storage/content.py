@@ -192,13 +192,21 @@ class Entry:
         """Raise `CorruptPackageError` unless it can be decoded."""
         codec.check(self.codec, self.payload, self.nbytes)
 
-    def rows(self, start: int, end: int) -> NDArray[Any]:
-        """Some of its rows, read-only."""
-        each = self.nbytes // max(1, self.shape[0])
-        data = codec.decode_part(self.codec, self.payload, self.nbytes, start * each, end * each)
-        array: NDArray[Any] = np.ndarray((end - start, *self.shape[1:]), self.dtype, buffer=data)
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.nbytes // max(1, self.shape[0])
+
+    def part(self, start: int, end: int) -> NDArray[Any]:
+        """Its elements from one byte to another, read-only, (m,)."""
+        data = codec.decode_part(self.codec, self.payload, self.nbytes, start, end)
+        array: NDArray[Any] = np.ndarray((end - start) // self.dtype.itemsize, self.dtype, buffer=data)
         array.flags.writeable = False
         return array
+
+    def rows(self, start: int, end: int) -> NDArray[Any]:
+        """Some of its rows, read-only."""
+        return self.part(start * self.row_bytes, end * self.row_bytes).reshape(end - start, *self.shape[1:])
 
 
 class _Part:

@@ -83,6 +83,7 @@ class Union:
         self._broken_hashes: set[int] = set()
         self._nbytes = 0
         self._held: set[int] = set()
+        self._whole: set[int] = set()
         self.packages = Packages()
 
     def add(self, laid: Laid) -> None:
@@ -130,22 +131,30 @@ class Union:
         hashes = hashes_of(arrays["keys"].rows(0, n))
         with self._database.read() as connection:
             index = select_index(connection, hashes)
+        each = sum(entry.nbytes for entry in arrays.values()) // n
         if not len(index) and len(np.unique(hashes)) == n:
-            self.packages.added += n
-            self._wait(PageRow(meta["op"], n, meta["cost_ns"], hashes, Packed(laid.header, laid.digest, (laid.data,))))
-            self.flush()
+            self._add_whole(laid, n)
         elif len(index) == n and self._is_kept(laid, index[:, 1]):
             self.packages.present += n
+        elif each > _LARGE:
+            # What is there already is written again with what is not: it is not found there, as the index keeps what it
+            # has. To cut a page of packages that are so large would take their size in memory.
+            fresh = sum(self._is_fresh(laid, row, hashes[row]) for row in range(n))
+            if fresh:
+                self._add_whole(laid, fresh)
         else:
-            each = sum(entry.nbytes for entry in arrays.values()) // n
             step = max(1, _PART // max(1, each))
             for start in range(0, n, step):
-                end = min(n, start + step)
-                if each > _LARGE and self._is_unlike(arrays, hashes[start]):
-                    bare = content.rows(laid, start, end, _NAMED)
-                    if not len(self._fresh(bare, hashes[start:end])):
-                        continue
-                self._add(content.rows(laid, start, end), None)
+                self._add(content.rows(laid, start, min(n, start + step)), None)
+
+    def _add_whole(self, laid: Laid, added: int) -> None:
+        """Take a page as it lies, from where it lies."""
+        meta, arrays = content.entries(laid)
+        hashes = hashes_of(arrays["keys"].rows(0, meta["n"]))
+        packed = Packed(laid.header, laid.digest, (laid.data,))
+        self._wait(PageRow(meta["op"], meta["n"], meta["cost_ns"], hashes, packed))
+        self.flush()
+        self.packages.added += added
 
     def _is_kept(self, laid: Laid, page_ids: NDArray[np.int64]) -> bool:
         """Whether a page lies in the store as it is."""
@@ -154,17 +163,28 @@ class Union:
             same = kept is not None and (kept.digest, kept.header) == (laid.digest, laid.header)
             return bool((page_ids == first).all()) and same and kept is not None and is_intact(kept)
 
-    def _is_unlike(self, arrays: Mapping[str, content.Entry], hashed: np.int64) -> bool:
-        """Whether the store holds a package of other dtypes or shapes, which need not be decoded to differ."""
+    def _is_fresh(self, laid: Laid, row: int, hashed: np.int64) -> bool:
+        """Whether the store does not hold one large package; what it holds is compared part by part, and counted."""
+        bare = content.rows(laid, row, row + 1, _NAMED)
         with self._database.read() as connection:
             index = select_index(connection, np.array([hashed]))
-            if not len(index):
-                return False
-            with laid_in(connection, int(index[0, 1])) as kept:
-                try:
-                    return kept is not None and _types(content.entries(kept)[1]) != _types(arrays)
-                except CorruptPackageError:
-                    return False
+            if len(index):
+                _, page_id, slot = index[0].tolist()
+                with laid_in(connection, page_id) as kept:
+                    if kept is not None and _is_at(kept, slot, bare, self._whole, page_id):
+                        ulps, array = _distance(laid, row, kept, slot)
+                        self._count(bare, content.rows(kept, slot, slot + 1, _NAMED), ulps, array)
+                        return False
+        return bool(len(self._fresh(bare, np.array([hashed]))))
+
+    def _count(self, page: Page, kept: Page, ulps: int | None, array: str) -> None:
+        """Count one package that the store holds; `array` is where it differs, or empty."""
+        if not array:
+            self.packages.present += 1
+            return
+        self.packages.conflicts += 1
+        if len(self.packages.described) < MOST_CONFLICTS:
+            self.packages.described.append(_conflict_of(page, 0, kept, 0, ulps, array))
 
     def flush(self) -> None:
         """Write what waits, in one transaction."""
@@ -185,7 +205,8 @@ class Union:
         rows = np.sort(first)
         if self._held:
             rows = rows[[hashed not in self._held for hashed in hashes[rows].tolist()]]
-        met = compare(self._database, page, hashes, rows, describe=MOST_CONFLICTS - len(self.packages.described))
+        most = MOST_CONFLICTS - len(self.packages.described)
+        met = compare(self._database, page, hashes, rows, describe=most, whole=self._whole)
         self._broken |= met.broken_pages
         self._broken_hashes |= met.broken_hashes
         self.packages.present += page.n - len(rows) + len(met.equal)
@@ -222,8 +243,20 @@ class Met:
     broken_hashes: set[int] = field(default_factory=set)
 
 
-def compare(database: Database, page: Page, hashes: NDArray[np.int64], rows: NDArray[np.intp], *, describe: int) -> Met:
-    """Compare some rows of a page with what the store holds under their keys; `hashes` are those of all rows."""
+def compare(
+    database: Database,
+    page: Page,
+    hashes: NDArray[np.int64],
+    rows: NDArray[np.intp],
+    *,
+    describe: int,
+    whole: set[int] | None = None,
+) -> Met:
+    """Compare some rows of a page with what the store holds under their keys; `hashes` are those of all rows.
+
+    `whole` has the large pages of the store that were found whole, so that each is looked at once.
+    """
+    whole = set() if whole is None else whole
     with database.read() as connection:
         index = select_index(connection, np.unique(hashes[rows]))
     if not len(index):
@@ -235,7 +268,7 @@ def compare(database: Database, page: Page, hashes: NDArray[np.int64], rows: NDA
         mine = there & (index[at, 1] == page_id)
         slots = index[at[mine], 2]
         with database.read() as connection, laid_in(connection, page_id) as lying:
-            kept = None if lying is None else _kept(lying, page, slots)
+            kept = None if lying is None else _kept(lying, page, slots, page_id, whole)
         if kept is None:
             met.broken_pages.add(page_id)
             met.fresh = np.concatenate([met.fresh, rows[mine]])
@@ -265,15 +298,16 @@ def _compare(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.i
             met.described.append(_conflict(page, row, kept, slot))
 
 
-def _kept(laid: Laid, page: Page, slots: NDArray[np.int64]) -> tuple[Page, NDArray[np.int64]] | None:
+def _kept(
+    laid: Laid, page: Page, slots: NDArray[np.int64], page_id: int, whole: set[int]
+) -> tuple[Page, NDArray[np.int64]] | None:
     """A page of the store, of a large one the rows in some slots, and the slots in it; None where it is damaged."""
     try:
         meta, arrays = content.entries(laid)
         if sum(entry.nbytes for entry in arrays.values()) <= _LARGE:
             return decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True), slots
-        if not is_intact(laid):
+        if not _is_whole(laid, page_id, whole):
             return None
-        content.check_packages(laid)
         inside = np.unique(slots[(slots >= 0) & (slots < meta["n"])])
         types = {f"a:{name}": (array.dtype, array.shape[1:]) for name, array in page.arrays.items()}
         only = None if _types(arrays) == types else _NAMED  # what is not alike is not compared any further
@@ -284,6 +318,52 @@ def _kept(laid: Laid, page: Page, slots: NDArray[np.int64]) -> tuple[Page, NDArr
         return joined(parts), np.where(np.isin(slots, inside), np.searchsorted(inside, slots), -1)
     except CorruptPackageError:
         return None
+
+
+def _is_whole(laid: Laid, page_id: int, whole: set[int]) -> bool:
+    """Whether a large page of the store is not damaged, or was found whole before."""
+    if page_id not in whole:
+        if not is_intact(laid):
+            return False
+        content.check_packages(laid)
+        whole.add(page_id)
+    return True
+
+
+def _is_at(kept: Laid, slot: int, bare: Page, whole: set[int], page_id: int) -> bool:
+    """Whether a page of the store that is whole has a package in a slot."""
+    try:
+        meta, _ = content.entries(kept)
+        return (
+            _is_whole(kept, page_id, whole)
+            and 0 <= slot < meta["n"]
+            and np.array_equal(content.rows(kept, slot, slot + 1, ("keys",)).keys, bare.keys)
+        )
+    except CorruptPackageError:
+        return False
+
+
+def _distance(laid: Laid, row: int, kept: Laid, slot: int) -> tuple[int | None, str]:
+    """How far two packages are apart, and in which array they are farthest, empty where they are the same bytes."""
+    (_, ours), (_, theirs) = content.entries(kept), content.entries(laid)
+    if _types(ours) != _types(theirs):
+        return None, "y"
+    worst, where = 0, ""
+    for name in sorted(_types(ours), key=lambda name: (name != "a:y", name)):
+        each = ours[name].row_bytes
+        for at in range(0, each, _PART):
+            end = min(each, at + _PART)
+            a, b = (
+                ours[name].part(slot * each + at, slot * each + end),
+                theirs[name].part(row * each + at, row * each + end),
+            )
+            if a.tobytes() != b.tobytes():
+                distance = largest(a, b)
+                if distance is None:
+                    return None, name.removeprefix("a:")
+                if distance > worst or not where:
+                    worst, where = distance, name.removeprefix("a:")
+    return worst, where
 
 
 def _types(arrays: Mapping[str, content.Entry]) -> dict[str, Any]:
@@ -323,6 +403,10 @@ def _conflict(page: Page, row: int, kept: Page, slot: int) -> Conflict:
             break
         if worst is not None and distance > worst:
             worst, where = distance, name
+    return _conflict_of(page, row, kept, slot, worst, where)
+
+
+def _conflict_of(page: Page, row: int, kept: Page, slot: int, ulps: int | None, array: str) -> Conflict:
     return Conflict(
         page.op,
         page.keys[row].tobytes().hex(),
@@ -330,8 +414,8 @@ def _conflict(page: Page, row: int, kept: Page, slot: int) -> Conflict:
         _ids(page.versions, row),
         _ids(kept.src_ids, slot),
         _ids(kept.versions, slot),
-        worst,
-        where,
+        ulps,
+        array,
     )
 
 
