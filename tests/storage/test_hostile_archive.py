@@ -17,7 +17,7 @@ import whiteboard as wb
 from tests.storage.samples import run_python
 from whiteboard import cli
 from whiteboard.errors import ArchiveError
-from whiteboard.storage import archive, codec, content, union
+from whiteboard.storage import archive, codec, comparing, content
 from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Writer
 from whiteboard.storage.codec import Encoding
 from whiteboard.storage.history import seal
@@ -428,8 +428,8 @@ def test_a_part_of_an_array_is_that_part_of_it(
 
 def test_large_pages_come_in_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large page of which the store holds some packages adds the others, counts what differs, and twice is once."""
-    monkeypatch.setattr(union, "_LARGE", 1000)
-    monkeypatch.setattr(union, "_PART", 3000)
+    monkeypatch.setattr(comparing, "LARGE", 1000)
+    monkeypatch.setattr(comparing, "PART", 3000)
     chance = np.random.default_rng(0)
     keys, y = chance.integers(0, 256, (40, 16), np.uint8), chance.normal(size=(40, 100))
     first = made(tmp_path / "a.wb", page(n=10, keys=keys[:10], a__y=y[:10], a__g0=-y[:10]))
