@@ -14,7 +14,7 @@ from whiteboard.storage import content
 from whiteboard.storage.base import Page
 from whiteboard.storage.distance import largest
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, Laid, decode_page, is_intact, joined
+from whiteboard.storage.pages import Blob, Laid, decode_page, joined
 from whiteboard.storage.rows import hashes_of, select_index
 from whiteboard.storage.rows import laid as laid_in
 
@@ -144,8 +144,7 @@ def kept_rows(
         meta, arrays = content.entries(laid)
         if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
             return decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True), slots
-        if not _is_whole(laid, page_id, whole):
-            return None
+        _check_once(laid, page_id, whole)
         inside = np.unique(slots[(slots >= 0) & (slots < meta["n"])])
         types = {f"a:{name}": (array.dtype, array.shape[1:]) for name, array in page.arrays.items()}
         only = None if _types(arrays) == types else NAMED  # what is not alike is not compared any further
@@ -158,27 +157,22 @@ def kept_rows(
         return None
 
 
-def _is_whole(laid: Laid, page_id: int, whole: set[int]) -> bool:
-    """Whether a large page of the store is not damaged, or was found whole before."""
-    if page_id not in whole:
-        if not is_intact(laid):
-            return False
-        content.check_packages(laid)
-        whole.add(page_id)
-    return True
-
-
-def is_at(kept: Laid, slot: int, bare: Page, whole: set[int], page_id: int) -> bool:
-    """Whether a page of the store that is whole has a package in a slot."""
+def is_at(kept: Laid, page_id: int, slot: int, bare: Page, whole: set[int]) -> bool:
+    """Whether a large page of the store, which is not damaged, has a package in a slot."""
     try:
+        _check_once(kept, page_id, whole)
         meta, _ = content.entries(kept)
-        return (
-            _is_whole(kept, page_id, whole)
-            and 0 <= slot < meta["n"]
-            and np.array_equal(content.rows(kept, slot, slot + 1, ("keys",)).keys, bare.keys)
-        )
+        inside = 0 <= slot < meta["n"]
+        return inside and np.array_equal(content.rows(kept, slot, slot + 1, ("keys",)).keys, bare.keys)
     except CorruptPackageError:
         return False
+
+
+def _check_once(laid: Laid, page_id: int, whole: set[int]) -> None:
+    """Raise where a large page of the store is damaged, and was not found whole before."""
+    if page_id not in whole:
+        content.checked(laid)
+        whole.add(page_id)
 
 
 def distance_of(laid: Laid, row: int, kept: Laid, slot: int) -> tuple[int | None, str]:

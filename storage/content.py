@@ -19,7 +19,7 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import codec, valid
 from whiteboard.storage.base import Page
 from whiteboard.storage.codec import MAX_BYTES, Data
-from whiteboard.storage.pages import Laid
+from whiteboard.storage.pages import Laid, is_intact
 
 MOST_ROWS: Final = 2**21
 """No page has more rows: neither one of packages, at 512 bytes each at least, nor one of 32 MiB of nodes."""
@@ -34,22 +34,32 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NODE_COLUMNS = {"ids": np.dtype(np.int64), "versions": np.dtype(np.int64), "fixed": np.dtype(np.bool_)}
 
 
-def check_packages(page: Laid) -> None:
-    """Look at a page of packages whose digest fits.
+def checked(page: Laid) -> int:
+    """Look at a page of packages; returns how many there are.
 
     Raises
     ------
     CorruptPackageError
-        It is none that `put` takes, or an array does not decode.
+        Its digest does not fit, it is none that `put` takes, or an array does not decode.
     """
+    if not is_intact(page):
+        message = "the digest does not fit the bytes"
+        raise CorruptPackageError(message)
+    return check_packages(page)
+
+
+def check_packages(page: Laid) -> int:
+    """The same of a page whose digest fits."""
     meta, arrays = entries(page)
     try:
         valid.page(meta.get("op"), meta.get("n"), meta.get("cost_ns"), meta.get("lineage"))
     except ValueError as error:
         raise CorruptPackageError(str(error)) from error
-    check_arrays(meta["n"], {name: (entry.dtype, entry.shape) for name, entry in arrays.items()})
+    n: int = meta["n"]
+    check_arrays(n, {name: (entry.dtype, entry.shape) for name, entry in arrays.items()})
     for entry in arrays.values():
         entry.check()
+    return n
 
 
 def check_page(page: Page) -> None:

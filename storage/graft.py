@@ -85,6 +85,15 @@ class Graft:
                     return Placement(name, rows[name].uuid, max(ours, default=-1), exists=True)
             return self._new(connection, system, next(name for name in _candidates(system.name) if name not in rows))
 
+    def takes(self, system: Incoming) -> bool:
+        """Whether a system is one that a store holds; one that is not is counted as damaged."""
+        try:
+            valid.system(system.name, system.uuid, system.spec, system.origin)
+        except ValueError as error:
+            self.systems.damaged.append((str(system.name), 0, str(error)))
+            return False
+        return True
+
     def graft(self, system: Incoming, commits: Iterable[LoggedCommit], where: Placement) -> None:
         """Write the commits that the store lacks, in bounded transactions; each passes its seal and the gate first.
 

@@ -90,9 +90,10 @@ def _merge(database: Database, writers: Writers, source: Database, progress: Pro
         damaged += _add(union, source, page_id)
     union.flush()
     for done, system in enumerate(systems, 1):
-        where = graft.place(system)
-        commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
-        graft.graft(system, commits, where)
+        if graft.takes(system):
+            where = graft.place(system)
+            commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
+            graft.graft(system, commits, where)
         if progress:
             progress(total - len(systems) + done, total)
     return Merged(str(source.location), len(ids), damaged, union.packages, graft.systems)

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import comparing, content
 from whiteboard.storage.base import Page
 from whiteboard.storage.comparing import NAMED, Conflict, compare, conflict_of, distance_of, is_at
@@ -86,12 +85,8 @@ class Union:
     def _add_large(self, laid: Laid) -> None:
         """Take a page that is never in memory as a whole."""
         self.flush()
-        if not is_intact(laid):
-            message = "the digest does not fit the bytes"
-            raise CorruptPackageError(message)
-        content.check_packages(laid)
-        meta, arrays = content.entries(laid)
-        n = meta["n"]
+        n = content.checked(laid)
+        _, arrays = content.entries(laid)
         hashes = hashes_of(arrays["keys"].rows(0, n))
         with self._database.read() as connection:
             index = select_index(connection, hashes)
@@ -135,7 +130,7 @@ class Union:
             if len(index):
                 _, page_id, slot = index[0].tolist()
                 with laid_in(connection, page_id) as kept:
-                    if kept is not None and is_at(kept, slot, bare, self._whole, page_id):
+                    if kept is not None and is_at(kept, page_id, slot, bare, self._whole):
                         ulps, array = distance_of(laid, row, kept, slot)
                         self._count(bare, content.rows(kept, slot, slot + 1, NAMED), ulps, array)
                         return False

@@ -38,8 +38,8 @@ def read_json(text: bytes | str) -> Any:
         raise ValueError(message) from None
 
 
-def system(name: object, uuid: object, spec: object) -> tuple[str, str, str | None]:
-    """What a system is called, and its specification: a text of JSON, an object of what JSON can hold."""
+def system(name: object, uuid: object, spec: object, origin: object = None) -> tuple[str, str, str | None]:
+    """What a system is called and was forked from, and its specification: JSON, an object of what it can hold."""
     if not (isinstance(name, str) and name and name.isprintable()):
         _refuse("name", name)
     if not (isinstance(uuid, str) and uuid and uuid.isprintable()):
@@ -51,6 +51,11 @@ def system(name: object, uuid: object, spec: object) -> tuple[str, str, str | No
         if not isinstance(said, dict) or not spec.isascii():
             _refuse("spec", spec)
         json.dumps(said, allow_nan=False)
+    match origin:
+        case None | (str(), int()):
+            pass
+        case _:
+            _refuse("origin", origin)
     return name, uuid, spec
 
 

@@ -321,7 +321,7 @@ SQL_ODD: Final = {
     "blob": "x'00ff'",
     "no-blob": "x''",
     "zeros": "zeroblob(16)",
-    "400 MB": "zeroblob(400000000)",
+    "200 MB": "zeroblob(200000000)",
     "long": "hex(zeroblob(300000))",
     "json": "'[1]'",
     "deep-json": "replace(hex(zeroblob(50000)), '00', '[')",
@@ -378,7 +378,8 @@ def stores(whole: Path, seed: int, flips: int) -> Iterator[Mutant]:
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             for column in columns:
                 for label, value in SQL_ODD.items():
-                    for where in ("", " WHERE rowid = (SELECT max(rowid) FROM T)".replace("T", table)):
+                    last = f" WHERE rowid = (SELECT max(rowid) FROM {table})"
+                    for where in ("", last) if label != "200 MB" else (last,):
                         sql = f"UPDATE OR REPLACE {table} SET {column} = {value}{where}"
                         which = " of the last" if where else ""
                         yield Mutant(f"{table}.{column}={label}{which}", _done(whole, sql))
