@@ -25,6 +25,9 @@ LIST: Final = 900
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
 
+_HUGE: Final = 4 * 2**20
+"""Data of more bytes is not in memory as a whole where that can be helped."""
+
 INDEXED: Final = "SELECT page_id FROM package UNION SELECT page_id FROM recent"
 """The pages in which some package is found."""
 
@@ -197,7 +200,8 @@ def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
         yield Moved(header, digest, b"")
         return
     with blob:
-        yield Moved(header, digest, _InRow(blob))
+        row = _InRow(blob)
+        yield Moved(header, digest, row[:] if len(row) <= _HUGE else row)
 
 
 class _InRow:
