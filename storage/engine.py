@@ -39,6 +39,7 @@ MOVING_CACHE_KIB = 4 * 1024
 
 _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
+_CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
 
 
@@ -107,7 +108,7 @@ class Database:
         watch(self)
 
     def _held(self) -> Held:
-        if self._raw is None:
+        if self._raw is None or self._raw.is_shut:
             self._synchronous = ""
             raw = self._connect()
             if self._prepared:
@@ -159,6 +160,11 @@ class Database:
                 return ""
             row = self._held().execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()
             return "" if row is None else str(row[0])
+
+    def made_of(self) -> list[tuple[Any, Any, Any, Any]]:
+        """Kind, name, table and SQL of all that the schema is made of."""
+        with self._mutex, translated(self.location):
+            return self._held().execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
 
     def format(self) -> int:
         """The file's ``user_version``."""
@@ -287,8 +293,14 @@ class Database:
             self._reading.discard(reading)
 
     def checkpoint(self) -> None:
-        """Move the log into the file and cut it to nothing, if no reader needs it."""
-        self.exclusive(lambda: self._idle().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        """Move the log into the file and cut it to nothing; where readers need it for long, a later write does so."""
+        log = self._log
+        if log is None:
+            return
+        for _ in range(_CUTS):
+            if self.exclusive(log.cut):
+                return
+            time.sleep(_CUT_PAUSE_SECONDS)  # in which others write
 
     def vacuum(self, pages: int) -> None:
         """Give up to `pages` free pages back to the file system."""
@@ -341,6 +353,7 @@ class Database:
         spare, self._spare = self._spare, []
         for raw in spare:
             raw.shut()
+        self._writer.dispose(close=False)  # the pool would go on lending the connection that it knows
         if self._raw is not None:
             self._raw.settle()
             self._raw.shut()

@@ -20,12 +20,15 @@ class Held(sqlite3.Connection):
     ----------
     released : callable
         Called with the connection when SQLAlchemy lets go of it.
+    is_shut : bool
+        Whether it was closed.
     """
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
         self.released: Callable[[Held], None] = _stays
+        self.is_shut = False
 
     def cursor(self, *given: Any, **options: Any) -> Any:
         """Return a cursor, and know of it for as long as it lives."""
@@ -37,6 +40,8 @@ class Held(sqlite3.Connection):
 
     def settle(self) -> None:
         """End the statements and the transaction that are under way."""
+        if self.is_shut:
+            return
         for each in self._cursors:
             if (cursor := each()) is not None:
                 cursor.close()
@@ -50,6 +55,7 @@ class Held(sqlite3.Connection):
 
     def shut(self) -> None:
         """Close it."""
+        self.is_shut = True
         super().close()
 
     def create_function(self, *given: Any, **options: Any) -> None:

@@ -59,6 +59,10 @@ class LogKeeper:
                 Alarm(_CUT_AFTER_SECONDS, self._cut_later)
                 self._waiting = True
 
+    def cut(self) -> bool:
+        """Cut it, and say whether it was: a reader is not waited for longer than a moment."""
+        return self._cut(_WAIT_MS)
+
     def forked(self) -> None:
         """Hear that this is the child of a fork, where no thread but one goes on."""
         self._waiting = False
@@ -74,7 +78,7 @@ class LogKeeper:
         if wal_bytes(self._path) >= self._cut_at:
             self._cut(0)
 
-    def _cut(self, wait_ms: int) -> None:
+    def _cut(self, wait_ms: int) -> bool:
         raw = self._idle()
         busy = True
         try:
@@ -84,3 +88,4 @@ class LogKeeper:
         finally:
             raw.execute(f"PRAGMA busy_timeout={self._wait_ms}")
         self._cut_at = wal_bytes(self._path) + _CUT_AGAIN_BYTES if busy else _CUT_BYTES
+        return not busy

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import re
 import secrets
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from whiteboard.errors import SchemaError
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, create_empty, locate
 from whiteboard.storage.parts import sync_folder
-from whiteboard.storage.tables import FORMAT, VERSION_TABLE
+from whiteboard.storage.tables import FORMAT, HEAD_TRIGGER_NAME, VERSION_TABLE, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,15 +27,34 @@ if TYPE_CHECKING:
 HEAD = "0004"
 """The newest revision. A constant, so that opening a store that is at head imports no Alembic."""
 
+STATEMENTS = "5a88cec67502060372bc6f9d38162e84"
+"""Digest of what the migrations make at `HEAD`: a constant for the same reason; what differs is looked at closely."""
+
+_QUOTES, _SPACES = re.compile(r"[\"`\[\]]"), re.compile(r"\s*([(),])\s*")
+
 
 def ensure(database: Database) -> None:
-    """Make a new store's schema, or see that an old one's is the one this version reads.
+    """Make a new store's schema, or see that an old one's is the one this version reads, and nothing else.
 
     Raises
     ------
     SchemaError
-        The schema is older (the message holds the command that upgrades it), newer, or none of ours.
+        The schema is older (the message holds the command that upgrades it), newer, or none of ours; or something was
+        added to it or changed: a view in a table's place, a trigger, a computed column could run or return anything.
     """
+    _at_head(database)
+    have = _statements(database)
+    if _digest(have) != STATEMENTS and (found := _differences(have)):
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        message = (
+            f"cannot open the store {database.location}: its schema was changed: {found[0]}{more}; "
+            "undo that, or restore the store from a copy"
+        )
+        raise SchemaError(message)
+    database.prepare()
+
+
+def _at_head(database: Database) -> None:
     revision = database.revision()
     if revision is None and not database.readonly:
         # Processes that race to create one file queue here; whoever comes later finds the work done.
@@ -41,7 +62,6 @@ def ensure(database: Database) -> None:
         revision = database.revision()
     if revision != HEAD or database.format() != FORMAT:
         raise _refusal(database, revision)
-    database.prepare()
 
 
 def _made(database: Database) -> None:
@@ -83,8 +103,10 @@ def upgrade(url: StoreUrl) -> Changed:
         before = database.revision()
         if before == HEAD:
             return Changed(before, HEAD)
-        if before is not None and before not in _revisions():
-            raise _refusal(database, before)
+        if before is not None:
+            if before not in _revisions():
+                raise _refusal(database, before)
+            _check_inert(database)
         return database.exclusive(partial(_upgraded, database, before))
     finally:
         database.close()
@@ -117,6 +139,7 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
         if revision not in older:
             message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
             raise SchemaError(message)
+        _check_inert(database)
         database.prepare()
         database.write(partial(_run, revision=revision), durable=True)
         return Changed(before, revision)
@@ -126,13 +149,26 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
 
 def differences(url: StoreUrl) -> list[str]:
     """What the tables, indexes and triggers of a store at head are other than they should be; empty where nothing."""
-    with ExitStack() as stack:
-        database, right = Database(locate(url), readonly=True), Database(locate(":memory:"))
-        stack.callback(database.close)
-        stack.callback(right.close)
-        ensure(database)
-        ensure(right)
-        have, want = _statements(database), _statements(right)
+    database = Database(locate(url), readonly=True)
+    try:
+        _at_head(database)
+        return _differences(_statements(database, foreign=True))
+    finally:
+        database.close()
+
+
+@cache
+def _right() -> Mapping[str, str]:
+    database = Database(locate(":memory:"))
+    try:
+        _at_head(database)
+        return _statements(database)
+    finally:
+        database.close()
+
+
+def _differences(have: Mapping[str, str]) -> list[str]:
+    want = _right()
     return [
         f"{name} {'is missing' if name not in have else 'does not belong here' if name not in want else 'differs'}"
         for name in sorted(have.keys() | want.keys())
@@ -140,10 +176,31 @@ def differences(url: StoreUrl) -> list[str]:
     ]
 
 
-def _statements(database: Database) -> dict[str, str]:
-    with database.read() as connection:
-        rows = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").all()
-    return {f"{kind} {name}": " ".join(sql.split()) for kind, name, sql in rows}
+def _statements(database: Database, *, foreign: bool = False) -> dict[str, str]:
+    """The statements that made the store's tables, indexes, triggers and views, whatever their spaces and quotes.
+
+    Tables of others, with their indexes, are left out unless `foreign`: nothing here asks them anything.
+    """
+    ours = {*metadata.tables, VERSION_TABLE}
+    return {
+        f"{kind} {name}": " ".join(_SPACES.sub(r"\1", _QUOTES.sub("", str(sql))).split()).lower()
+        for kind, name, table, sql in database.made_of()
+        if sql is not None
+        and (table in ours or kind not in ("table", "index") or (foreign and not str(name).startswith("sqlite_")))
+    }
+
+
+def _check_inert(database: Database) -> None:
+    """Raise where a migration would run what somebody added."""
+    for kind, name, _, _ in database.made_of():
+        if kind in ("view", "trigger") and name != HEAD_TRIGGER_NAME:
+            message = f"the store {database.location} has a {kind} {name} that no version made; drop it first"
+            raise SchemaError(message)
+
+
+def _digest(statements: Mapping[str, str]) -> str:
+    text = "\n".join(f"{name}: {sql}" for name, sql in sorted(statements.items()))
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _copied(database: Database, suffix: str) -> Path | None:

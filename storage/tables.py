@@ -145,8 +145,10 @@ node_page = Table(
 )
 Index("ix_node_page_system_number", node_page.c.system_id, node_page.c.number, node_page.c.part, unique=True)
 
+HEAD_TRIGGER_NAME = "system_head"
+
 HEAD_TRIGGER = (
-    "CREATE TRIGGER system_head AFTER INSERT ON commit_log BEGIN "
+    f"CREATE TRIGGER {HEAD_TRIGGER_NAME} AFTER INSERT ON commit_log BEGIN "
     "UPDATE system SET head = max(coalesce(head, -1), NEW.number) WHERE id = NEW.system_id; END"
 )
 event.listen(commit_log, "after_create", DDL(HEAD_TRIGGER))  # type: ignore[no-untyped-call]

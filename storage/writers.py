@@ -1,7 +1,8 @@
 """Writers: which living process may write a system, so that a second one is told before it has computed for hours.
 
-A row names the process by host, boot, pid and start time. Whoever finds the process dead takes the row over; of a
-process on another host nothing can be known, so there the user has to say so. A commit looks again, in its own
+A row names the process by host, boot, PID namespace, pid and start time. Whoever finds the process dead takes the row
+over; of a process on another host or in another namespace (a container's) nothing can be known, so there the user has
+to say so. A commit looks again, in its own
 transaction: a writer whose claim another one has taken over is refused, however late it comes.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,15 @@ class Writers:
 
 
 def _identity() -> dict[str, Any]:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return {
-        "host": socket.gethostname(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-    }
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _boot() -> str:
+    """Return the id of the boot and, behind a slash, of the namespace in which pids count; empty where neither is."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    return ""
 
 
 def _started(pid: int) -> int:
@@ -129,13 +132,14 @@ def _started(pid: int) -> int:
 def _in_the_way(row: Any) -> str:
     """Say which living writer a row names, or return an empty string where it is dead."""
     here = _identity()
+    (boot, _, space), (boot_here, _, space_here) = (at.partition("/") for at in (row.boot, here["boot"]))
+    unknown = "whether it lives: end it, or take over (takeover=True, --takeover) if it is dead"
     if row.host != here["host"]:
-        return (
-            f"process {row.pid} on {row.host}, of which {here['host']} cannot know whether it lives: "
-            "end it, or take over (takeover=True, --takeover) if it is dead"
-        )
-    if row.boot != here["boot"]:
+        return f"process {row.pid} on {row.host}, of which {here['host']} cannot know {unknown}"
+    if boot != boot_here:
         return ""
+    if space and space != space_here:  # without a slash: an older version's, which did not say
+        return f"process {row.pid} in another PID namespace of {row.host}, of which this one cannot know {unknown}"
     try:
         os.kill(row.pid, 0)
     except ProcessLookupError:

@@ -27,7 +27,6 @@ from whiteboard.storage.forms import Form
 from whiteboard.storage.recompress import forecast
 
 KILLS = 3
-MIGRATING = Path(__file__).resolve().parents[1] / "scripts" / "migrating"
 WHITEBOARD = (sys.executable, "-m", "whiteboard")
 
 
@@ -64,10 +63,6 @@ class Case(NamedTuple):
     prepare: Callable[[Path], object]
     between: Callable[[Path], object]
     check: Callable[[Path], object]
-
-
-def _program(name: str) -> tuple[str, ...]:
-    return sys.executable, str(MIGRATING / f"{name}.py")
 
 
 def _source(folder: Path) -> None:
@@ -154,24 +149,24 @@ CASES = [
         lambda folder: None,
         _upgraded,
     ),
-    Case("copy_store", (*_program("copy_store"), "a.db", "new.db"), _source, _is_whole("new.db"), _equals("new.db")),
+    Case("copy_store", (*WHITEBOARD, "copy", "a.db", "new.db"), _source, _is_whole("new.db"), _equals("new.db")),
     Case(
         "recompress",
-        (*_program("recompress"), "b.db", "--codec", "lz4", "--level", "5", "--page-bytes", "1"),
+        (*WHITEBOARD, "recompress", "b.db", "--codec", "lz4", "--level", "5", "--page-bytes", "1"),
         _small_pages,
         _equals("b.db"),
         _recompressed,
     ),
     Case(
         "import_legacy-npz",
-        (*_program("import_legacy"), "old", "--store", "new.db", "--name", "x"),
+        (*WHITEBOARD, "import-legacy", "old", "--store", "new.db", "--name", "x"),
         _epochs,
         _is_whole("new.db"),
         _epochs_arrived,
     ),
     Case(
         "import_legacy-diskcache",
-        (*_program("import_legacy"), *_TRUSTED, "--store", "new.db"),
+        (*WHITEBOARD, "import-legacy", *_TRUSTED, "--store", "new.db"),
         _results,
         _is_whole("new.db"),
         _results_arrived,

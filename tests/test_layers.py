@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "errors types",
+        "errors types locks",
         "columns specs",
         "arithmetic encoding jobs keys ops",
         "lineage nodes sources queue triage bins session promises agreement pool separate given",
@@ -49,13 +49,14 @@ MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
 VALUES = ("whiteboard.storage.base", "whiteboard.storage.distance")
 """The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
 
-MAY_IMPORT_VALUES = frozenset({"audit", "pipeline", "rekey", "state", "history", "system"})
+MAY_IMPORT_VALUES = frozenset({"audit", "integration", "pipeline", "rekey", "state", "history", "system", "triage"})
 
 LAZY: dict[str, frozenset[str]] = {
     "alembic": frozenset({"migrations"}),
     "autograd": frozenset(),
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
+    "joblib": frozenset(),
     "rich": frozenset({"cli"}),
 }
 """Slow to import, so imported inside functions only, but for the parts named."""

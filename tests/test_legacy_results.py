@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sqlite3
@@ -19,9 +18,10 @@ import whiteboard as wb
 from tests.legacy import GOOD, MAPPING, Deadly, Sleepy, diskcache_folder, inputs, joblib_folder, result, unpacked
 from tests.storage.moving import assert_whole
 from tests.storage.samples import environment
+from whiteboard.integration.legacy import wire
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "scripts" / "migrating" / "import_legacy.py"
+PROGRAM = [sys.executable, "-m", "whiteboard", "import-legacy"]
 FUNCTIONS = {"diskcache": "mapping:sources", "joblib": "mapping:of_arguments"}
 
 
@@ -36,7 +36,7 @@ def command(folder: Path, *options: str, store: str = "a.db", op: str = "mul", s
     """The command that imports a folder."""
     sources = sources or FUNCTIONS["joblib" if "joblib" in folder.name or "result" in folder.name else "diskcache"]
     fixed = ["--store", store, "--op", op, "--sources", sources]
-    return [sys.executable, str(PROGRAM), str(folder), *fixed, *options]
+    return [*PROGRAM, str(folder), *fixed, *options]
 
 
 def run(folder: Path, *options: str, cwd: Path, **named: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +120,7 @@ def test_only_one_program_reads_pickles() -> None:
             text = path.read_text("utf-8")
             if any(word in text for word in ("import pickle", "import joblib", "allow_pickle=True", "pickle.loads")):
                 named.append(path.relative_to(ROOT).as_posix())
-    assert [name for name in named if "benching" not in name] == ["scripts/migrating/legacy/unpickler.py"]
+    assert [name for name in named if "benching" not in name] == ["whiteboard/integration/legacy/unpickler.py"]
 
 
 def test_large_values_and_shards(place: Path) -> None:
@@ -268,10 +268,9 @@ def test_a_full_disk_is_one_line(place: Path) -> None:
     code = (
         "import resource, runpy, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (34_000, 34_000))\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
+        "runpy.run_module('whiteboard', run_name='__main__')"
     )
-    program = [sys.executable, "-c", code, *command(folder, "--trust-pickle")[1:]]
+    program = [sys.executable, "-c", code, *command(folder, "--trust-pickle")[3:]]
     done = subprocess.run(program, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert "no room" in refused(done) or "refused to read or write" in done.stderr
     assert_whole(place / "a.db")
@@ -319,7 +318,7 @@ def test_a_wrong_folder_is_one_line(place: Path) -> None:
     assert "several functions" in refused(run(place / "two", cwd=place))
     (place / "two" / "cache.db").touch()
     assert "looks like diskcache and joblib: say which with --from" in refused(run(place / "two", cwd=place))
-    arguments = [sys.executable, str(PROGRAM), str(place / "empty"), "--from", "diskcache", "--store", "a.db"]
+    arguments = [*PROGRAM, str(place / "empty"), "--from", "diskcache", "--store", "a.db"]
     done = subprocess.run(arguments, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert "needs --op and --sources" in refused(done, 2)
 
@@ -330,18 +329,6 @@ def test_joblib_is_named_where_it_is_missing(place: Path) -> None:
     assert "pip install joblib" in refused(run(unpacked("joblib", place), cwd=place))
     assert not (place / "a.db").exists()
 
-
-def loaded(name: str) -> Any:
-    """Return a module of scripts/migrating/legacy, which is no package that is installed."""
-    spec = importlib.util.spec_from_file_location(f"legacy_{name}", PROGRAM.parent / "legacy" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-wire = loaded("wire")
 
 FRAMES: dict[str, Callable[[bytes], bytes]] = {
     "objects": lambda data: data.replace(b'"<f8"', b'"|O8"'),

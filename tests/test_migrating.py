@@ -16,21 +16,23 @@ import whiteboard as wb
 from tests.storage.moving import assert_whole, filled, held, numbers_held, other_bits
 from tests.storage.samples import environment
 
-FOLDER = Path(__file__).resolve().parents[1] / "scripts" / "migrating"
-PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if "def main(" in path.read_text("utf-8"))
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+COMMANDS = {"copy_store": "copy", "import_legacy": "import-legacy", "recompress": "recompress", "rekey": "rekey"}
+"""The scripts that migrate caches, and the commands that they call."""
 
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run one of the programs."""
-    command = [sys.executable, FOLDER / f"{program}.py", *arguments]
+    command = [sys.executable, "-m", "whiteboard", COMMANDS[program], *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", COMMANDS)
 def test_each_has_a_script_and_a_help(program: str) -> None:
-    """Each program is called by a script of its name that can be executed, and says what it does."""
-    scripts = [FOLDER.parent / name for name in (program, program.replace("_", "-"))]
-    assert any(os.access(script, os.X_OK) for script in scripts)
+    """Each command is called by a script that can be executed, and says what it does."""
+    script = SCRIPTS / program
+    assert os.access(script, os.X_OK)
+    assert script.read_text().endswith(f'exec "$venv/bin/whiteboard" {COMMANDS[program]} "$@"\n')
     done = run(program, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert run(program, "--no-such-option").returncode == 2

@@ -22,6 +22,7 @@ SHORT = [
     ("hostile", "--archives", "40", "--stores", "-1"),
     ("disk", "--lives", "1"),
     ("disk", "--lives", "1", "--rlimit"),
+    ("interrupts", "--lines", "97", "--signals", "300"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
 

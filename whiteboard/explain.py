@@ -254,7 +254,9 @@ def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
     """What differs, in the order in which it decides."""
     said, mine = page.lineage, job.lineage
     if said and (then := said.get("scheme", lineage.FIRST_SCHEME.decode())) != mine["scheme"]:
-        yield Difference("scheme", f"keys of scheme {then}, now {mine['scheme']}: `scripts/rekey --scheme` renews them")
+        yield Difference(
+            "scheme", f"keys of scheme {then}, now {mine['scheme']}: `whiteboard rekey --scheme` renews them"
+        )
     if "version" in said and said["version"] != mine["version"]:
         yield Difference("op version", f"op version {said['version']}, now {mine['version']}")
     if "fingerprint" in said and said["fingerprint"] != mine["fingerprint"]:

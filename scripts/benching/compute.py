@@ -215,7 +215,7 @@ def identity(runs: int, n: int) -> list[dict[str, Any]]:
 
 PLACES = (
     (queue.JobQueue, "submit", "queue"),
-    (queue.JobQueue, "take", "queue"),
+    (queue.JobQueue, "drain", "queue"),
     (board, "answer", "queue"),
     (system, "batches", "columns"),
     (propagate, "locate", "locate"),

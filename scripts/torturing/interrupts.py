@@ -48,7 +48,7 @@ TRACED: Final = (str(Path(wb.__file__).parent), "/sqlalchemy/", "contextlib.py",
 
 @cache
 def _reach(code: CodeType) -> tuple[frozenset[int], dict[int, int]]:
-    """Return the offsets after which a signal is looked for, and for each offset the handler that an exception finds."""
+    """Return the offsets after which a signal is looked for, and for each offset the handler an exception finds."""
     instructions = list(dis.get_instructions(code))
     entries = dis._parse_exception_table(code)  # type: ignore[attr-defined]
     handler = {
@@ -59,21 +59,25 @@ def _reach(code: CodeType) -> tuple[frozenset[int], dict[int, int]]:
 
 
 class Interrupting:
-    """A trace that raises an error at the n-th line of some files that a signal can reach; n = 0 only counts them."""
+    """A trace that raises an error at the n-th line that a signal can reach; n = 0 only counts them.
 
-    def __init__(self, at: int, error: type[BaseException]) -> None:
-        self.at, self.error, self.count, self.where = at, error, 0, ""
+    Lines are those of `only`, or else of all of whiteboard and of what it works with.
+    """
+
+    def __init__(self, at: int, error: type[BaseException], only: CodeType | None = None) -> None:
+        self.at, self.error, self.only, self.count, self.where = at, error, only, 0, ""
         self._last: dict[FrameType, tuple[int, int]] = {}
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def __call__(self, frame: FrameType, _event: str, _arg: Any) -> Any:
         if frame.f_back in self._last:
             self._last[frame.f_back] = (-1, -1)  # no signal is looked for where a call of a Python function returns
-        if not any(part in frame.f_code.co_filename for part in TRACED):
+        code = frame.f_code
+        if self.only is not code if self.only else not any(part in code.co_filename for part in TRACED):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return self._local
 
-    def _local(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def _local(self, frame: FrameType, event: str, _arg: Any) -> Any:
         if event == "return":
             self._last.pop(frame, None)
         elif event == "opcode":
@@ -269,18 +273,19 @@ def check(scene: str, life: Life) -> None:
         life.board.drain()
         for future, job in zip(life.futures, _list(life), strict=True):
             assert future.done(), "a future that is never done"
-            p = [system.nodes[i].p for i in job.src_ids]
+            p = [np.asarray(system.nodes[i].p) for i in job.src_ids]
             assert abs(float(future.result().y) - np.linalg.norm(p[0] - p[1])) < 1e-12
         assert system.waiting == 2 * len(life.jobs), f"{system.waiting} impulses of {2 * len(life.jobs)}"
-    assert system.head is not None
-    assert system.head.digest == want[system.head.id]
-    assert system.digest() == system.head.digest, "the state in memory is not the head's"
+    head = system.head
+    assert head is not None
+    assert head.digest == want[head.id]
+    assert system.digest() == head.digest, "the state in memory is not the head's"
     life.free()
     for first in (0, 4, 20):
         life.ask(first)
-    while system.head.id < 2:
+    for _ in range(2 - head.id):
         life.round()
-    assert system.head.digest == want[2], "another end"
+    assert system.digest() == want[2], "another end"
     life.board.flush()
     life.board.close()
     with wb.open(life.path, readonly=True) as board:

@@ -21,7 +21,7 @@ from tests.storage.samples import environment, transaction
 from whiteboard.ops import registry
 from whiteboard.storage import open_store
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "migrating" / "rekey.py"
+COMMAND = [sys.executable, "-m", "whiteboard", "rekey"]
 TOTAL = N + 90
 
 
@@ -34,7 +34,7 @@ def forgotten() -> Iterator[None]:
 
 def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script on a store."""
-    command = [sys.executable, str(SCRIPT), "--store", str(path), *arguments]
+    command = [*COMMAND, "--store", str(path), *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
 
 
@@ -214,7 +214,7 @@ def test_the_script_may_be_killed(tmp_path: Path) -> None:
     arguments = change()
     old, new = names(code(0)), names(code(1))
     for delay in (0.3, 0.5, 0.6, 0.7):
-        command = [sys.executable, str(SCRIPT), "--store", str(path), *arguments]
+        command = [*COMMAND, "--store", str(path), *arguments]
         process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(delay)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,29 @@ def test_a_readonly_store(stores: Stores, path: Path) -> None:
         with pytest.raises(ReadOnlyError):
             gc(reader.database, max_bytes=0)
     assert maintenance.gc(stores.database).evicted.pages == 0
+
+
+@pytest.mark.parametrize("others", ["same process", "another"])
+def test_a_reader_that_stays_keeps_no_writer_waiting(stores: Stores, path: Path, others: str) -> None:
+    """A collection beside an old read transaction (a shell, a stopped process) ends, and others write meanwhile."""
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM page").fetchall()
+    stores.packages.put(page_of(range(2000, 2100), size=64))
+    stores.packages.flush()
+    with open_store(path) as other, ThreadPoolExecutor(1) as pool:
+        collected = pool.submit(gc, (stores if others == "same process" else other).database, max_bytes=200_000)
+        waits = []
+        number = 3000
+        while not collected.done():
+            before = time.monotonic()
+            stores.packages.put(page_of([number]))
+            stores.packages.flush()
+            waits.append(time.monotonic() - before)
+            number += 1
+        assert collected.result().evicted.pages > 0
+    assert max(waits) < 20, "as long as the log was waited for"
+    assert reader.execute("SELECT count(*) FROM page").fetchone() == (10,)
+    reader.close()
+    gc(stores.database)
+    assert not Path(f"{path}-wal").stat().st_size

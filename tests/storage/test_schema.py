@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,13 @@ from sqlalchemy import create_engine
 from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
 from whiteboard.errors import SchemaError
 from whiteboard.storage import open_store, schema, tables
+from whiteboard.storage.codec import Encoding
 from whiteboard.storage.engine import Database
+from whiteboard.storage.export import export
+from whiteboard.storage.forms import Form
 from whiteboard.storage.location import locate
+from whiteboard.storage.merge import merge
+from whiteboard.storage.recompress import recompress
 
 
 def _statements(path: Path) -> dict[str, str]:
@@ -163,3 +169,112 @@ def test_a_store_whose_making_was_interrupted_is_finished_by_the_next_writer(tmp
         open_store(path, readonly=True)
     open_store(path).close()
     open_store(path, readonly=True).close()
+
+
+_COPY = "CREATE TABLE t2 AS SELECT * FROM {0}; DROP TABLE {0}; CREATE VIEW {0} AS SELECT * FROM t2"
+_AGAIN = "PRAGMA writable_schema=ON; UPDATE sqlite_master SET sql = replace(sql, '{1}', '{2}') WHERE name = '{0}'"
+
+CHANGED = {
+    "a view in place of page": (_COPY.format("page"), "index ix_page_op is missing .and 2 more"),
+    "a view in place of system": (f"PRAGMA foreign_keys=OFF; {_COPY.format('system')}", "table system is missing"),
+    "a view beside": ("CREATE VIEW mine AS SELECT 1", "view mine does not belong here"),
+    "a trigger": (
+        "CREATE TRIGGER t AFTER INSERT ON writer BEGIN DELETE FROM commit_log; END",
+        "trigger t does not belong here",
+    ),
+    "a trigger of a foreign table": (
+        "CREATE TABLE mine (a); CREATE TRIGGER t AFTER INSERT ON mine BEGIN DELETE FROM page; END",
+        "trigger t does not belong here",
+    ),
+    "no trigger": ("DROP TRIGGER system_head", "trigger system_head is missing"),
+    "another trigger of the name": (
+        "DROP TRIGGER system_head; CREATE TRIGGER system_head AFTER INSERT ON page BEGIN DELETE FROM page; END",
+        "trigger system_head differs",
+    ),
+    "a generated column": (
+        "ALTER TABLE page ADD COLUMN more TEXT AS (hex(zeroblob(n))) VIRTUAL",
+        "table page differs",
+    ),
+    "a column more": ("ALTER TABLE page ADD COLUMN more INTEGER", "table page differs"),
+    "a column less": ("ALTER TABLE page DROP COLUMN cost_ns", "table page differs"),
+    "another type": (_AGAIN.format("page", "op TEXT", "op BLOB"), "table page differs"),
+    "a check": (_AGAIN.format("page", "n INTEGER NOT NULL", "n INTEGER NOT NULL CHECK (n > 0)"), "table page differs"),
+    "a table less": ("DROP TABLE recent", "table recent is missing"),
+    "an index more": ("CREATE INDEX mine ON page (length(data))", "index mine does not belong here"),
+    "an index less": ("DROP INDEX ix_page_op", "index ix_page_op is missing"),
+    "a virtual table": ("DROP TABLE recent; CREATE VIRTUAL TABLE recent USING fts5(hashes)", "table recent differs"),
+}
+
+KEPT = {
+    "a table of the user's": "CREATE TABLE notes (text); CREATE INDEX notes_text ON notes (text)",
+    "statistics": "ANALYZE",
+    "other spaces and quotes": _AGAIN.format("page", "op TEXT NOT NULL,", '\n"op"   TEXT NOT NULL  ,'),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three packages."""
+    path = tmp_path_factory.mktemp("sound") / "a.db"
+    with open_store(path) as stores:
+        stores.packages.put(page_of(range(3)))
+    return path
+
+
+def changed(path: Path, sound: Path, sql: str) -> None:
+    """Copy a store, and change its schema."""
+    path.write_bytes(sound.read_bytes())
+    connection = sqlite3.connect(path)
+    connection.executescript(sql)
+    connection.close()
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_schema_that_was_changed_is_refused(tmp_path: Path, sound: Path, change: str, readonly: bool) -> None:
+    """At open, by what it is that was changed; nothing of it is run."""
+    path = tmp_path / "a.db"
+    sql, says = CHANGED[change]
+    changed(path, sound, sql)
+    with pytest.raises(SchemaError, match=f"its schema was changed: {says}"):
+        open_store(path, readonly=readonly)
+
+
+@pytest.mark.parametrize("read", ["merge", "export", "recompress", "upgrade"])
+def test_a_schema_that_was_changed_is_refused_as_a_source(tmp_path: Path, sound: Path, read: str) -> None:
+    """Whatever reads a store looks at its schema first, and leaves what it would have written to as it was."""
+    path = tmp_path / "a.db"
+    changed(path, sound, CHANGED["a trigger"][0])
+    if read == "upgrade":
+        schema_before = "UPDATE whiteboard_alembic_version SET version_num = '0003'"
+        connection = sqlite3.connect(path)
+        connection.executescript(schema_before)
+        connection.close()
+    do: dict[str, Callable[[], object]] = {
+        "merge": lambda: merge(tmp_path / "b.db", [path]),
+        "export": lambda: export(path, tmp_path / "a.wb"),
+        "recompress": lambda: recompress(path, Form(Encoding("raw", 0), 2**20)),
+        "upgrade": lambda: schema.upgrade(path),
+    }
+    with pytest.raises(SchemaError, match="trigger t"):
+        do[read]()
+    assert not (tmp_path / "a.wb").exists()
+
+
+@pytest.mark.parametrize("change", KEPT)
+def test_what_does_no_harm_is_left_alone(tmp_path: Path, sound: Path, change: str) -> None:
+    """Tables of the user's own, SQLite's statistics, and statements that say the same."""
+    path = tmp_path / "a.db"
+    changed(path, sound, KEPT[change])
+    with open_store(path) as stores:
+        assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
+    foreign = ["index notes_text does not belong here", "table notes does not belong here"]
+    assert schema.differences(path) == (foreign if "notes" in KEPT[change] else [])
+
+
+def test_the_digest_of_the_statements_is_that_of_the_migrations() -> None:
+    """The constant that spares the comparison is what the migrations make."""
+    database = Database(locate(":memory:"))
+    schema._at_head(database)
+    assert schema._digest(schema._statements(database)) == schema.STATEMENTS
+    database.close()

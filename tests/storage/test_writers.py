@@ -16,6 +16,7 @@ from tests.storage.samples import transaction
 from whiteboard.errors import ConflictError
 from whiteboard.storage import open_store
 from whiteboard.storage import tables as t
+from whiteboard.storage.writers import _boot
 
 CLAIM = (
     "import sys, time; from whiteboard.storage import open_store\n"
@@ -44,12 +45,14 @@ def test_a_living_process_is_named_and_a_killed_one_is_replaced(tmp_path: Path) 
     [
         ({"host": "elsewhere"}, f"process {os.getpid()} on elsewhere, of which"),
         ({"boot": "before"}, None),
+        ({"boot": _boot().partition("/")[0] + "/1"}, f"process {os.getpid()} in another PID namespace of .*, of which"),
+        ({"boot": _boot().partition("/")[0]}, "another board of this process"),
         ({"started": 1}, None),
         ({}, "another board of this process"),
     ],
 )
 def test_what_a_claim_says_of_its_writer_decides(change: dict[str, Any], refused: str | None, tmp_path: Path) -> None:
-    """A claim of another boot or start time is dead; one of another host or this process stands until a takeover."""
+    """A claim of another boot or start time is dead; one of a place that cannot be seen stands until a takeover."""
     path = tmp_path / "x.db"
     with open_store(path) as one, open_store(path) as two:
         one.writers.claim("s")
@@ -62,6 +65,29 @@ def test_what_a_claim_says_of_its_writer_decides(change: dict[str, Any], refused
             with pytest.raises(ConflictError, match=refused):
                 two.writers.claim("s")
             two.writers.claim("s", takeover=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.parametrize("end", ["stores.close()", "stores.writers.release('s')", "sys.exit(0)"])
+def test_a_forked_child_leaves_the_claim_of_its_parent(tmp_path: Path, end: str) -> None:
+    """Whatever the child does as it ends, the parent stays the writer."""
+    path = tmp_path / "x.db"
+    program = (
+        "import os, sys; from whiteboard.storage import open_store\n"
+        "stores = open_store(sys.argv[1]); stores.writers.claim('s')\n"
+        f"pid = os.fork()\nif not pid:\n    {end}\n    sys.exit(0)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\nprint('ended', flush=True); sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ended\n"
+    with open_store(path) as stores:
+        with pytest.raises(ConflictError, match=f"'s' is written by process {parent.pid} on this machine"):
+            stores.writers.claim("s")
+        parent.communicate("")
+        stores.writers.claim("s")
 
 
 def test_a_closed_store_has_released_its_claims(tmp_path: Path) -> None:

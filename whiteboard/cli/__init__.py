@@ -7,13 +7,17 @@ from collections.abc import Sequence
 
 import click
 
+from whiteboard.cli.copy import copy
 from whiteboard.cli.db import db
 from whiteboard.cli.explain import explain
 from whiteboard.cli.history import diff, fork, log
+from whiteboard.cli.import_legacy import import_legacy
 from whiteboard.cli.look import info, ls, show
 from whiteboard.cli.maintain import audit, gc, verify
 from whiteboard.cli.move import export, import_, merge
 from whiteboard.cli.ops import ops
+from whiteboard.cli.recompress import recompress
+from whiteboard.cli.rekey import rekey
 from whiteboard.cli.remove import forget, rm
 from whiteboard.cli.run import run
 from whiteboard.errors import UnknownExperimentError, WhiteboardError
@@ -37,6 +41,10 @@ for command in (
     export,
     import_,
     merge,
+    copy,
+    import_legacy,
+    recompress,
+    rekey,
     verify,
     audit,
     gc,

@@ -55,6 +55,11 @@ def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
         click.echo(f"{name:<{width}}  {_text(value)}")
 
 
+def filled(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields without those that are empty."""
+    return {name: value for name, value in fields.items() if value not in ("", [], {}, None)}
+
+
 def _text(value: Any) -> str:
     if value is None:
         return "-"

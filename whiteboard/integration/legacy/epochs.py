@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import whiteboard as wb
-from whiteboard.cli.progress import bar
+from whiteboard import board as boards
 from whiteboard.errors import ParamError, SpecError, WhiteboardError
 from whiteboard.system import System
 
@@ -26,6 +25,7 @@ _ARRAY = re.compile(r"(?:node_?)?(?P<id>\d+)[._/](?P<attr>theta|p)|(?P<attr2>the
 SPEC = {"imported": "npz epochs"}
 
 Epoch = Mapping[int, Mapping[str, NDArray[Any]]]
+Progress = Callable[[int, int], None]
 
 
 def epochs(folder: Path) -> list[Path]:
@@ -74,9 +74,9 @@ def same(system: System, node: int, attr: str, value: NDArray[Any]) -> bool:
     return now is not None and (now.dtype, now.shape) == (value.dtype, value.shape) and now.tobytes() == value.tobytes()
 
 
-def bring(paths: Sequence[Path], store: str, name: str) -> dict[str, Any]:
+def bring(paths: Sequence[Path], store: str, name: str, progress: Progress | None = None) -> dict[str, Any]:
     """Import what is not there yet; return what was done."""
-    with wb.open(store) as board, bar("import") as progress:
+    with boards.open(store) as board:
         system = board.system(name, SPEC)
         done = 0 if system.head is None else system.head.id + 1
         if done > len(paths):

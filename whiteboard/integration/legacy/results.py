@@ -11,16 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-import whiteboard as wb
-from scripts.migrating.legacy.entries import NoResult, Reader, Result
-from scripts.migrating.legacy.folders import Entry
-from scripts.migrating.legacy.verify import Compared, compare
+from whiteboard import board as boards
 from whiteboard import given, ops
 from whiteboard.errors import ParamError, WhiteboardError
+from whiteboard.integration.legacy.entries import NoResult, Reader, Result
+from whiteboard.integration.legacy.folders import Entry
+from whiteboard.integration.legacy.verify import Compared, compare
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pipeline import Pipeline
 from whiteboard.sources import ArraySources
-from whiteboard.storage.location import locate
 from whiteboard.types import Array
 
 LEAST_SAMPLE: Final = 10
@@ -111,14 +110,24 @@ class _Group:
 def take(
     reader: Reader,
     entries: Sequence[Entry],
-    store: str,
+    opened: Callable[[], boards.Board],
     op: str,
     check: Check,
     *,
-    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Taken:
     """Bring the results into a store; what it has stays, so that a call after a kill adds the rest.
+
+    Parameters
+    ----------
+    reader : Reader
+    entries : sequence of Entry
+    opened : callable
+        Opens the store, once a sample is what the op computes.
+    op : str
+    check : Check
+    progress : callable, optional
+        ``progress(done, total)``, in entries.
 
     Raises
     ------
@@ -133,21 +142,11 @@ def take(
     taken = Taken(len(entries))
     if check.which == "sample":
         _sample(reader, entries, spec, check, taken)
-    with _board(store, dry_run=dry_run) as board:
+    with opened() as board:
         pipeline = board.pipeline
         for group in _groups(spec, reader, entries, taken, progress):
             _store(pipeline, spec, group, check, taken)
     return taken
-
-
-def _board(store: str, *, dry_run: bool) -> wb.Board:
-    if not dry_run:
-        return wb.open(store, memory_bytes=0)
-    # Nothing goes beyond the memory tier of a store that is opened for reading, or is none yet.
-    path = locate(store).path
-    if path is not None and path.exists():
-        return wb.open(store, readonly=True)
-    return wb.open(":memory:", persist="never")
 
 
 def _sample(reader: Reader, entries: Sequence[Entry], spec: OpSpec, check: Check, taken: Taken) -> None:

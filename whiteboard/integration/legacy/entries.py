@@ -13,9 +13,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from scripts.migrating.legacy.folders import Entry
-from scripts.migrating.legacy.wire import Fields, Receiver, WireError
 from whiteboard.errors import ParamError
+from whiteboard.integration.legacy.folders import Entry
+from whiteboard.integration.legacy.wire import Fields, Receiver, WireError
 
 _PROGRAM = Path(__file__).with_name("unpickler.py")
 

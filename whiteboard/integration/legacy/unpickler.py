@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.migrating.legacy.database import connect
-from scripts.migrating.legacy.function import load
-from scripts.migrating.legacy.wire import send
+from whiteboard.integration.legacy.database import connect
+from whiteboard.integration.legacy.function import load
+from whiteboard.integration.legacy.wire import send
 
 _RAW, _PICKLE = 1, 4  # diskcache's modes of a value; the others are bytes and text in files
 _SHOWN = 80

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
 
-from scripts.migrating.legacy.database import connect
 from whiteboard.errors import ParamError
+from whiteboard.integration.legacy.database import connect
 
 Entry: TypeAlias = tuple[str, int]
 """A file below the folder, and the row in it (0 where the file is the entry)."""
