@@ -167,8 +167,8 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
     CorruptPackageError
     """
     found: dict[str, Entry] = {}
-    room = len(page.data)
     try:
+        room = len(page.data)
         meta = valid.read_json(page.header)
         for name, dtype, shape, how, offset, length in meta.pop("arrays"):
             if type(name) is not str or name in found:
