@@ -261,7 +261,7 @@ def _good(path: Path, whole: dict[str, Any]) -> None:
 
 
 def watched(kind: str, folder: Path, truth: dict[str, Any]) -> Seen:
-    """Fork a process for one hostile file, and wait for it no longer than for `PATIENCE`."""
+    """Fork a process for one hostile file, and wait for each of its steps no longer than `PATIENCE`."""
     reading, writing = os.pipe()
     begun = time.monotonic()
     pid = os.fork()
@@ -274,7 +274,7 @@ def watched(kind: str, folder: Path, truth: dict[str, Any]) -> Seen:
         finally:
             os._exit(status)
     os.close(writing)
-    lines, hangs = _lines(reading, begun + PATIENCE)
+    lines, hangs = _lines(reading)
     os.close(reading)
     if hangs:
         os.kill(pid, signal.SIGKILL)
@@ -294,14 +294,14 @@ def print_to(fd: int, text: str) -> None:
     os.write(fd, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
-def _lines(fd: int, until: float) -> tuple[list[str], bool]:
+def _lines(fd: int) -> tuple[list[str], bool]:
+    """Return what a process said until its end, and whether it was silent for too long instead."""
     said = b""
-    while (left := until - time.monotonic()) > 0:
-        if select.select([fd], [], [], left)[0]:
-            part = os.read(fd, 65536)
-            if not part:
-                return said.decode().splitlines(), False
-            said += part
+    while select.select([fd], [], [], PATIENCE)[0]:
+        part = os.read(fd, 65536)
+        if not part:
+            return said.decode().splitlines(), False
+        said += part
     return said.decode().splitlines(), True
 
 
