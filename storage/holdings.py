@@ -14,7 +14,7 @@ from whiteboard.storage import tables as t
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import SYSTEMS, log_of, spans_of
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob
+from whiteboard.storage.pages import Blob, Laid
 from whiteboard.storage.rows import INDEXED, count_packages, select_pages
 from whiteboard.storage.schema import ensure
 
@@ -52,7 +52,7 @@ class LoggedCommit:
 
     values: Mapping[str, Any]
     seal: bytes
-    blobs: tuple[Blob, ...]
+    blobs: tuple[Laid, ...]
 
     @property
     def number(self) -> int:

@@ -13,24 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
-from whiteboard.storage import recent
-from whiteboard.storage.base import Page
+from whiteboard.storage import content, recent
+from whiteboard.storage.comparing import LARGE
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.history import BY_NAME, Span, check_head, log_of, node_pages, opened, record_of, spans_of
-from whiteboard.storage.pages import decode_page
+from whiteboard.storage.pages import Blob, Laid, decode_page
 from whiteboard.storage.rows import (
     INDEXED,
     delete_index,
     delete_pages,
     hashes_of,
     index_array,
+    laid,
     select_in,
     select_index,
-    select_pages,
 )
 
-_READ_PAGES = 32
 _REPAIR_ROWS = 4096
 
 
@@ -151,12 +150,12 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     damaged: list[DamagedPage] = []
     misplaced: list[NDArray[np.int64]] = []
     order = index[np.argsort(index[:, 1], kind="stable")]
-    for row, page in _decoded(database, chosen):
-        if isinstance(page, str):
-            damaged.append(DamagedPage(row.id, row.op, row.n, page))
+    for row, keys in _looked_at(database, chosen):
+        if isinstance(keys, str):
+            damaged.append(DamagedPage(row.id, row.op, row.n, keys))
             continue
         low, high = np.searchsorted(order[:, 1], [row.id, row.id + 1])
-        misplaced.append(_misplaced(page, order[low:high]))
+        misplaced.append(_misplaced(keys, order[low:high]))
     wrong = np.concatenate([dangling, *misplaced])
     if repair:
         _repair(database, [page.page_id for page in damaged], wrong)
@@ -214,28 +213,29 @@ def _index(database: Database) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def _decoded(database: Database, rows: Sequence[Any]) -> Iterator[tuple[Any, Page | str]]:
-    """Each page, or why it cannot be read."""
-    for start in range(0, len(rows), _READ_PAGES):
-        part = rows[start : start + _READ_PAGES]
+def _looked_at(database: Database, rows: Sequence[Any]) -> Iterator[tuple[Any, NDArray[np.uint8] | str]]:
+    """The keys of each page once all of it was decoded, or why it cannot be."""
+    for row in rows:
         try:
-            with database.read() as connection:
-                blobs = select_pages(connection, [row.id for row in part])
+            with database.read() as connection, laid(connection, row.id) as page:
+                if page is not None:
+                    yield row, _keys(page)
         except CorruptPackageError as error:
-            yield from ((row, str(error)) for row in part)
-            continue
-        for row in part:
-            if row.id in blobs:
-                try:
-                    yield row, decode_page(blobs.pop(row.id), provenance=True)
-                except CorruptPackageError as error:
-                    yield row, str(error)
+            yield row, str(error)
 
 
-def _misplaced(page: Page, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    inside = (rows[:, 2] >= 0) & (rows[:, 2] < page.n)
+def _keys(page: Laid) -> NDArray[np.uint8]:
+    _, arrays = content.entries(page)
+    if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
+        return decode_page(Blob(page.header, page.digest, page.data[:]), provenance=True).keys
+    n = content.checked(page)
+    return arrays["keys"].rows(0, n)
+
+
+def _misplaced(keys: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    inside = (rows[:, 2] >= 0) & (rows[:, 2] < len(keys))
     right = inside.copy()
-    right[inside] = hashes_of(page.keys[rows[inside, 2]]) == rows[inside, 0]
+    right[inside] = hashes_of(keys[rows[inside, 2]]) == rows[inside, 0]
     return rows[~right]
 
 

@@ -16,11 +16,12 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import holdings, provenance, schema
 from whiteboard.storage.base import Page, Renamed
+from whiteboard.storage.comparing import Conflict, compare
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob, decode_page, encode_page, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
-from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS, Conflict, compare
+from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS
 
 Concerns = Callable[[str, str | None], bool]
 """``concerns(op, lineage)``: whether packages of such a page are to get other keys; asked before the page is read."""

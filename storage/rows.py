@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -16,13 +17,16 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage import recent
-from whiteboard.storage.pages import Blob, Packed, unpack
+from whiteboard.storage.pages import Blob, Laid, Moved, Packed, pieces, unpack
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
 
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
+
+_HUGE: Final = 4 * 2**20
+"""Data of more bytes is not in memory as a whole where that can be helped."""
 
 INDEXED: Final = "SELECT page_id FROM package UNION SELECT page_id FROM recent"
 """The pages in which some package is found."""
@@ -171,9 +175,58 @@ def _read_data(driver: Any, page_id: int) -> bytes:
             data: bytes = blob.read()
             return data
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+        if _is_damage(error):
             return b""
         raise
+
+
+@contextmanager
+def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
+    """A page while the block runs, its data read a part at a time where it is large; None where it is not there."""
+    driver: Any = connection.connection.driver_connection
+    found = select_in(connection, _SELECT_PAGES, [page_id])
+    if not found:
+        yield None
+        return
+    _, header, digest, data = found[0]
+    if data is not None:
+        yield Moved(header, digest, data)
+        return
+    try:
+        blob = driver.blobopen("page", "data", page_id, readonly=True)
+    except sqlite3.Error as error:
+        if not _is_damage(error):
+            raise
+        yield Moved(header, digest, b"")
+        return
+    with blob:
+        row = _InRow(blob)
+        yield Moved(header, digest, row[:] if len(row) <= _HUGE else row)
+
+
+class _InRow:
+    """The data of a row; what SQLite itself finds damaged is empty, which no digest fits."""
+
+    __slots__ = ("_blob",)
+
+    def __init__(self, blob: Any) -> None:
+        self._blob = blob
+
+    def __len__(self) -> int:
+        return len(self._blob)
+
+    def __getitem__(self, part: slice) -> bytes:
+        try:
+            found: bytes = self._blob[part]
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+            return b""
+        return found
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 
 
 def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
@@ -193,14 +246,14 @@ def insert_page(connection: Connection, page: PageRow) -> int:
     packed, size = page.packed, page.packed.nbytes
     alone = size >= _LARGE
     row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
-    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, b"".join(packed.parts))
+    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, packed.joined().data)
     cursor: Any = connection.connection.cursor()
     page_id = int(cursor.execute(sql, (*row, data)).lastrowid)
     if alone:
         # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
         with cursor.connection.blobopen("page", "data", page_id) as blob:
-            for part in packed.parts:
-                blob.write(part)
+            for piece in chain.from_iterable(map(pieces, packed.parts)):
+                blob.write(piece)
     return page_id
 
 

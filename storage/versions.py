@@ -24,6 +24,7 @@ from whiteboard.errors import (
     UnknownSystemError,
 )
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.engine import Database
@@ -218,6 +219,11 @@ def _create(connection: Connection, system: SystemRecord, origin_id: int | None,
         message = f"a system {system.name!r} exists already; take another name"
         raise SpecError(message)
     spec = None if system.spec is None else json.dumps(dict(system.spec), sort_keys=True)
+    try:
+        valid.system(system.name, system.uuid, spec)
+    except ValueError as error:
+        message = f"system {system.name!r} cannot be stored: {error}"
+        raise SpecError(message) from error
     values = {
         "name": system.name,
         "uuid": system.uuid,

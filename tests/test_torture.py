@@ -19,6 +19,7 @@ SHORT = [
     ("kill", "--kills", "12"),
     ("bytes", "--blobs", "4000", "--forge", "2000"),
     ("flips", "--flips", "15"),
+    ("hostile", "--archives", "40", "--stores", "-1"),
     ("disk", "--lives", "1"),
     ("disk", "--lives", "1", "--rlimit"),
     ("interrupts", "--lines", "97", "--signals", "300"),

@@ -149,7 +149,7 @@ class _Reader:
             yield
         except ExperimentError:
             raise
-        except (WhiteboardError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        except (WhiteboardError, TypeError, ValueError, OverflowError, MemoryError, EOFError) as error:
             raise self.fail(str(error), *keys) from error
 
     def known(self, table: Any, names: set[str], keys: tuple[str | int, ...]) -> None:
