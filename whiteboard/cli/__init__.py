@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -20,7 +23,8 @@ from whiteboard.cli.recompress import recompress
 from whiteboard.cli.rekey import rekey
 from whiteboard.cli.remove import forget, rm
 from whiteboard.cli.run import run
-from whiteboard.errors import UnknownExperimentError, WhiteboardError
+from whiteboard.cli.terminal import crashed, finish, keep_descriptors, say, warned
+from whiteboard.errors import SinkError, UnknownExperimentError, WhiteboardError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,16 +62,19 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    keep_descriptors()
+    warnings.showwarning = warned
+    sys.excepthook = crashed
     sys.exit(status(sys.argv[1:] if arguments is None else arguments))
 
 
 def status(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     try:
-        result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as help_wanted:
-        click.echo(help_wanted.ctx.get_help())
-        return 2
+        code = _run(arguments)
+        finish()
+    except click.exceptions.Exit as gone:
+        return gone.exit_code
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except click.Abort:
@@ -76,12 +83,24 @@ def status(arguments: Sequence[str]) -> int:
         return _fail(str(error), 2)
     except WhiteboardError as error:
         return _fail(str(error), 1)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
-        return 1
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _fail(f"{where}{error.strerror or error}", 1)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        for line in help_wanted.ctx.get_help().split("\n"):
+            say(line)
+        return 2
     return result if isinstance(result, int) else 0
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"whiteboard: {' '.join(message.split())}", err=True)
+    with suppress(SinkError, click.exceptions.Exit):
+        finish()
+    say(f"whiteboard: {' '.join(message.split())}", err=True)
     return code

@@ -12,6 +12,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.cli.ops import import_modules, module_option
 from whiteboard.cli.options import echo, existing, json_option, store_option
+from whiteboard.cli.terminal import say
 from whiteboard.explain import Explanation
 from whiteboard.jobs import ATTRS, Job
 
@@ -83,7 +84,7 @@ def _show(found: Explanation, *, as_json: bool) -> None:
     if as_json:
         echo(asdict(found), as_json=True)
         return
-    click.echo(found.reason)
-    click.echo(f"key  {found.key}")
+    say(found.reason)
+    say(f"key  {found.key}")
     for difference in found.differences[1:]:
-        click.echo(f"also {difference.text}")
+        say(f"also {difference.text}")

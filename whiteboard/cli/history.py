@@ -10,6 +10,7 @@ import numpy as np
 from whiteboard import board as boards
 from whiteboard.board import Board
 from whiteboard.cli.options import echo, existing, json_option, store_option
+from whiteboard.cli.terminal import say
 from whiteboard.experiments.definition import measured
 from whiteboard.history import Snapshot
 from whiteboard.jobs import ATTRS
@@ -35,7 +36,7 @@ def log(name: str, last: int | None, store: str, *, as_json: bool) -> None:
     for row in rows:
         number, _, changed, value, digest = row.values()
         shown = "-" if value is None else f"{value:.10g}"
-        click.echo(f"{number:>8}  {digest}  {changed:>8,} nodes changed  {list(row)[3]} {shown}")
+        say(f"{number:>8}  {digest}  {changed:>8,} nodes changed  {list(row)[3]} {shown}")
 
 
 @click.command()

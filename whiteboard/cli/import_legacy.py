@@ -12,6 +12,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.cli.options import echo, filled, json_option
 from whiteboard.cli.progress import bar
+from whiteboard.cli.terminal import say
 from whiteboard.errors import ParamError
 from whiteboard.integration.legacy import epochs
 from whiteboard.integration.legacy.entries import Reader
@@ -85,7 +86,7 @@ def import_legacy(folder: Path, kind: str | None, *, as_json: bool, **options: A
     examples = said.pop("examples", [])
     echo(filled(said), as_json=False)
     for example in examples:
-        click.echo(f"not taken: {example}")
+        say(f"not taken: {example}")
     return int(not whole)
 
 

@@ -8,6 +8,7 @@ import click
 
 from whiteboard import board as boards
 from whiteboard.cli.options import echo, existing, json_option, store_option
+from whiteboard.cli.terminal import say
 from whiteboard.experiments.definition import measured
 from whiteboard.system import System
 
@@ -65,4 +66,4 @@ def ls(store: str, *, as_json: bool) -> None:
         echo({"systems": rows}, as_json=True)
         return
     for row in rows:
-        click.echo(f"{row['name']}  commit {row['commit']}  {row['nodes']} nodes  {row['digest']}")
+        say(f"{row['name']}  commit {row['commit']}  {row['nodes']} nodes  {row['digest']}")

@@ -14,6 +14,7 @@ from whiteboard import board as boards
 from whiteboard.audit import AuditReport
 from whiteboard.cli.ops import import_modules, module_option
 from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.terminal import say
 from whiteboard.storage.maintenance import VerifyReport
 
 _BYTES: Final = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -88,7 +89,7 @@ def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json
         echo({"store": store, "ok": report.ok, "sample": sample, "seed": seed, **fields}, as_json=True)
     else:
         for line in _verified(report):
-            click.echo(line)
+            say(line)
     return int(not report.ok)
 
 
@@ -143,7 +144,7 @@ def audit(sample: float, seed: int | None, module: tuple[str, ...], store: str, 
         echo({"store": store, **fields}, as_json=True)
     else:
         for line in _audited(report):
-            click.echo(line)
+            say(line)
     return int(not report.ok)
 
 

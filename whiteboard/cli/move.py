@@ -11,6 +11,7 @@ import click
 
 from whiteboard.cli.options import echo, json_option
 from whiteboard.cli.progress import bar
+from whiteboard.cli.terminal import say
 from whiteboard.storage.export import export as export_store
 from whiteboard.storage.graft import Systems
 from whiteboard.storage.intake import import_archive
@@ -111,9 +112,9 @@ def _print(fields: dict[str, Any], packages: Packages) -> None:
     shown = {key: value for key, value in fields.items() if key != "described" and value not in ([], {})}
     echo(shown, as_json=False)
     for conflict in packages.described[:_SHOWN_CONFLICTS]:
-        click.echo(f"conflict: {described(conflict)}; INTO's stays")
+        say(f"conflict: {described(conflict)}; INTO's stays")
     if (more := packages.conflicts - _SHOWN_CONFLICTS) > 0:
-        click.echo(f"and {more:,} conflicts more; --json describes up to 1,000")
+        say(f"and {more:,} conflicts more; --json describes up to 1,000")
 
 
 def described(conflict: Conflict) -> str:

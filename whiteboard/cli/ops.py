@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from whiteboard import ops as registry
 from whiteboard.cli.options import echo, json_option
+from whiteboard.cli.terminal import json_text, say, visible
 from whiteboard.errors import UnknownOpError, WhiteboardError
 
 module_option = click.option(
@@ -80,7 +80,7 @@ def _checked(name: str) -> str:
 def _show(rows: Sequence[Mapping[str, Any]], *, one: bool, as_json: bool) -> None:
     shown = [{key: _readable(value) for key, value in row.items()} for row in rows]
     if as_json:
-        click.echo(json.dumps(shown[0] if one else {"ops": shown}, default=repr))
+        say(json_text(shown[0] if one else {"ops": shown}, default=repr))
     elif one:
         echo({**shown[0], "arity": "any number"} if shown[0]["arity"] is None else shown[0], as_json=False)
     else:
@@ -96,16 +96,16 @@ def _readable(value: Any) -> Any:
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row[column]
-    return "any" if value is None else str(value)
+    return "any" if value is None else visible(str(value))
 
 
 def _table(rows: Sequence[Sequence[str]], checks: Sequence[str | None]) -> None:
     widths = [max(len(row[i]) for row in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
-    click.echo("  ".join(cell.ljust(width) for cell, width in zip(_COLUMNS, widths, strict=True)).rstrip())
+    say("  ".join(cell.ljust(width) for cell, width in zip(_COLUMNS, widths, strict=True)).rstrip())
     for row, check in zip(rows, checks, strict=True):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if check not in (None, "passed"):
-            click.echo(f"  failed: {check}")
+            say(f"  failed: {check}")
     failed = sum(check not in (None, "passed") for check in checks)
     if any(checks):
-        click.echo(f"{len(rows) - failed} of {len(rows)} passed")
+        say(f"{len(rows) - failed} of {len(rows)} passed")

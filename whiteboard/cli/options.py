@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from whiteboard.board import Board
+from whiteboard.cli.terminal import json_text, say, visible
 from whiteboard.errors import UnknownSystemError
 from whiteboard.system import System
 
@@ -48,11 +48,12 @@ def existing(board: Board, name: str, store: str) -> System:
 def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
     """Print fields as one JSON object, or as aligned lines."""
     if as_json:
-        click.echo(json.dumps(fields, allow_nan=False))
+        say(json_text(fields))
         return
-    width = max(map(len, fields), default=0)
-    for name, value in fields.items():
-        click.echo(f"{name:<{width}}  {_text(value)}")
+    shown = {visible(name): value for name, value in fields.items()}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        say(f"{name:<{width}}  {_text(value)}")
 
 
 def filled(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from whiteboard import rekey as rekeying
 from whiteboard.cli.move import described
 from whiteboard.cli.options import echo, json_option, store_option
 from whiteboard.cli.progress import bar
+from whiteboard.cli.terminal import say
 from whiteboard.errors import UnknownOpError
 from whiteboard.storage.renaming import Report, headers, rename
 
@@ -86,7 +87,7 @@ def rekey(
     counts = {"conflicts": report.conflicts, "collisions": report.collisions, "damaged pages": report.damaged_pages}
     if any(counts.values()):
         why = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-        click.echo(f"whiteboard: not everything has its new key: {why}", err=True)
+        say(f"whiteboard: not everything has its new key: {why}", err=True)
         return 1
     return 0
 
@@ -130,10 +131,10 @@ def _list(op: str, found: Sequence[rekeying.Held], *, as_json: bool) -> None:
     if as_json:
         echo({"op": op, "held": rows}, as_json=True)
         return
-    click.echo(f"{'version':>7}  {'fingerprint':32}  {'packages':>12}  {'pages':>9}")
+    say(f"{'version':>7}  {'fingerprint':32}  {'packages':>12}  {'pages':>9}")
     for row in rows:
         version, digest = row["version"] or "-", row["fingerprint"] or "-"
-        click.echo(f"{version!s:>7}  {digest!s:32}  {row['packages']:>12,}  {row['pages']:>9,}")
+        say(f"{version!s:>7}  {digest!s:32}  {row['packages']:>12,}  {row['pages']:>9,}")
 
 
 def _report(store: str, report: Report, *, dry_run: bool, as_json: bool) -> None:
@@ -156,4 +157,4 @@ def _report(store: str, report: Report, *, dry_run: bool, as_json: bool) -> None
         return
     echo({name: value for name, value in fields.items() if value != {}}, as_json=False)
     for each in report.described[:_SHOWN_CONFLICTS]:
-        click.echo(f"conflict: {described(each)}; both stay where they are")
+        say(f"conflict: {described(each)}; both stay where they are")

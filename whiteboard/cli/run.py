@@ -15,6 +15,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.board import Board
 from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.terminal import say
 from whiteboard.errors import PlotError
 from whiteboard.experiments import load
 from whiteboard.experiments.definition import Experiment, Outcome
@@ -89,7 +90,7 @@ def run(
             _summary(fields, wanted.measure, outcome, plot)
         if interrupted() and not outcome.done:
             if not quiet:
-                click.echo(f"stopped at commit {outcome.commit.id}; the same command goes on from there", err=True)
+                say(f"stopped at commit {outcome.commit.id}; the same command goes on from there", err=True)
             return INTERRUPTED
     return 0
 
@@ -100,7 +101,7 @@ def _log(path: Path | None) -> AbstractContextManager[JsonlSink | NullSink]:
 
 def _started(name: str, resumed: int | None, notes: str) -> None:
     state = "started" if resumed is None else f"resumed at commit {resumed}"
-    click.echo(f"{name}: {state}{notes and f'; {notes}'}", err=True)
+    say(f"{name}: {state}{notes and f'; {notes}'}", err=True)
 
 
 def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -121,15 +122,15 @@ def _summary(fields: Mapping[str, Any], measure: str, outcome: Outcome, plot: Pa
     answered = fields["misses"] + fields["hits_memory"] + fields["hits_disk"]
     state = "done" if outcome.done else "not done"
     value = "-" if outcome.measure is None else f"{outcome.measure:.10g}"
-    click.echo(f"{fields['name']}: {state} at commit {fields['commit']}, {measure} {value}")
-    click.echo(f"digest {fields['digest']}")
-    click.echo(
+    say(f"{fields['name']}: {state} at commit {fields['commit']}, {measure} {value}")
+    say(f"digest {fields['digest']}")
+    say(
         f"{outcome.rounds} rounds in {fields['seconds']:.2f} s; "
         f"of {answered:,} packages {fields['misses']:,} computed, "
         f"{fields['hits_memory']:,} from memory, {fields['hits_disk']:,} from disk"
     )
     if plot is not None:
-        click.echo(f"drawn to {plot}")
+        say(f"drawn to {plot}")
 
 
 @contextmanager
@@ -182,12 +183,12 @@ def _progress(
 
         def line(commit: Commit, measure: float | None) -> None:
             if due(10):
-                click.echo(f"commit {commit.id}  {text(measure)}", err=True)
+                say(f"commit {commit.id}  {text(measure)}", err=True)
 
         yield line
     else:
         columns = [TextColumn("round {task.completed:.0f}"), BarColumn(20), TimeElapsedColumn()]
-        with Progress(*columns, TextColumn("{task.description}"), console=console) as bar:
+        with Progress(*columns, TextColumn("{task.description}", markup=False), console=console) as bar:
             task = bar.add_task("", total=rounds)
             newest: tuple[int, float | None] = (0, None)
 
