@@ -14,7 +14,7 @@ thread. Atomicity: `VersionStore.append` is all or nothing; after it returns, th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,6 +199,13 @@ class VersionStore(ABC):
     @abstractmethod
     def systems(self) -> list[SystemRecord]:
         """All systems, by name."""
+
+    @abstractmethod
+    def names(self) -> Iterator[str]:
+        """Names of all systems, in order, read some at a time: nothing is held between two, and there may be many.
+
+        Of systems that come or go meanwhile some are left out.
+        """
 
     @abstractmethod
     def system(self, name: str) -> SystemRecord | None:

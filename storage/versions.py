@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,6 +54,7 @@ KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
 
 _PART_BYTES = 32 * 2**20
+_NAMES: Final = 256
 
 
 @dataclass(slots=True)
@@ -78,6 +80,15 @@ class SqliteVersions(VersionStore):
         with self.database.read() as connection:
             rows = connection.execute(SYSTEMS.order_by(t.system.c.name)).all()
         return [record_of(row) for row in rows]
+
+    def names(self) -> Iterator[str]:
+        with self.database.read() as connection:
+            ids = array("q", connection.exec_driver_sql("SELECT id FROM system ORDER BY name").scalars())
+        for start in range(0, len(ids), _NAMES):
+            some = ",".join(map(str, ids[start : start + _NAMES]))
+            with self.database.read() as connection:
+                rows = connection.exec_driver_sql(f"SELECT name FROM system WHERE id IN ({some}) ORDER BY name").all()
+            yield from (str(row.name) for row in rows)
 
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -11,6 +11,8 @@ from whiteboard.board import Board
 from whiteboard.cli.terminal import json_text, say, visible
 from whiteboard.errors import UnknownSystemError
 from whiteboard.system import System
+
+_NAMED: Final = 10
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,7 +42,8 @@ def existing(board: Board, name: str, store: str) -> System:
     UnknownSystemError
     """
     if name not in (names := board.systems()):
-        msg = f"{store} has no system {name!r}; it has {', '.join(names) or 'none'}"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        msg = f"{store} has no system {name!r}; it has {', '.join(names[:_NAMED]) or 'none'}{more}"
         raise UnknownSystemError(msg)
     return board.system(name)
 

@@ -34,8 +34,8 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() and not _UNSEEN.match(char) else _escaped(char) for char in text)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print one line, of characters that can be seen.
+def say(text: str, *, err: bool = False, end: str = "\n") -> None:
+    """Print one line, of characters that can be seen; or, with another `end`, a part of it.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def say(text: str, *, err: bool = False) -> None:
     click.exceptions.Exit
         Who reads standard output has gone (``| head``): there is nobody to tell.
     """
-    line = visible(text) + "\n"
+    line = visible(text) + end
     if not err:
         with _Output() as stream:
             stream.write(_encodable(line, stream))

@@ -139,7 +139,7 @@ def relative_stress(commit: Commit, jobs: int) -> float | None:
 
 def mse(commit: Commit, jobs: int) -> float | None:
     """Return Σr² / jobs of the state that the commit consumed, in squared units of the target; None likewise."""
-    return None if commit.residual_norm is None else commit.residual_norm**2 / jobs
+    return None if commit.residual_norm is None else commit.residual_norm * commit.residual_norm / jobs
 
 
 MEASURES: Mapping[str, Callable[[Commit, int], float | None]] = {"relative_stress": relative_stress, "mse": mse}
@@ -147,8 +147,8 @@ MEASURES: Mapping[str, Callable[[Commit, int], float | None]] = {"relative_stres
 
 
 def measured(spec: Mapping[str, Any] | None, commit: Commit) -> tuple[str, float | None] | None:
-    """Return the name and value of the measure that a system's specification names, or None."""
-    if spec is None or spec.get("measure") not in MEASURES:
+    """Return the name and value of the measure that an experiment's specification names, or None for any other's."""
+    name, jobs = (None, None) if spec is None else (spec.get("measure"), spec.get("jobs"))
+    if not (isinstance(name, str) and name in MEASURES and type(jobs) is int and 0 < jobs < 2**63):
         return None
-    name = str(spec["measure"])
-    return name, MEASURES[name](commit, spec["jobs"])
+    return name, MEASURES[name](commit, jobs)
