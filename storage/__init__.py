@@ -112,7 +112,7 @@ class Stores:
             "durability": self.options.durability,
             "memory_bytes": self.options.memory_bytes,
             "max_bytes": self.options.max_bytes,
-            "systems": len(self.versions.systems()),
+            "systems": sum(1 for _ in self.versions.names()),
             "ops": ops,
             "evicted": gone,
             "admission": [] if self._admission is None else self._admission.info(),

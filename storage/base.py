@@ -14,7 +14,7 @@ thread. Atomicity: `VersionStore.append` is all or nothing; after it returns, th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,8 +204,11 @@ class VersionStore(ABC):
         """All systems, by name."""
 
     @abstractmethod
-    def names(self, after: str = "", most: int = 1000) -> list[str]:
-        """The names of systems, ascending: at most so many, of those behind `after`."""
+    def names(self) -> Iterator[str]:
+        """Names of all systems, in order, read some at a time: nothing is held between two, and there may be many.
+
+        Of systems that come or go meanwhile some are left out.
+        """
 
     @abstractmethod
     def system(self, name: str) -> SystemRecord | None:

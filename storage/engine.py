@@ -441,6 +441,9 @@ def translated(location: Location) -> Iterator[None]:
         raise _translate(location, error.orig) from error
     except sqlite3.Error as error:
         raise _translate(location, error) from error
+    except UnicodeEncodeError as error:  # a text that was read from a damaged row is asked for
+        message = f"the store {location}: {error.object!r} is no text in UTF-8"
+        raise CorruptPackageError(message) from error
 
 
 def _translate(location: Location, error: BaseException | None) -> StoreError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +55,7 @@ KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
 
 _PART_BYTES = 32 * 2**20
+_NAMES: Final = 256
 
 
 @dataclass(slots=True)
@@ -80,9 +82,14 @@ class SqliteVersions(VersionStore):
             rows = connection.execute(SYSTEMS.order_by(t.system.c.name)).all()
         return [record_of(row) for row in rows]
 
-    def names(self, after: str = "", most: int = 1000) -> list[str]:
+    def names(self) -> Iterator[str]:
         with self.database.read() as connection:
-            return list(connection.exec_driver_sql(_SELECT_NAMES, (after, most)).scalars())
+            ids = array("q", connection.exec_driver_sql("SELECT id FROM system ORDER BY name").scalars())
+        for start in range(0, len(ids), _NAMES):
+            some = ",".join(map(str, ids[start : start + _NAMES]))
+            with self.database.read() as connection:
+                rows = connection.exec_driver_sql(f"SELECT name FROM system WHERE id IN ({some}) ORDER BY name").all()
+            yield from (str(row.name) for row in rows)
 
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:
@@ -210,7 +217,6 @@ class SqliteVersions(VersionStore):
         return _Progress(commit.parent, keyframe_rows, sum(row.rows for _, row in rows[1:]), len(rows[1:]))
 
 
-_SELECT_NAMES = "SELECT name FROM system WHERE name > ? ORDER BY name LIMIT ?"
 _INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
 
 

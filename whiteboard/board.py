@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import audit, bins, locks, ops, specs
 from whiteboard.columns import plain
-from whiteboard.errors import ClosedError, ParamError, SpecError
+from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.history import Commit
 from whiteboard.jobs import Job, OpResult
@@ -154,15 +154,37 @@ class Board:
 
     def _make(self, record: SystemRecord, kept: State | None) -> System:
         with self._lock:
-            claim = partial(self._claim, record.name)
-            system = System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make, claim)
-            self._systems[record.name] = system
+            system = self._systems[record.name] = self._made(record, kept)
             return system
+
+    def _made(self, record: SystemRecord, kept: State | None) -> System:
+        claim = partial(self._claim, record.name)
+        return System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make, claim)
 
     def systems(self) -> list[str]:
         """Return the names of the systems in the store."""
         self._open()
-        return [record.name for record in self._stores.versions.systems()]
+        return list(self._stores.versions.names())
+
+    def each_name(self) -> Iterator[str]:
+        """Yield the names of the systems in the store, which are read some at a time, as there may be very many."""
+        self._open()
+        return self._stores.versions.names()
+
+    def look(self, name: str) -> System:
+        """Return an existing system as it stands, of which the board keeps nothing: for one look at each of many.
+
+        Raises
+        ------
+        UnknownSystemError
+        """
+        self._open()
+        specs.check_name(name)
+        record = self._stores.versions.system(name)
+        if record is None:
+            msg = f"{self._stores.path or ':memory:'} has no system {name!r}"
+            raise UnknownSystemError(msg)
+        return self._made(record, self._stores.versions.state(name))
 
     @property
     def pipeline(self) -> Pipeline:

@@ -183,8 +183,8 @@ def test_the_command_line(tmp_path: Path, board: wb.Board, capfd: pytest.Capture
     assert not (tmp_path / "none.db").exists()
 
 
-def test_verify_finds_a_system_that_cannot_be_listed(tmp_path: Path, board: wb.Board) -> None:
-    """Its row is read as a listing reads it."""
+def test_verify_finds_a_system_that_cannot_be_opened(tmp_path: Path, board: wb.Board) -> None:
+    """Its row is read as whoever opens it reads it; it is listed, so that it can be taken out."""
     grow(board, "s", 1)
     board.close()
     with sqlite3.connect(tmp_path / "a.db") as connection:
@@ -194,5 +194,6 @@ def test_verify_finds_a_system_that_cannot_be_listed(tmp_path: Path, board: wb.B
         report = opened.verify()
         assert not report.ok
         assert "specification cannot be read" in report.systems[0].damaged[0][1]
+        assert opened.systems() == ["s"]
         with pytest.raises(wb.CorruptPackageError, match="'s': its row is damaged"):
-            opened.systems()
+            opened.system("s")

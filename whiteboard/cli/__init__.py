@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -21,8 +23,8 @@ from whiteboard.cli.recompress import recompress
 from whiteboard.cli.rekey import rekey
 from whiteboard.cli.remove import forget, rm
 from whiteboard.cli.run import run
-from whiteboard.cli.terminal import hush, say
-from whiteboard.errors import UnknownExperimentError, WhiteboardError
+from whiteboard.cli.terminal import crashed, finish, keep_descriptors, say, warned
+from whiteboard.errors import SinkError, UnknownExperimentError, WhiteboardError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,23 +62,19 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    for fd in range(3):
-        # Where one is closed the next file that is opened would take its place, and get what is written there.
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+    keep_descriptors()
+    warnings.showwarning = warned
+    sys.excepthook = crashed
     sys.exit(status(sys.argv[1:] if arguments is None else arguments))
 
 
 def status(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status."""
     try:
-        result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.NoArgsIsHelpError as help_wanted:
-        click.echo(help_wanted.ctx.get_help())
-        return 2
+        code = _run(arguments)
+        finish()
+    except click.exceptions.Exit as gone:
+        return gone.exit_code
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except click.Abort:
@@ -85,17 +83,24 @@ def status(arguments: Sequence[str]) -> int:
         return _fail(str(error), 2)
     except WhiteboardError as error:
         return _fail(str(error), 1)
-    except BrokenPipeError:
-        hush()  # the reader of our output has gone; there is nobody to tell
-        return 1
     except OSError as error:
-        hush()
-        return _fail(f"{error.filename or 'the output cannot be written'}: {error.strerror or error}", 1)
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return _fail(f"{where}{error.strerror or error}", 1)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        result = whiteboard.main(list(arguments), prog_name="whiteboard", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        for line in help_wanted.ctx.get_help().split("\n"):
+            say(line)
+        return 2
+    return result if isinstance(result, int) else 0
 
 
 def _fail(message: str, code: int) -> int:
-    try:
-        say(f"whiteboard: {' '.join(message.split())}", err=True)
-    except OSError:
-        hush()
+    with suppress(SinkError, click.exceptions.Exit):
+        finish()
+    say(f"whiteboard: {' '.join(message.split())}", err=True)
     return code

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from whiteboard import board as boards
+from whiteboard.board import Board
 from whiteboard.cli.options import echo, existing, json_option, store_option
-from whiteboard.cli.terminal import listed
-from whiteboard.errors import CorruptPackageError, UnknownSystemError
+from whiteboard.cli.terminal import json_text, say
+from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 from whiteboard.experiments.definition import measured
-from whiteboard.history import Commit
-from whiteboard.storage import open_store
-from whiteboard.storage.base import VersionStore
 from whiteboard.system import System
 
 _INFO = ("path", "schema", "sqlite", "systems", "packages", "pages", "bytes_disk", "ops", "evicted")
@@ -31,15 +29,17 @@ def show(name: str, store: str, *, as_json: bool) -> None:
 
 
 def _described(system: System) -> dict[str, Any]:
-    fields = {"name": system.name, "commit": None, "nodes": len(system.nodes), "digest": system.digest()}
-    if (head := system.head) is not None:
-        fields |= {"commit": head.id, **_measured(system.spec, head)}
+    head = system.head
+    fields: dict[str, Any] = {
+        "name": system.name,
+        "commit": None if head is None else head.id,
+        "nodes": len(system.nodes),
+        "digest": system.digest(),
+    }
+    if head is not None:
+        named = measured(system.spec, head)
+        fields |= dict([named]) if named else {"stress": head.stress, "residual_norm": head.residual_norm}
     return {**fields, "spec": system.spec}
-
-
-def _measured(spec: Mapping[str, Any] | None, head: Commit) -> dict[str, Any]:
-    named = measured(spec, head)
-    return dict([named]) if named else {"stress": head.stress, "residual_norm": head.residual_norm}
 
 
 @click.command()
@@ -62,47 +62,29 @@ def info(store: str, *, as_json: bool) -> None:
 @store_option
 @json_option
 def ls(store: str, *, as_json: bool) -> int:
-    """List the systems in the store, each as soon as it is read. Status 1 where one is damaged."""
+    """List the systems in the store. Status 1 where one is damaged."""
     damaged = False
-    with open_store(store, readonly=True) as stores:
-        rows = (_row(stores.versions, name) for name in _names(stores.versions))
-        with listed("systems", as_json=as_json) as show:
-            for row in rows:
-                damaged |= "damaged" in row
-                show(row, _line(row))
+    with boards.open(store, readonly=True) as board:
+        if as_json:
+            say('{"systems": [', end="")
+        for number, row in enumerate(_rows(board)):
+            damaged |= "damaged" in row
+            if as_json:
+                say(", " * bool(number) + json_text(row), end="")
+            elif "damaged" in row:
+                say(f"{row['name']}  damaged: {row['damaged']}")
+            else:
+                say(f"{row['name']}  commit {row['commit']}  {row['nodes']} nodes  {row['digest']}")
+        if as_json:
+            say("]}")
     return int(damaged)
 
 
-def _names(versions: VersionStore) -> Iterator[str]:
-    """Yield the names in order, some at a time, so that nothing is kept from writing meanwhile."""
-    names = versions.names()
-    while names:
-        yield from names
-        names = versions.names(names[-1])
-
-
-def _row(versions: VersionStore, name: str) -> dict[str, Any]:
-    try:
-        record = versions.system(name)
-        kept = versions.state(name)
-    except UnknownSystemError:  # removed meanwhile
-        return {"name": name, "damaged": "it is gone"}
-    except CorruptPackageError as error:
-        return {"name": name, "damaged": str(error)}
-    head = Commit.of(kept.commit)
-    nodes = len(set().union(*(part.ids.tolist() for part in kept.columns)))
-    spec = None if record is None else record.spec
-    return {
-        "name": name,
-        "commit": head.id,
-        "nodes": nodes,
-        "digest": head.digest,
-        **_measured(spec, head),
-        "spec": spec,
-    }
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    if "damaged" in row:
-        return f"{row['name']}  damaged: {row['damaged']}"
-    return f"{row['name']}  commit {row['commit']}  {row['nodes']} nodes  {row['digest']}"
+def _rows(board: Board) -> Iterator[dict[str, Any]]:
+    for name in board.each_name():
+        try:
+            yield _described(board.look(name))
+        except UnknownSystemError:
+            pass  # removed since
+        except (CorruptPackageError, ParamError) as error:
+            yield {"name": name, "damaged": str(error)}

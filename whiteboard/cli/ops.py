@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from whiteboard import ops as registry
 from whiteboard.cli.options import echo, json_option
-from whiteboard.cli.terminal import say, say_json
+from whiteboard.cli.terminal import json_text, say, visible
 from whiteboard.errors import UnknownOpError, WhiteboardError
 
 module_option = click.option(
@@ -81,7 +80,7 @@ def _checked(name: str) -> str:
 def _show(rows: Sequence[Mapping[str, Any]], *, one: bool, as_json: bool) -> None:
     shown = [{key: _readable(value) for key, value in row.items()} for row in rows]
     if as_json:
-        say_json(json.loads(json.dumps(shown[0] if one else {"ops": shown}, default=repr)))
+        say(json_text(shown[0] if one else {"ops": shown}, default=repr))
     elif one:
         echo({**shown[0], "arity": "any number"} if shown[0]["arity"] is None else shown[0], as_json=False)
     else:
@@ -97,7 +96,7 @@ def _readable(value: Any) -> Any:
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row[column]
-    return "any" if value is None else str(value)
+    return "any" if value is None else visible(str(value))
 
 
 def _table(rows: Sequence[Sequence[str]], checks: Sequence[str | None]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from whiteboard.board import Board
-from whiteboard.cli.terminal import escaped, say, say_json
+from whiteboard.cli.terminal import json_text, say, visible
 from whiteboard.errors import UnknownSystemError
 from whiteboard.system import System
+
+_NAMED: Final = 10
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,7 +45,8 @@ def existing(board: Board, name: str, store: str) -> System:
     UnknownSystemError
     """
     if name not in (names := board.systems()):
-        msg = f"{store} has no system {name!r}; it has {', '.join(names) or 'none'}"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        msg = f"{store} has no system {name!r}; it has {', '.join(names[:_NAMED]) or 'none'}{more}"
         raise UnknownSystemError(msg)
     return board.system(name)
 
@@ -51,9 +54,9 @@ def existing(board: Board, name: str, store: str) -> System:
 def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
     """Print fields as one JSON object, or as aligned lines."""
     if as_json:
-        say_json(fields)
+        say(json_text(fields))
         return
-    shown = {escaped(name): value for name, value in fields.items()}
+    shown = {visible(name): value for name, value in fields.items()}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
         say(f"{name:<{width}}  {_text(value)}")

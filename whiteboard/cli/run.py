@@ -188,7 +188,7 @@ def _progress(
         yield line
     else:
         columns = [TextColumn("round {task.completed:.0f}"), BarColumn(20), TimeElapsedColumn()]
-        with Progress(*columns, TextColumn("{task.description}"), console=console) as bar:
+        with Progress(*columns, TextColumn("{task.description}", markup=False), console=console) as bar:
             task = bar.add_task("", total=rounds)
             newest: tuple[int, float | None] = (0, None)
 

@@ -1,95 +1,154 @@
-"""What leaves for a terminal or a pipe, all of it: nothing that a store, a file or an argument holds can steer one."""
+"""The one way by which text leaves for a terminal: nothing in it moves a cursor, hides, or turns round what follows."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, TextIO
 
 import click
 
+from whiteboard.errors import SinkError
 
-def say(line: str = "", *, err: bool = False) -> None:
-    """Write one line to stdout, or to stderr."""
-    stream = sys.stderr if err else sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    click.echo(escaped(line).encode(encoding, "backslashreplace").decode(encoding), err=err)
-
-
-def say_json(fields: Mapping[str, Any]) -> None:
-    """Write one object of strict JSON: a number that is not finite is null, and `not_finite` says what it was."""
-    click.echo(_json(fields))
+# Printable, as Python has it, but without ink: Unicode's Default_Ignorable_Code_Point, and the blank of Braille.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 
 
-@contextmanager
-def listed(name: str, *, as_json: bool) -> Iterator[Callable[[Mapping[str, Any], str], None]]:
-    """Write rows one by one, by a function of a row's fields and its line: as lines, or as one object with a list."""
-    between = ""
+def visible(text: str) -> str:
+    r"""Return a text of which every character can be seen; what cannot is written as in Python, ``\x1b`` or ``\u202e``.
 
-    def show(fields: Mapping[str, Any], line: str) -> None:
-        nonlocal between
-        if as_json:
-            click.echo(between + _json(fields), nl=False)
-            between = ",\n"
-        else:
-            say(line)
-
-    if as_json:
-        click.echo(f'{{"{name}": [', nl=False)
-    yield show
-    if as_json:
-        click.echo("]}")
-
-
-def _json(fields: Mapping[str, Any]) -> str:
-    said = dict(fields)
-    if odd := dict(_not_finite(said, "")):
-        said = {**_finite(said), "not_finite": odd}
-    # JSON in ASCII escapes all that a terminal hears but this one.
-    return json.dumps(said, allow_nan=False).replace("\x7f", "\\u007f")
-
-
-def escaped(text: str) -> str:
-    """Return text in which everything that is not printed is written as an escape, such as \\x1b or \\u202e.
-
-    Control characters, marks that turn the direction, what has no width, separators of lines, and halves of characters
-    are none of a name that anybody wants to see.
+    Controls, line breaks, bidirectional marks, what has no width, spaces but the plain one, and lone surrogates.
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(char if char.isprintable() and not _UNSEEN.match(char) else _escaped(char) for char in text)
 
 
-def hush() -> None:
-    """Let what is unwritten go nowhere, once stdout or stderr takes no more: the interpreter flushes as it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+def say(text: str, *, err: bool = False, end: str = "\n") -> None:
+    """Print one line, of characters that can be seen; or, with another `end`, a part of it.
+
+    Raises
+    ------
+    SinkError
+        Standard output is closed, or cannot be written: its disk is full. What standard error refuses is dropped.
+    click.exceptions.Exit
+        Who reads standard output has gone (``| head``): there is nobody to tell.
+    """
+    line = visible(text) + end
+    if not err:
+        with _Output() as stream:
+            stream.write(_encodable(line, stream))
+        return
+    finish()  # so that the two stand in the order in which they were said
+    if sys.stderr is not None:
         try:
+            sys.stderr.write(_encodable(line, sys.stderr))
+            sys.stderr.flush()
+        except OSError:
+            _drop(sys.stderr)
+
+
+def finish() -> None:
+    """Hand on what was said; raises like `say`."""
+    if sys.stdout is not None:
+        with _Output() as stream:
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            if stream is not None and not stream.closed:
-                os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
-def _not_finite(value: Any, at: str) -> Iterator[tuple[str, str]]:
+def json_text(value: Any, *, default: Callable[[Any], Any] | None = None) -> str:
+    """Return JSON in ASCII without a control character: an infinity or NaN is null, and ``not_finite`` says where."""
+    try:
+        text = json.dumps(value, allow_nan=False, default=default)
+    except ValueError:
+        odd: dict[str, str] = {}
+        value = _finite(value, "", odd)
+        text = json.dumps({**value, "not_finite": odd}, allow_nan=False, default=default)
+    return text.replace("\x7f", "\\u007f")
+
+
+def keep_descriptors() -> None:
+    """Let no file that is opened later be standard input, output or error, where one of these is closed."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+
+
+def warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Print a warning; for `warnings.showwarning`."""
+    say(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
+
+
+def crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback; for `sys.excepthook`."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).rstrip("\n").split("\n"):
+        say(line, err=True)
+
+
+class _Output:
+    """Standard output, whose failures are told in one line."""
+
+    def __enter__(self) -> TextIO:
+        if sys.stdout is None:
+            raise _unwritten(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+        return sys.stdout
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            _drop(sys.stdout)
+            if isinstance(error, BrokenPipeError):
+                raise click.exceptions.Exit(1)
+            raise _unwritten(error) from error
+
+
+def _unwritten(error: OSError) -> SinkError:
+    return SinkError(f"cannot write to standard output: {error.strerror}")
+
+
+def _drop(stream: TextIO) -> None:
+    """Lead a stream nowhere: what is in its buffer would be tried again when the interpreter ends, and fail again."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "utf-8"
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _finite(value: Any, where: str, odd: dict[str, str]) -> Any:
+    """Return a value with null for each number that JSON has not; `odd` gets its place and what it is."""
     if isinstance(value, float) and not math.isfinite(value):
-        yield at, "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    elif isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _not_finite(each, f"{at}.{name}" if at else str(name))
-    elif isinstance(value, list | tuple):
-        for number, each in enumerate(value):
-            yield from _not_finite(each, f"{at}[{number}]")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        odd[where] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # as in a log
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item, f"{where}.{key}" if where else str(key), odd) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, f"{where}[{i}]", odd) for i, item in enumerate(value)]
+    return value
