@@ -61,8 +61,10 @@ def recorded(calls: Calls, scene: Scene, folder: Path) -> tuple[dict[str, tuple[
     disk = Disk(before, journalled=True)
     for call in made:
         disk.do(call)
-    if disk.whole() != {name: content for name, (_, content) in read_folder(folder).items()}:
-        message = "calls that changed files were not recorded"
+    whole, after = disk.whole(), {name: content for name, (_, content) in read_folder(folder).items()}
+    differ = [name for name in whole.keys() | after.keys() if whole.get(name) != after.get(name)]
+    if missed := sorted(name for name in differ if not name.endswith("-shm")):  # which is written through mmap
+        message = f"calls that changed {', '.join(missed)} were not recorded"
         raise AssertionError(message)
     return before, made
 
@@ -127,7 +129,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="tell each image")
     options = parser.parse_args()
     calls = preloaded("power")
-    digests(), answers("tanh"), answers("swing")  # known before the forks
+    with tempfile.TemporaryDirectory() as folder:  # what is imported and known before the forks is so after them
+        look(Path(folder) / "a.db", SCENES["normal"], Acknowledged())
     chance, scenes = random.Random(options.seed), options.scene or list(SCENES)
     totals: Counter[str] = Counter({"images": 0, "lost": 0, "wrong": 0, "computed": 0})
     each: dict[str, dict[str, int]] = {}

@@ -30,7 +30,9 @@ T = TypeVar("T")
 
 NODES: Final = 20
 ROWS: Final = 24
-ROUNDS: Final = 12
+_SLOW: Final = 5
+"""Of them, those that the user's function is asked for."""
+ROUNDS: Final = 10
 _OLD: Final = "0002"
 SOURCES: Final = np.random.default_rng(0).normal(size=(ROUNDS * ROWS, 32))
 
@@ -100,10 +102,10 @@ class WrongAnswerError(AssertionError):
 def ask(board: wb.Board, number: int) -> int:
     """Ask for the packages of a round, compare them, and return how many were computed."""
     rows, computed = rows_of(number), 0
-    for op in ("tanh", "swing"):
-        y, gradient = (array[rows] for array in answers(op))
-        many = board.call_many(op, SOURCES[rows])
-        one = board.call(op, SOURCES[rows][0])
+    for op, some in (("tanh", rows), ("swing", slice(rows.start, rows.start + _SLOW))):
+        y, gradient = (array[some] for array in answers(op))
+        many = board.call_many(op, SOURCES[some])
+        one = board.call(op, SOURCES[some][0])
         same = (many.y, y), (many.grads[0], gradient), (one.y, y[0]), (one.grads[0], gradient[0])
         if not all(np.array_equal(got, want) for got, want in same):
             message = f"another answer of {op} in round {number}"
@@ -221,7 +223,7 @@ def _export(path: Path, do: Do) -> None:
 
 def _source(path: Path) -> Path:
     """An archive outside of the folder whose disk is tortured."""
-    return path.parent.with_suffix(".wb")
+    return path.parent.with_name("source.wb")
 
 
 def _import(path: Path, do: Do) -> None:
@@ -242,7 +244,7 @@ def _old(path: Path) -> None:
 
 
 def _exported(path: Path) -> None:
-    store = path.parent.with_suffix(".db")
+    store = _source(path).with_suffix(".db")
     _base(store)
     export(store, _source(path))
 
