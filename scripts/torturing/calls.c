@@ -182,8 +182,13 @@ READS(pread64, (int fd, void *data, size_t size, off64_t offset), (fd, data, siz
         return failed;                                                                                                 \
     }
 
-CHANGES(fsync, (int fd), (fd), "sync,", 'S', 0)
-CHANGES(fdatasync, (int fd), (fd), "sync,", 'S', 0)
+static const char *sync_of(int fd) {
+    struct stat found;
+    return !fstat(fd, &found) && S_ISDIR(found.st_mode) ? "folder-sync," : "file-sync,";
+}
+
+CHANGES(fsync, (int fd), (fd), sync_of(fd), 'S', 0)
+CHANGES(fdatasync, (int fd), (fd), sync_of(fd), 'S', 0)
 CHANGES(ftruncate, (int fd, off_t size), (fd, size), "truncate,", 'T', size)
 CHANGES(ftruncate64, (int fd, off64_t size), (fd, size), "truncate,", 'T', size)
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,8 +60,9 @@ KINDS: Final[dict[str, Kind]] = {
     "write-edquot": Kind("write", errno.EDQUOT, lasts=True),
     "write-short": Kind("write", errno.ENOSPC, half=True),
     "write-short-full": Kind("write", errno.ENOSPC, lasts=True, half=True),
-    "sync-eio": Kind("sync", errno.EIO),
-    "sync-enospc": Kind("sync", errno.ENOSPC, lasts=True),
+    "sync-eio": Kind("file-sync", errno.EIO),
+    "sync-enospc": Kind("file-sync", errno.ENOSPC, lasts=True),
+    "folder-sync-eio": Kind("folder-sync", errno.EIO),
     "truncate-eio": Kind("truncate", errno.EIO),
     "open-enospc": Kind("open", errno.ENOSPC),
     "open-emfile": Kind("open", errno.EMFILE, lasts=True),
@@ -73,6 +74,9 @@ KINDS: Final[dict[str, Kind]] = {
     "lock-enolck": Kind("lock", errno.ENOLCK),
 }
 
+_SYNCED: Final = {"file-sync": ("commit", "export"), "folder-sync": ("export",)}
+"""The steps that must not return when such a sync has failed. (SQLite takes no notice of one of a folder.)"""
+
 
 class EndedError(Exception):
     """A step could not be done without a fault either."""
@@ -81,16 +85,19 @@ class EndedError(Exception):
 class Trial:
     """One run of a scene on a disk that fails, and what came of it."""
 
-    def __init__(self, calls: Calls, folder: Path) -> None:
-        self._calls, self._folder = calls, folder
+    def __init__(self, calls: Calls, folder: Path, synced: Collection[str]) -> None:
+        self._calls, self._folder, self._synced = calls, folder, synced
         self.said: list[str] = []
         self.errors: list[str] = []
         self.wrong: list[str] = []
 
     def do(self, what: str, work: Callable[[], T], says: Callable[[T], str] | None = None) -> T:
         """Run a step; after an error, again without a fault."""
+        fired = self._calls.fired
         try:
             result = work()
+            if what in self._synced and self._calls.fired > fired:
+                self.wrong.append(f"lost: {what} returned though what it wrote could not be synced")
         except Exception as error:
             self._calls.lift()
             self._look_at(what, error)
@@ -120,7 +127,7 @@ Ran = tuple[list[str], list[str], list[str], int, int]
 def run(calls: Calls, scene: Scene, folder: Path, kind: Kind, at: int) -> Ran:
     """Run a scene in which a call fails; return what was said, errors, what is wrong, and calls counted and failed."""
     warnings.simplefilter("ignore", RuntimeWarning)  # packages that wait in memory: they are looked for at the end
-    trial = Trial(calls, folder)
+    trial = Trial(calls, folder, _SYNCED.get(kind.calls, ()) if scene.survives else ())
     calls.fail(folder, kind.calls, at, _LAST if kind.lasts else at, kind.error, half=kind.half)
     try:
         scene.run(folder / "a.db", trial.do)
