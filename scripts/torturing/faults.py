@@ -1,9 +1,9 @@
 """Fail the k-th call of a kind on a store's files, for each k; nothing that was acknowledged may be lost or wrong.
 
-Scenes (as those of ``power``) run again and again, and in each run another write, sync, truncate, open, link, unlink, read
-or lock fails: once, or from then on until an error is seen, as on a disk that is full. The step in which it fails gives
-a `StoreError` of one line, or the right result; then the fault is gone, and the same step on the same open board has to
-succeed, and all that come after it. What is left is looked at by a process without faults.
+Scenes (those of ``power``) run again and again, and in each run another write, sync, truncate, open, link, unlink,
+read or lock fails: once, or from then on until an error is seen, as on a disk that is full. The step in which it fails
+gives a `StoreError` of one line, or the right result; then the fault is gone, and the same step on the same open board
+has to succeed, and all that come after it. What is left is looked at by a process without faults.
 """
 
 from __future__ import annotations
@@ -198,7 +198,11 @@ def main() -> None:
         torture = Torture(calls, Path(folder).resolve(), show=options.show)
         for name in options.scene or SCENES:
             torture.all_of(name, options.kind or list(KINDS), options.every)
-            print(f"{name}: {dict(torture.counts)}, {time.monotonic() - started:.0f} s so far", file=sys.stderr, flush=True)
+            print(
+                f"{name}: {dict(torture.counts)}, {time.monotonic() - started:.0f} s so far",
+                file=sys.stderr,
+                flush=True,
+            )
     if options.show:
         for line, count in torture.errors.most_common():
             print(f"{count:6} {line}")

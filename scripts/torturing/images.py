@@ -20,7 +20,8 @@ Image: TypeAlias = dict[str, bytes]
 class Call:
     """One call that changed something, or (kind ``A``) a line that was noted between them.
 
-    `first` and `second` are names in the one folder. Kinds: ``W`` write, ``T`` truncate, ``S`` sync, ``C`` create, ``U`` unlink, ``R`` rename, ``L`` link.
+    `first` and `second` are names in the one folder. Kinds: ``W`` write, ``T`` truncate, ``S`` sync, ``C`` create,
+    ``U`` unlink, ``R`` rename, ``L`` link.
     """
 
     kind: str
@@ -194,7 +195,7 @@ class Disk:
 
 
 FATES: Final = ("lost", "kept", "some", "torn", "order", "sized")
-"""What is not synced is lost, kept, or kept in part: whole writes, sectors, the first ones, or of the lost their size."""
+"""Of what is not synced: none, all, some writes, some sectors, the first writes, or sizes without what was written."""
 
 
 def _renamed(names: dict[str, _File], naming: _Naming) -> None:

@@ -1,10 +1,10 @@
 """Cut the power at random moments; nothing that was acknowledged may be lost, and nothing may be wrong.
 
-Scenes (a life of commits at each durability, a log that is cut again and again, gc, recompress, upgrade, export, import)
-run while every call that changes a file is recorded. Then images are made of what a disk may hold after a cut: what was
-not synced is missing, in part, out of order or torn, and so are the names, on file systems that keep their order and on
-those that do not. Each is opened: what was acknowledged is there, all answers are right, verify finds nothing, the
-command that was cut is made again, and the next commit works.
+Scenes (a life of commits at each durability, a log that is cut again and again, gc, recompress, upgrade, export and
+import) run while every call that changes a file is recorded. Then images are made of what a disk may hold after a cut:
+what was not synced is missing, in part, out of order or torn, and so are the names, on file systems that keep their
+order and on those that do not. Each is opened: what was acknowledged is there, all answers are right, verify finds
+nothing, the command that was cut is made again, and the next commit works.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from scripts.torturing.calls import Calls, preloaded
 from scripts.torturing.images import FATES, Call, Disk, Image, read_folder, read_log
-from scripts.torturing.scenes import SCENES, Acknowledged, Scene, answers, digests, look
+from scripts.torturing.scenes import SCENES, Acknowledged, Scene, look
 from scripts.torturing.workload import apart, finish
 
 T = TypeVar("T")

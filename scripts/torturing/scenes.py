@@ -307,10 +307,15 @@ def look(path: Path, scene: Scene, said: Acknowledged) -> tuple[list[str], int]:
         more, computed = _store_faults(path, said)
         found += more
     if scene.again and not found:
-        found += _told(lambda: scene.run(path, plainly) or ())
+        found += _told(partial(_again, path, scene))
         found += _store_faults(path, said)[0]
         found += _told(partial(_archive_faults, path, said))
     return found, computed
+
+
+def _again(path: Path, scene: Scene) -> Iterable[str]:
+    scene.run(path, plainly)
+    return ()
 
 
 def _told(step: Callable[[], Iterable[str]]) -> list[str]:
