@@ -235,10 +235,13 @@ def _copied(database: Database, suffix: str) -> Path | None:
         names = (f"{path}.{suffix}{f'.{number}' if number else ''}" for number in count())
         copy = next(found for found in map(Path, names) if not found.exists())
         part.rename(copy)
-    except BaseException:
+        sync_folder(copy.parent)
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            message = f"the store {path} was left as it is, as its copy cannot be written: {error.strerror}"
+            raise StoreError(message) from error
         raise
-    sync_folder(copy.parent)
     return copy
 
 

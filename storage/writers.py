@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,7 @@ class Writers:
             connection.execute(delete(t.writer).where(t.writer.c.name == name))
             connection.execute(insert(t.writer).values(name=name, token=self.token, **_identity()))
 
+        _LIVING.add(self)
         before = name in self._names
         self._names.add(name)  # first, so that an interrupt leaves no row that nobody gives back
         try:
@@ -100,12 +102,18 @@ class Writers:
 
     def release(self, name: str | None = None) -> None:
         """Stop being the writer of a system, or of everything that was claimed."""
+        if name is None:
+            _LIVING.discard(self)  # first, so that a claim that cannot be deleted is a dead one all the same
         names = set(self._names) if name is None else self._names & {name}
         if names:
             mine = t.writer.c.token == self.token
             theirs = delete(t.writer).where(mine, t.writer.c.name.in_(names))
             self._database.write(lambda connection: connection.execute(theirs))
             self._names -= names
+
+
+_LIVING: weakref.WeakSet[Writers] = weakref.WeakSet()
+"""Those of this process that write: a claim of any other of it is of a board that was closed, or let go."""
 
 
 def _identity() -> dict[str, Any]:
@@ -149,5 +157,7 @@ def _in_the_way(row: Any) -> str:
     if row.started != _started(row.pid):
         return ""  # the pid is another process's now
     if row.pid == here["pid"]:
+        if not any(writers.token == row.token for writers in list(_LIVING)):
+            return ""
         return "another board of this process: close that one first, or open this one with readonly=True"
     return f"process {row.pid} on this machine: end it first, or open the store with readonly=True"

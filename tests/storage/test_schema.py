@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
-from whiteboard.errors import SchemaError
+from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store, schema, tables
 from whiteboard.storage.codec import Encoding
 from whiteboard.storage.engine import Database
@@ -147,6 +149,25 @@ def test_upgrade(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="newer"):
         schema.upgrade(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("fails", ["rename", "fsync"])
+def test_a_copy_that_cannot_be_written_keeps_the_upgrade_from_it(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the store, which is as it was."""
+    _first_schema(tmp_path / "x.db")
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, failing)
+        with pytest.raises(StoreError, match=r"the store .*/x.db was left as it is, as its copy cannot be written"):
+            schema.upgrade(tmp_path / "x.db")
+    assert schema.current(tmp_path / "x.db") == "0001"
+    assert not list(tmp_path.glob("*.part"))
+    assert schema.upgrade(tmp_path / "x.db").after == schema.HEAD
 
 
 def test_an_interrupted_creation_is_finished(tmp_path: Path) -> None:
