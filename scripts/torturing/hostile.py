@@ -46,7 +46,7 @@ MEMORY: Final = 128 * 2**20
 """Bytes that a process may take beside what it had when it was forked."""
 
 ADDRESSES: Final = 3 * 2**30
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 ANSWERS: Final = np.arange(12.0)
 
 Step = tuple[str, Callable[[], Any]]
