@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.pages import Blob, unpack
 
@@ -29,6 +31,7 @@ SYSTEMS = select(t.system, _ORIGIN.c.name.label("origin_name")).select_from(
 )
 # Made once: putting a statement together costs more than running it.
 BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
+BY_ID = SYSTEMS.where(t.system.c.id == bindparam("id"))
 LAST_OWN = select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == bindparam("id"))
 ADD_COMMIT = insert(t.commit_log)
 
@@ -38,6 +41,7 @@ class Span:
     """The commits that a history takes from one system: numbers above `after`, up to `upto`; `head` is its last one."""
 
     system_id: int
+    name: str
     uuid: str
     after: int
     upto: int | None
@@ -52,19 +56,31 @@ def record_of(row: Row[Any]) -> SystemRecord:
     CorruptPackageError
         For a row that no system has.
     """
+    _check_system(row)
     try:
-        spec = None if row.spec is None else json.loads(row.spec)
-        sound = isinstance(row.name, str) and isinstance(row.uuid, str) and isinstance(spec, dict | None)
-    except (ValueError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        message = f"system {row.name!r}: its row is damaged: name, uuid or specification cannot be read"
+        spec = None if row.spec is None else valid.read_json(row.spec)
+    except ValueError as error:
+        message = f"system {row.name!r}: its specification cannot be read: {error}"
+        raise CorruptPackageError(message) from error
+    if not isinstance(spec, dict | None):
+        message = f"system {row.name!r}: its specification is {reprlib.repr(spec)}, not an object"
         raise CorruptPackageError(message)
     if row.origin_id is not None and row.origin_name is None:
-        message = f"system {row.name!r}: the system that it was forked from is gone"
-        raise CorruptPackageError(message)
+        raise _gone(row.name)
     origin = None if row.origin_name is None else (row.origin_name, row.origin_number)
     return SystemRecord(row.name, row.uuid, spec, origin)
+
+
+def _check_system(row: Row[Any]) -> Row[Any]:
+    valid.row(t.system, row, f"system {reprlib.repr(row.name)}: ")
+    if (row.origin_id is None) != (row.origin_number is None):
+        message = f"system {row.name!r}: what it was forked from is said by halves"
+        raise CorruptPackageError(message)
+    return row
+
+
+def _gone(name: str) -> CorruptPackageError:
+    return CorruptPackageError(f"system {name!r}: the system that it was forked from is gone")
 
 
 def commit_of(row: Row[Any]) -> CommitRecord:
@@ -78,16 +94,20 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
         message = f"the store holds no system {name!r}"
         raise UnknownSystemError(message)
     spans: list[Span] = []
-    upto = number
+    upto, through = number, set()
     while True:
+        _check_system(row)
+        through.add(row.id)
         after = -1 if row.origin_number is None else row.origin_number
-        spans.append(Span(row.id, row.uuid, after, upto, row.head))
+        spans.append(Span(row.id, row.name, row.uuid, after, upto, row.head))
         if row.origin_id is None:
             return spans[::-1]
         upto = after if upto is None else min(upto, after)
-        forked, row = row.name, connection.execute(SYSTEMS.where(t.system.c.id == row.origin_id)).one_or_none()
+        forked, row = row.name, connection.execute(BY_ID, {"id": row.origin_id}).one_or_none()
         if row is None:
-            message = f"system {forked!r}: the system that it was forked from is gone"
+            raise _gone(forked)
+        if row.id in through:
+            message = f"system {name!r}: {forked!r}, which it comes from, was forked from {row.name!r}: it has no beginning"
             raise CorruptPackageError(message)
 
 
@@ -97,7 +117,7 @@ def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:
     query = select(log).where(log.c.system_id == span.system_id, log.c.number > span.after)
     if span.upto is not None:
         query = query.where(log.c.number <= span.upto)
-    return connection.execute(query.order_by(log.c.number)).all()
+    return list(valid.rows(log, connection.execute(query.order_by(log.c.number)), f"system {span.name!r}: "))
 
 
 def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[Span, Row[Any]]]:
@@ -109,7 +129,10 @@ def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[
         inside = (log.c.system_id == span.system_id, log.c.number > span.after, log.c.number <= upto)
         last = connection.execute(select(func.max(log.c.number)).where(*inside, log.c.keyframe == 1)).scalar()
         query = select(log).where(*inside, log.c.number >= (span.after if last is None else last))
-        found[:0] = [(span, row) for row in connection.execute(query.order_by(log.c.number))]
+        found[:0] = [
+            (span, row)
+            for row in valid.rows(log, connection.execute(query.order_by(log.c.number)), f"system {span.name!r}: ")
+        ]
         if last is not None:
             break
     return found
