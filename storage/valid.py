@@ -30,7 +30,7 @@ _KINDS: Final[dict[type, type]] = {Integer: int, Text: str, LargeBinary: bytes, 
 _MOST: Final = {("page", "n"): MOST_ROWS}
 
 
-def row(table: Table, found: Row[Any], of: str = "") -> Row[Any]:
+def row(table: Table, found: Row[Any], of: str = "") -> Any:
     """A row, or some columns of one, once each value is of its column's type; all numbers count something, from 0.
 
     Parameters
@@ -47,23 +47,30 @@ def row(table: Table, found: Row[Any], of: str = "") -> Row[Any]:
     CorruptPackageError
     """
     kinds = _kinds(table)
+    value: Any
     for name, value in zip(found._fields, found, strict=True):
         if name not in kinds:
             continue
         kind, optional, most = kinds[name]
         if value is None and optional:
             continue
-        if type(value) is not kind or (kind is int and not 0 <= value <= most) or (kind is str and not _is_text(value)):
+        if type(value) is not kind or (kind is int and not 0 <= value <= most) or (kind is str and not is_text(value)):
             message = (
-                f"{of}row {reprlib.repr(found[0])} of {table.name} is damaged: its {name} is {reprlib.repr(value)}"
+                f"{of}row {reprlib.repr(found[0])} of {table.name} is damaged: its {name} is {reprlib.repr(value)}; "
+                "look with `whiteboard verify`"
             )
             raise CorruptPackageError(message)
     return found
 
 
-def rows(table: Table, found: Iterable[Row[Any]], of: str = "") -> Iterator[Row[Any]]:
+def rows(table: Table, found: Iterable[Row[Any]], of: str = "") -> Iterator[Any]:
     """The same of many."""
     return (row(table, each, of) for each in found)
+
+
+def count(value: object) -> int:
+    """A number from a row that counts something; 0 for a value that is none."""
+    return value if type(value) is int and 0 <= value <= 2**53 else 0
 
 
 @cache
@@ -75,7 +82,7 @@ def _kinds(table: Table) -> dict[str, tuple[type, bool, int]]:
     }
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Whether it was in UTF-8: what was not came as lone surrogates."""
     return value.isascii() or not any("\ud800" <= mark <= "\udfff" for mark in value)
 
