@@ -76,6 +76,11 @@ def record_of(row: Row[Any]) -> SystemRecord:
     return SystemRecord(row.name, row.uuid, spec, origin)
 
 
+def is_name(name: str) -> bool:
+    """Whether a system can be called so."""
+    return bool(name) and name.isprintable()
+
+
 def check_system(row: Row[Any]) -> Row[Any]:
     """A system's row, with its origin's name, once its values are some that a system has.
 
@@ -84,6 +89,9 @@ def check_system(row: Row[Any]) -> Row[Any]:
     CorruptPackageError
     """
     valid.row(t.system, row, f"system {reprlib.repr(row.name)}: ")
+    if not is_name(row.name):
+        message = f"system {row.name!r}: row {row.id} of system is damaged: this is no name"
+        raise CorruptPackageError(message)
     if (row.origin_id is None) != (row.origin_number is None):
         message = f"system {row.name!r}: its row is damaged: what it was forked from is said by halves"
         raise CorruptPackageError(message)

@@ -146,7 +146,9 @@ def forecast(url: StoreUrl) -> dict[str, int]:
                 "SELECT count(*), coalesce(sum(length(header) + length(data)), 0) FROM node_page"
             ).one()
             packages = count_packages(connection)
-            systems, commits = (run(f"SELECT count(*) FROM {name}").scalar_one() for name in ("system", "commit_log"))
+            systems, commits = (
+                run(f"SELECT count(*) FROM {name} WHERE id >= 0").scalar_one() for name in ("system", "commit_log")
+            )
     finally:
         database.close()
     return {

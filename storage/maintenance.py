@@ -20,7 +20,7 @@ from whiteboard.storage import tables as t
 from whiteboard.storage.comparing import LARGE
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
-from whiteboard.storage.history import BY_ID, Span, check_head, log_of, node_pages, opened, record_of, spans_of
+from whiteboard.storage.history import BY_ID, Span, check_head, is_name, log_of, node_pages, opened, record_of, spans_of
 from whiteboard.storage.pages import Blob, Laid, decode_page
 from whiteboard.storage.rows import (
     INDEXED,
@@ -296,7 +296,8 @@ def _named(database: Database, system_id: int) -> str | None:
     try:
         with database.read() as connection:
             found = connection.exec_driver_sql("SELECT name FROM system WHERE id = ?", (system_id,)).one()
-            return str(valid.row(t.system, found).name)
+            name = str(valid.row(t.system, found).name)
+            return name if is_name(name) else None
     except CorruptPackageError:
         return None
 

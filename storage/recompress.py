@@ -185,7 +185,7 @@ def _planned(database: Database, form: Form, ops: Collection[str] | None) -> tup
                 message = f"the store has no packages of op {op!r}; it has {', '.join(known) or 'none'}"
                 raise ParamError(message)
         made = plan(connection, form, ops)
-        node_pages = connection.exec_driver_sql("SELECT count(*) FROM node_page").scalar_one()
+        node_pages = connection.exec_driver_sql("SELECT count(*) FROM node_page WHERE id >= 0").scalar_one()
     lying = [*made.right, *(page for step in made.steps for page in step.pages)]
     pages, nbytes = len(lying) + len(made.damaged), sum(page.nbytes for page in lying)
     return made, Recompressed(

@@ -32,8 +32,10 @@ _HUGE: Final = 4 * 2**20
 INDEXED: Final = "SELECT page_id FROM package UNION SELECT page_id FROM recent"
 """The pages in which some package is found."""
 
+# With a condition it goes row by row, 40 ns each; without one SQLite counts page by page, which nothing can stop: in a
+# file whose pages are said to hold one another, to no end.
 COUNT_PACKAGES: Final = (
-    "SELECT (SELECT count(*) FROM package) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
+    "SELECT (SELECT count(*) FROM package WHERE hash >= 0) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
 )
 
 HASH_BITS: Final = 63

@@ -35,7 +35,7 @@ def unreadable(database: Database) -> tuple[Unreadable, ...]:
         for table, where, why in _strays():
             ids = tuple(_ids(connection, table, where))
             if ids:
-                found.append(Unreadable(table.name, ids, f"{len(ids):,} rows of {table.name} {why}"))
+                found.append(Unreadable(table.name, ids, f"{table.name}: {len(ids):,} rows {why}"))
     return tuple(found)
 
 
@@ -45,9 +45,9 @@ def take_away(connection: Connection, rows: Unreadable) -> None:
 
 
 def _strays() -> Iterator[tuple[Table, str, str]]:
-    yield t.recent, recent.ODD, "hold no hashes"
+    yield t.recent, recent.ODD, "that hold no hashes"
     for table in _OF_SYSTEMS:
-        yield table, "system_id NOT IN (SELECT id FROM system)", "belong to no system"
+        yield table, "system_id NOT IN (SELECT id FROM system)", "that belong to no system"
 
 
 def _looked_at(database: Database, table: Table) -> Iterator[Unreadable]:
