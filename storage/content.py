@@ -21,9 +21,6 @@ from whiteboard.storage.base import Page
 from whiteboard.storage.codec import MAX_BYTES, Data
 from whiteboard.storage.pages import Laid, is_intact
 
-MOST_ROWS: Final = 2**21
-"""No page has more rows: neither one of packages, at 512 bytes each at least, nor one of 32 MiB of nodes."""
-
 ATTRS: Final = ("theta", "p")
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -96,8 +93,8 @@ def check_arrays(n: int, arrays: Described) -> None:
     ------
     CorruptPackageError
     """
-    if not 0 < n <= MOST_ROWS:
-        message = f"a page of {n} packages, expected 1 to {MOST_ROWS}"
+    if not 0 < n <= valid.MOST_ROWS:
+        message = f"a page of {n} packages, expected 1 to {valid.MOST_ROWS}"
         raise CorruptPackageError(message)
     sources = arrays.get("src_ids", arrays.get("versions", (None, (n, 0))))[1]
     for name, (dtype, shape) in arrays.items():
@@ -144,7 +141,7 @@ def check_nodes(uuid: str, number: int, page: Laid) -> int:
     values = arrays["values"]
     if values.dtype not in _FLOATS or values.shape[:1] != (n,) or (attr == "p" and len(values.shape) != 2):
         wrong.append("values")
-    if not 0 < n <= MOST_ROWS:
+    if not 0 < n <= valid.MOST_ROWS:
         wrong.append("ids")
     if wrong:
         odd = arrays[wrong[0]]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -18,9 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.storage.bounds import VALUE_BYTES, Steps, bound, let_write, was_endless
 from whiteboard.storage.fork import watch
 from whiteboard.storage.held import Held
-from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
+from whiteboard.storage.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.log import LogKeeper
 from whiteboard.storage.place import Place
@@ -126,6 +127,8 @@ class Database:
         raw = Held(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        raw.steps = Steps(path)
+        bound(raw, raw.steps)
         raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")
@@ -135,7 +138,9 @@ class Database:
         """A connection that reads, from those that came back or a new one."""
         # A pool of SQLAlchemy's would do, but for its locks: an interrupt leaves them held.
         with suppress(IndexError):
-            return self._spare.pop()
+            raw = self._spare.pop()
+            raw.steps.begin()
+            return raw
         raw = self._connect()
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
@@ -185,6 +190,7 @@ class Database:
 
     def _set_up(self, raw: sqlite3.Connection) -> None:
         run = raw.execute
+        let_write(raw)
         run("PRAGMA page_size=8192")
         if not run("PRAGMA page_count").fetchone()[0]:
             # One transaction, and before WAL: from its first byte on, the main file says whose it is.
@@ -247,6 +253,7 @@ class Database:
 
     def _transact(self, work: Callable[[Connection], T], *, durable: bool) -> T:
         raw = self._idle()
+        raw.steps.begin()
         self._set_synchronous(raw, "FULL" if durable and self.durability == "full" else "NORMAL")
         with raw, self._writer.begin() as connection:  # raw: whatever comes between, no transaction stays open
             done = work(connection)
@@ -258,7 +265,7 @@ class Database:
             self._log.written()
         return done
 
-    def _idle(self) -> sqlite3.Connection:
+    def _idle(self) -> Held:
         """The writer's connection, with nothing under way; for whoever has the mutex."""
         raw = self._held()
         raw.settle()
@@ -338,9 +345,7 @@ class Database:
         path = self.location.path
         if path is None:
             return int(self.pragma("page_count")) * int(self.pragma("page_size"))
-        with suppress(OSError):
-            return path.stat().st_size + wal_bytes(path)
-        return 0
+        return file_bytes(path)
 
     def close(self) -> None:
         """Close every connection. Closing twice is allowed, and after an interrupt needed."""
@@ -446,18 +451,26 @@ def translated(location: Location) -> Iterator[None]:
         raise CorruptPackageError(message) from error
 
 
-def _translate(location: Location, error: BaseException | None) -> StoreError:
+_DAMAGE: Final = {
+    sqlite3.SQLITE_CORRUPT: "",
+    sqlite3.SQLITE_INTERRUPT: "to read it takes more steps than a file of its size can need",
+    sqlite3.SQLITE_TOOBIG: f"it holds a value of more than {VALUE_BYTES} bytes where none is so large",
+}
+
+
+def _translate(location: Location, error: BaseException | None) -> StoreError | KeyboardInterrupt:
     # The low byte is the primary result code, whatever the extended one says.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_INTERRUPT and not was_endless():
+        return KeyboardInterrupt()
     gone = code == sqlite3.SQLITE_CANTOPEN and location.path is not None and not location.path.exists()
     if gone or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
         return StoreError(f"the store {location} was moved or removed while it was open; open it again")
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"the store {location} cannot be written; open it with readonly=True ({error})")
-    if code == sqlite3.SQLITE_CORRUPT:
-        return CorruptPackageError(
-            f"the store {location} is damaged; restore it from a copy, or move it away ({error})"
-        )
+    if code in _DAMAGE:
+        why = _DAMAGE[code] or error
+        return CorruptPackageError(f"the store {location} is damaged; restore it from a copy, or move it away ({why})")
     why = {
         sqlite3.SQLITE_FULL: "there is no room left on its disk; make room and try again",
         sqlite3.SQLITE_IOERR: "its disk refused to read or write; look at its space, quota and health",

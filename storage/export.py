@@ -19,7 +19,7 @@ from whiteboard.storage.engine import Database
 from whiteboard.storage.graft import damage
 from whiteboard.storage.holdings import Incoming
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.rows import laid
+from whiteboard.storage.rows import laid, ops_of
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
@@ -122,7 +122,7 @@ def _plan(
     """The first frame, the systems and the pages of an archive."""
     with database.read() as connection:
         known = holdings.incoming(connection)
-        held = set(connection.exec_driver_sql("SELECT DISTINCT op FROM page").scalars())
+        held = set(ops_of(connection))
         pages = holdings.page_ids(connection, None if ALL in ops else ops)
         last = pages[-1] if pages else 0
         layout = holdings.layout(connection, None if ALL in ops else ops, last)

@@ -17,7 +17,7 @@ from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitE
 from whiteboard.storage import tables as t
 from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
-from whiteboard.storage.history import ADD_COMMIT, BY_NAME, LAST_OWN, seal
+from whiteboard.storage.history import ADD_COMMIT, LAST_OWN, by_name, seal
 from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
 from whiteboard.storage.pages import is_intact, moved, pieces
 from whiteboard.storage.sealed import Sealed
@@ -132,7 +132,7 @@ class Graft:
         origin, number = system.origin
         with self._database.read() as connection:
             name = self._placed.get(origin, origin)
-            there = connection.execute(BY_NAME, {"name": name}).one_or_none()
+            there = by_name(connection, name)
             if there is not None and number in identities(connection, name):
                 return ""
         return f"commit {number} of {origin!r}, from which it was forked, is not there"
@@ -182,7 +182,7 @@ class Graft:
 
     def _begin(self, connection: Connection, system: Incoming, where: Placement, head: int) -> int:
         """The system's id, once it is certain that the next commit follows its head."""
-        row = connection.execute(BY_NAME, {"name": where.name}).one_or_none()
+        row = by_name(connection, where.name)
         if row is None and not where.exists and head == where.head:
             return self._create(connection, system, where)
         stands = None if row is None else connection.execute(LAST_OWN, {"id": row.id}).scalar()
@@ -197,8 +197,8 @@ class Graft:
         values: dict[str, Any] = {"name": where.name, "uuid": where.uuid, "spec": system.spec}
         if system.origin is not None:
             origin, number = system.origin
-            row = connection.execute(BY_NAME, {"name": self._placed.get(origin, origin)}).one()
-            values |= {"origin_id": row.id, "origin_number": number}
+            row = by_name(connection, self._placed.get(origin, origin))
+            values |= {"origin_id": None if row is None else row.id, "origin_number": number}
         return int(connection.execute(insert(t.system), values).lastrowid)
 
 

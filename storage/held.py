@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from whiteboard.storage.bounds import Steps
+
 _MANY_CURSORS: Final = 64
 
 
@@ -22,6 +24,8 @@ class Held(sqlite3.Connection):
         Called with the connection when SQLAlchemy lets go of it.
     is_shut : bool
         Whether it was closed.
+    steps : Steps
+        Bounds what a transaction takes; whoever connects sets it.
     """
 
     def __init__(self, *given: Any, **options: Any) -> None:
@@ -29,6 +33,7 @@ class Held(sqlite3.Connection):
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
         self.released: Callable[[Held], None] = _stays
         self.is_shut = False
+        self.steps: Steps
 
     def cursor(self, *given: Any, **options: Any) -> Any:
         """Return a cursor, and know of it for as long as it lives."""

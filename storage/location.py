@@ -151,6 +151,13 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
+def file_bytes(path: Path) -> int:
+    """Bytes of a store's file and its log."""
+    with suppress(OSError):
+        return path.stat().st_size + wal_bytes(path)
+    return 0
+
+
 def create_empty(path: Path) -> None:
     """Make the file with mode 0600 and follow no link; that another process was faster is no error."""
     try:

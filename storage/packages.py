@@ -218,7 +218,7 @@ class SqlitePackages(PackageStore):
     def stats(self) -> dict[str, float]:
         with self.database.read() as connection:
             packages = count_packages(connection)
-            (pages,) = connection.exec_driver_sql("SELECT count(*) FROM page").one()
+            (pages,) = connection.exec_driver_sql("SELECT count(*) FROM page WHERE id >= 0").one()
         with self._lock:
             return {
                 **asdict(self.counters),

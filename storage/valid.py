@@ -1,6 +1,8 @@
 """What the values of a row may be: of what comes from elsewhere, and of what a store takes from its own users.
 
-Each function raises `ValueError`, with the field and its value, and returns nothing else than what it was given.
+SQLite keeps any value in any column, so a row that others may have written is looked at where it is read, by `row`. The
+other functions say more of what comes from archives and from users; they raise `ValueError`, with the field and its
+value, and return nothing else than what they were given.
 """
 
 from __future__ import annotations
@@ -9,13 +11,80 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Final, NoReturn
+
+from sqlalchemy import Float, Integer, LargeBinary, Row, Table, Text
+
+from whiteboard.errors import CorruptPackageError
 
 MOST_VALUES: Final = 2**18
 """A text of JSON with more values than this is not read: as objects they would be many times their bytes."""
 
+MOST_ROWS: Final = 2**21
+"""No page has more rows: neither one of packages, at 512 bytes each at least, nor one of 32 MiB of nodes."""
+
 _DIGEST = re.compile("[0-9a-f]{32}")
+_KINDS: Final[dict[type, type]] = {Integer: int, Text: str, LargeBinary: bytes, Float: float}
+_MOST: Final = {("page", "n"): MOST_ROWS}
+
+
+def row(table: Table, found: Row[Any], of: str = "") -> Any:
+    """A row, or some columns of one, once each value is of its column's type; all numbers count something, from 0.
+
+    Parameters
+    ----------
+    table : Table
+        In `tables`; columns that are not its own are left to whoever asked for them.
+    found : Row
+        Its first value is the one that the message names it by.
+    of : str
+        What the message says first.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    kinds = _kinds(table)
+    value: Any
+    for name, value in zip(found._fields, found, strict=True):
+        if name not in kinds:
+            continue
+        kind, optional, most = kinds[name]
+        if value is None and optional:
+            continue
+        if type(value) is not kind or (kind is int and not 0 <= value <= most) or (kind is str and not is_text(value)):
+            message = (
+                f"{of}row {reprlib.repr(found[0])} of {table.name} is damaged: its {name} is {reprlib.repr(value)}; "
+                "look with `whiteboard verify`"
+            )
+            raise CorruptPackageError(message)
+    return found
+
+
+def rows(table: Table, found: Iterable[Row[Any]], of: str = "") -> Iterator[Any]:
+    """The same of many."""
+    return (row(table, each, of) for each in found)
+
+
+def count(value: object) -> int:
+    """A number from a row that counts something; 0 for a value that is none."""
+    return value if type(value) is int and 0 <= value <= 2**53 else 0
+
+
+@cache
+def _kinds(table: Table) -> dict[str, tuple[type, bool, int]]:
+    """By name of a column: the type of its values, whether there may be none, and the largest."""
+    return {
+        column.name: (_KINDS[type(column.type)], bool(column.nullable), _MOST.get((table.name, column.name), 2**63 - 1))
+        for column in table.columns
+    }
+
+
+def is_text(value: str) -> bool:
+    """Whether it was in UTF-8: what was not came as lone surrogates."""
+    return value.isascii() or not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 
 def read_json(text: bytes | str) -> Any:

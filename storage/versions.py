@@ -31,9 +31,9 @@ from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemReco
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import (
     ADD_COMMIT,
-    BY_NAME,
     LAST_OWN,
     SYSTEMS,
+    by_name,
     check_head,
     check_whole,
     checked_log,
@@ -93,7 +93,7 @@ class SqliteVersions(VersionStore):
 
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:
-            row = connection.execute(BY_NAME, {"name": name}).one_or_none()
+            row = by_name(connection, name)
         return None if row is None else record_of(row)
 
     def append(
@@ -183,7 +183,7 @@ class SqliteVersions(VersionStore):
 
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
         """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
-        row = connection.execute(BY_NAME, {"name": system.name}).one_or_none()
+        row = by_name(connection, system.name)
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"

@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
-from whiteboard.errors import ConflictError, WhiteboardError
+from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
 
 _BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
@@ -56,7 +57,7 @@ class Writers:
             return  # the commit says that nothing can be written
 
         def claimed(connection: Connection) -> None:
-            row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+            row = _row_of(connection, name)
             if row is not None and row.token != self.token and not takeover and (why := _in_the_way(row)):
                 msg = f"system {name!r} is written by {why}"
                 raise ConflictError(msg)
@@ -93,7 +94,7 @@ class Writers:
         """
         if name not in self._names:
             return  # claimed by nobody here: then the head that a commit follows decides alone
-        row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+        row = _row_of(connection, name)
         if row is None or row.token != self.token:
             why = "" if row is None else _in_the_way(row)
             who = f", {why}" if why else ""
@@ -114,6 +115,15 @@ class Writers:
 
 _LIVING: weakref.WeakSet[Writers] = weakref.WeakSet()
 """Those of this process that write: a claim of any other of it is of a board that was closed, or let go."""
+
+
+def _row_of(connection: Connection, name: str) -> Row[Any] | None:
+    """The claim of a system; one that is damaged is nobody's, as no process can be told by it."""
+    row = connection.execute(_BY_NAME, {"name": name}).first()
+    try:
+        return row if row is None else valid.row(t.writer, row)
+    except CorruptPackageError:
+        return None
 
 
 def _identity() -> dict[str, Any]:
@@ -150,7 +160,7 @@ def _in_the_way(row: Any) -> str:
         return f"process {row.pid} in another PID namespace of {row.host}, of which this one cannot know {unknown}"
     try:
         os.kill(row.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # or a pid that no process has
         return ""
     except PermissionError:
         pass  # it lives, as another user

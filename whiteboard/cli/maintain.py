@@ -80,7 +80,8 @@ def gc(max_bytes: int | None, older_than: float | None, store: str, *, dry_run: 
 def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json: bool) -> int:
     """Read every page and every commit, and say what is damaged; status 1 where anything is.
 
-    Node versions are never changed: of a damaged system the last commit that is whole is named.
+    Node versions are never changed: of a damaged system the last commit that is whole is named. A repair names a system
+    whose name is none, so that `rm` can remove it.
     """
     seed = secrets.randbits(31) if seed is None else seed
     with existing_store(store, readonly=not repair) as board:
@@ -113,12 +114,13 @@ def _verified(report: VerifyReport) -> Iterator[str]:
         if system.damaged:
             whole = "no commit is" if system.last_whole is None else f"commit {system.last_whole} is the last that is"
             yield f"system {system.name}: {whole} whole"
+    yield from report.unreadable
     for line in report.structure:
         yield f"SQLite: {line}"
     if report.ok:
         yield "nothing is damaged"
     elif report.repaired:
-        yield "what was damaged of the packages is dropped, and will be computed again"
+        yield "what was damaged of the packages is dropped, and will be computed again; what nobody can read is gone"
 
 
 @click.command()
