@@ -47,8 +47,8 @@ def row(table: Table, found: Row[Any], of: str = "") -> Any:
     CorruptPackageError
     """
     kinds = _kinds(table)
-    value: Any
-    for name, value in zip(found._fields, found, strict=True):
+    values: tuple[Any, ...] = tuple(found)
+    for name, value in zip(found._fields, values, strict=True):
         if name not in kinds:
             continue
         kind, optional, most = kinds[name]
