@@ -47,14 +47,14 @@ def row(table: Table, found: Row[Any], of: str = "") -> Any:
     CorruptPackageError
     """
     kinds = _kinds(table)
-    values: tuple[Any, ...] = tuple(found)
-    for name, value in zip(found._fields, values, strict=True):
+    for name, value in zip(found._fields, found, strict=True):
         if name not in kinds:
             continue
         kind, optional, most = kinds[name]
         if value is None and optional:
             continue
-        if type(value) is not kind or (kind is int and not 0 <= value <= most) or (kind is str and not is_text(value)):
+        right = type(value) is kind
+        if not right or (kind is int and not 0 <= value <= most) or (kind is str and not is_text(value)):
             message = (
                 f"{of}row {reprlib.repr(found[0])} of {table.name} is damaged: its {name} is {reprlib.repr(value)}; "
                 "look with `whiteboard verify`"
