@@ -23,9 +23,7 @@ from whiteboard.cli.terminal import visible
 
 # A title, a colour, a bell, DEL, C1, right to left, an isolate, no width, line and paragraph separators, a soft hyphen, a
 # byte order mark, a tag, a filler, a variation selector, markup of rich's, lines and a tabulator.
-ODD = (
-    "a\x1b]0;owned\x07\x1b[31m\x7f\x9b\u202e\u2066\u200b\u2028\u2029\u00ad\ufeff\U000e0041\u115f\ufe0f[red]\n\r\tz"
-)
+ODD = "a\x1b]0;owned\x07\x1b[31m\x7f\x9b\u202e\u2066\u200b\u2028\u2029\u00ad\ufeff\U000e0041\u115f\ufe0f[red]\n\r\tz"
 KEY = "00" * 16
 
 
@@ -235,7 +233,6 @@ def test_progress_on_a_terminal(arguments: tuple[str, ...], made: Path, tmp_path
     assert is_safe(written)
     assert "Traceback" not in written
     assert ("[red]odd" if arguments[0] == "run" else r"\x9b\u202e") in written
-
 
 
 @pytest.mark.parametrize(
