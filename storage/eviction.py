@@ -56,7 +56,7 @@ def evict(
         Under which the store counts what has gone.
     """
     pages = packages = nbytes = 0
-    horizon = 2**62 if older_than is None else int(time.time() - older_than)
+    horizon = last_use(older_than)
     if not dry_run:
         _set_right(database)
     while max_bytes is None or live_bytes(database) > max_bytes:
@@ -80,6 +80,11 @@ def _set_right(database: Database) -> None:
             return
     sql = "UPDATE page_access SET last_use = ?1 WHERE last_use > ?1"
     database.write(lambda connection: connection.exec_driver_sql(sql, now))
+
+
+def last_use(older_than: float | None) -> int:
+    """The latest second of a use that lies so many seconds back; however many, it is a number that SQLite holds."""
+    return 2**62 if older_than is None else int(max(-1.0, time.time() - older_than))
 
 
 def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[int], Evicted]:

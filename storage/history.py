@@ -19,6 +19,9 @@ from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.pages import Blob, unpack
 from whiteboard.storage.rows import AS_COLUMN, read_data
 
+_LAST: Final = 2**62
+"""No commit has a number of so many; larger ones SQLite cannot be asked for."""
+
 _SEALED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
 
 _SELECT_NODE_PAGES = (
@@ -115,7 +118,8 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
         message = f"the store holds no system {name!r}"
         raise UnknownSystemError(message)
     spans: list[Span] = []
-    upto, through = number, set()
+    through: set[int] = set()
+    upto = None if number is None else max(-_LAST, min(number, _LAST))
     while True:
         check_system(row)
         through.add(row.id)
@@ -146,7 +150,7 @@ def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[
     log = t.commit_log
     found: list[tuple[Span, Row[Any]]] = []
     for span in reversed(spans):
-        upto = 2**62 if span.upto is None else span.upto
+        upto = _LAST if span.upto is None else span.upto
         inside = (log.c.system_id == span.system_id, log.c.number > span.after, log.c.number <= upto)
         last = connection.execute(select(func.max(log.c.number)).where(*inside, log.c.keyframe == 1)).scalar()
         query = select(log).where(*inside, log.c.number >= (span.after if last is None else last))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
-from whiteboard.storage.eviction import STEP_PAGES, Evicted, give_back
+from whiteboard.storage.eviction import STEP_PAGES, Evicted, give_back, last_use
 from whiteboard.storage.history import by_name
 from whiteboard.storage.pages import decode_page, encode_page, take
 from whiteboard.storage.rows import (
@@ -128,7 +127,7 @@ def _pages(
     connection: Connection, op: str | None, version: int | None, older_than: float | None, among: list[int] | None
 ) -> list[Any]:
     """The pages (id, n, nbytes) for which all of it holds; `among` limits them to some."""
-    horizon = 2**62 if older_than is None else int(time.time() - older_than)
+    horizon = last_use(older_than)
     rows = connection.exec_driver_sql(
         f"SELECT page.id, page.n, page.nbytes{', page.header' if version is not None else ''} "
         "FROM page LEFT JOIN page_access ON page_id = page.id "

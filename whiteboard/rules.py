@@ -8,6 +8,7 @@ with a true attribute `exact` gets sums that are exactly rounded.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,7 +81,7 @@ class Relax:
 
     def __post_init__(self) -> None:
         for name, value, low in (("eta", self.eta, 0), ("atol", self.atol, 0), ("rtol", self.rtol, -math.ulp(0))):
-            if not low < value < math.inf:
+            if not low < value <= sys.float_info.max:
                 msg = f"Relax: {name}: expected a finite number {'>= 0' if low else '> 0'}, got {value!r}"
                 raise ParamError(msg)
 

@@ -6,8 +6,9 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from io import FileIO
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,34 +61,50 @@ class JsonlSink:
 
     Keys: job_id, out_id, hit, y, grads for a result; the fields of any other dataclass, such as a `Commit`.
     NaN and infinities are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, so that every
-    line is strict JSON. Each `publish` reaches the operating system before it returns.
+    line is strict JSON, in ASCII. Each `publish` reaches the operating system before it returns, or leaves the file as
+    it was: a full disk keeps no half of a line.
+
+    Raises
+    ------
+    SinkError
+        The file cannot be opened or written, or is a pipe that nobody reads.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
-        with self._told():
-            self._file = open(path, "a", encoding="utf-8", opener=_open)  # noqa: SIM115 - closed by close()
+        with self._named():
+            # A pipe would be waited for until somebody reads it.
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            os.set_blocking(file, True)
+            self._file = FileIO(file, "a")
 
     def publish(self, result: Any) -> None:
-        """Write `result`.
-
-        Raises
-        ------
-        SinkError
-            The disk is full, or whoever read a pipe has gone.
-        """
+        """Write `result`."""
         rows: Iterable[Any] = result if isinstance(result, BatchResult) else (result,)
-        with self._told():
-            self._file.write("".join(_line(row) for row in rows))
-            self._file.flush()
+        text = "".join(_line(row) for row in rows).encode()
+        written = 0
+        with self._named():
+            try:
+                while written < len(text):
+                    written += self._file.write(text[written:])
+            except OSError:
+                self._take_back(written)
+                raise
+
+    def _take_back(self, written: int) -> None:
+        """Cut off what was written of a line, where it is still the end of a file."""
+        with suppress(OSError):
+            end = self._file.tell()
+            if written and end == os.fstat(self._file.fileno()).st_size:
+                self._file.truncate(end - written)
 
     def close(self) -> None:
         """Close the file."""
-        with self._told():
+        with self._named():
             self._file.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _named(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -103,16 +120,12 @@ class JsonlSink:
         self.close()
 
 
-def _open(path: str, flags: int) -> int:
-    # A named pipe that nobody reads is an error, and not a wait without an end.
-    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    os.set_blocking(fd, True)
-    return fd
-
-
 def _line(row: Any) -> str:
     named = {field.name: getattr(row, field.name) for field in fields(row)}
-    return json.dumps({name: _plain(value) for name, value in named.items()}, allow_nan=False) + "\n"
+    return (
+        json.dumps({name: _plain(value) for name, value in named.items()}, allow_nan=False).replace("\x7f", "\\u007f")
+        + "\n"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -142,7 +142,7 @@ HUGE = "9" * 30
         (f"run europe --rounds {HUGE}", 2, "--rounds"),
         (f"run europe --seed {HUGE}", 2, "--seed"),
         (f"diff x@{HUGE} x", 1, "has no commit"),
-        (f"diff x@{'9' * 5000} x", 1, "has no commit"),
+        (f"diff x@{'9' * 5000} x", 1, "has no system"),
         ("fork x y --at 9223372036854775807", 1, "has no commit 9223372036854775807"),
         (f"fork x y --at {HUGE}", 2, "--at"),
         (f"explain --system x --job mul {HUGE} 1", 2, "range"),

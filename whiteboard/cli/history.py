@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
@@ -14,6 +14,8 @@ from whiteboard.cli.terminal import say
 from whiteboard.experiments.definition import measured
 from whiteboard.history import Snapshot
 from whiteboard.jobs import ATTRS
+
+_DIGITS: Final = 4000  # more than Python reads are no number
 
 
 @click.command()
@@ -107,7 +109,7 @@ def differences(a: Snapshot, b: Snapshot) -> dict[str, Any]:
 
 def _state(board: Board, reference: str, store: str) -> Snapshot:
     name, at, number = reference.rpartition("@")
-    if not at or not number.isdecimal():
+    if not at or not number.isdecimal() or len(number) > _DIGITS:
         name, number = reference, ""
     system = existing(board, name, store)
     if number:

@@ -26,8 +26,11 @@ class Stop:
     relative: bool = False
 
     def __post_init__(self) -> None:
-        if not self.change >= 0 or self.rounds < 1:
-            msg = f"Stop: expected change >= 0 and rounds >= 1, got {self.change!r} and {self.rounds!r}"
+        rounds: object = self.rounds  # a file of TOML may hold anything
+        if not self.change >= 0 or not isinstance(rounds, int) or rounds < 1:
+            msg = (
+                f"Stop: expected change >= 0 and a whole number of rounds >= 1, got {self.change!r} and {self.rounds!r}"
+            )
             raise ParamError(msg)
 
     def __call__(self, values: Sequence[float]) -> bool:

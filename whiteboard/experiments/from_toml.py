@@ -35,6 +35,7 @@ An array is a (nested) list of numbers, ``{ csv = FILE, columns = NAME or [NAMES
 from __future__ import annotations
 
 import csv
+import errno
 import re
 import reprlib
 import tomllib
@@ -78,7 +79,7 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
     nodes = [reader.nodes(part, number) for number, part in enumerate(reader.tables("nodes"))]
     jobs = [reader.jobs(part, number) for number, part in enumerate(reader.tables("jobs"))]
     rule, stop = reader.rule(), reader.stop()
-    options = reader.one("options")
+    options = reader.one_table("options")
     reader.known(options, OPTIONS, ("options",))
 
     def setup(system: System) -> None:
@@ -86,10 +87,12 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
             with reader.blame("nodes", number):
                 system.add_nodes(**columns)
 
-    name = table.get("name", path.stem)
+    content = [nodes, [[getattr(batch, name) for name in sorted(JOBS)] for batch in jobs]]
+    name = reader.text_of("name", path.stem)
     with reader.blame("name"):
         check_name(name)
-    content = [nodes, [[getattr(batch, name) for name in sorted(JOBS)] for batch in jobs]]
+    with reader.blame():
+        settings = {"content": digest(encode_first(content)).hex()}
     with reader.blame("measure"):
         return Experiment(
             name,
@@ -97,8 +100,8 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
             jobs,
             rule,
             stop,
-            measure=table.get("measure", "relative_stress"),
-            settings={"content": digest(encode_first(content)).hex()},
+            measure=reader.text_of("measure", "relative_stress"),
+            settings=settings,
             options=options,
         )
 
@@ -109,16 +112,13 @@ class _Reader:
     def __init__(self, path: Path, seed: int | None) -> None:
         self.path, self.seed = path, seed
         try:
-            self.text = path.read_text(encoding="utf-8-sig")
+            self.text = _regular(path).read_text(encoding="utf-8-sig")
             self.table: dict[str, Any] = tomllib.loads(self.text)
         except (OSError, UnicodeDecodeError) as error:
             msg = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
             raise ExperimentError(msg) from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             msg = f"{path}: not TOML: {error}"
-            raise ExperimentError(msg) from error
-        except RecursionError as error:
-            msg = f"{path}: nested too deeply"
             raise ExperimentError(msg) from error
 
     def fail(self, message: str, *keys: str | int) -> ExperimentError:
@@ -149,25 +149,36 @@ class _Reader:
             yield
         except ExperimentError:
             raise
-        except (WhiteboardError, TypeError, ValueError, OverflowError, MemoryError, EOFError) as error:
+        except WhiteboardError as error:
             raise self.fail(str(error), *keys) from error
+        except Exception as error:  # whatever a value of another type or size does to what it is given to
+            msg = f"{type(error).__name__}: {error}"
+            raise self.fail(msg, *keys) from error
 
-    def known(self, table: Any, names: set[str], keys: tuple[str | int, ...]) -> None:
-        """Raise for what is no table, and for a key that is not one of `names`."""
-        if not isinstance(table, dict):
-            msg = f"expected a table of {', '.join(sorted(names))}, got {reprlib.repr(table)}"
-            raise self.fail(msg, *keys)
+    def known(self, table: Mapping[str, Any], names: set[str], keys: tuple[str | int, ...]) -> None:
+        """Raise for a key that is not one of `names`."""
         if unknown := sorted(table.keys() - names):
             msg = f"unknown key; expected one of {', '.join(sorted(names))}"
             raise self.fail(msg, *keys, unknown[0])
 
-    def one(self, name: str) -> dict[str, Any]:
-        """Return a table, empty where there is none."""
-        found = self.table.get(name, {})
-        if not isinstance(found, dict):
-            msg = f"expected a table [{name}], got {reprlib.repr(found)}"
-            raise self.fail(msg, name)
-        return dict(found)
+    def one_table(self, name: str) -> dict[str, Any]:
+        """Return a copy of a table, which may be left out."""
+        return dict(self.expect_table(self.table.get(name, {}), name))
+
+    def expect_table(self, value: Any, *keys: str | int) -> dict[str, Any]:
+        """Return a table, or raise for any other value."""
+        if isinstance(value, dict):
+            return value
+        msg = f"expected a table, got {value!r:.80}"
+        raise self.fail(msg, *keys)
+
+    def text_of(self, name: str, default: str) -> str:
+        """Return a text."""
+        value = self.table.get(name, default)
+        if isinstance(value, str):
+            return value
+        msg = f"expected a text, got {value!r:.80}"
+        raise self.fail(msg, name)
 
     def tables(self, name: str) -> list[dict[str, Any]]:
         """Return a table, or an array of tables, as a list that is not empty."""
@@ -204,7 +215,7 @@ class _Reader:
 
     def rule(self) -> Rule:
         """Return the rule."""
-        part = self.one("rule")
+        part = self.one_table("rule")
         kind = part.pop("kind", None)
         if not isinstance(kind, str) or kind not in RULES:
             msg = f"expected one of {', '.join(RULES)}, got {kind!r}"
@@ -216,7 +227,7 @@ class _Reader:
 
     def stop(self) -> Stop:
         """Return the stop."""
-        part = self.one("stop")
+        part = self.one_table("stop")
         self.known(part, {field.name for field in fields(Stop)}, ("stop",))
         with self.blame("stop"):
             return Stop(**{"change": 1e-12, "rounds": 10, **part})
@@ -239,7 +250,7 @@ class _Reader:
     def described(self, value: dict[str, Any], *keys: str | int) -> Array:
         """Return the array that a table describes: a CSV file's columns, an NPY file, or random numbers."""
         if "random" in value:
-            how = value["random"]
+            how = self.expect_table(value["random"], *keys, "random")
             self.known(how, {"seed", "shape", "scale"}, (*keys, "random"))
             if "shape" not in how:
                 msg = "missing"
@@ -248,7 +259,7 @@ class _Reader:
             return rng.normal(scale=how.get("scale", 1.0), size=tuple(how["shape"]))
         try:
             if "npy" in value:
-                loaded: Array = np.load(self.path.parent / value["npy"], allow_pickle=False)
+                loaded: Array = np.load(_regular(self.path.parent / value["npy"]), allow_pickle=False)
                 return loaded
             return _columns(self.path.parent / value["csv"], value["columns"], integers=keys[-1] in INTEGERS)
         except OSError as error:
@@ -259,9 +270,16 @@ class _Reader:
             raise self.fail(msg, *keys) from error
 
 
+def _regular(path: Path) -> Path:
+    """Return the path of a file that has an end: a pipe's may never come."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path
+
+
 def _columns(path: Path, columns: str | list[str], *, integers: bool) -> Array:
     """Return one column of a CSV file as (rows,), or several as (rows, columns)."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with _regular(path).open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     kind = int if integers else float
     if isinstance(columns, str):
