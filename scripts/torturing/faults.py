@@ -127,7 +127,7 @@ Ran = tuple[list[str], list[str], list[str], int, int]
 def run(calls: Calls, scene: Scene, folder: Path, kind: Kind, at: int) -> Ran:
     """Run a scene in which a call fails; return what was said, errors, what is wrong, and calls counted and failed."""
     warnings.simplefilter("ignore", RuntimeWarning)  # packages that wait in memory: they are looked for at the end
-    trial = Trial(calls, folder, _SYNCED.get(kind.calls, ()) if scene.survives else ())
+    trial = Trial(calls, folder, _SYNCED.get(kind.calls, ()) if scene.syncs else ())
     calls.fail(folder, kind.calls, at, _LAST if kind.lasts else at, kind.error, half=kind.half)
     try:
         scene.run(folder / "a.db", trial.do)

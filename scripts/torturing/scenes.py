@@ -90,27 +90,23 @@ def move(system: wb.System, number: int) -> None:
         system.write(node, theta=row)
 
 
-def rows_of(number: int) -> slice:
-    """The sources of a round."""
-    return slice(number * ROWS, (number + 1) * ROWS)
-
-
 class WrongAnswerError(AssertionError):
     """A board has given another result than the op's."""
 
 
-def ask(board: wb.Board, number: int) -> int:
-    """Ask for the packages of a round, compare them, and return how many were computed."""
-    rows, computed = rows_of(number), 0
-    for op, some in (("tanh", rows), ("swing", slice(rows.start, rows.start + _SLOW))):
-        y, gradient = (array[some] for array in answers(op))
-        many = board.call_many(op, SOURCES[some])
-        one = board.call(op, SOURCES[some][0])
+def ask(board: wb.Board, numbers: range) -> set[int]:
+    """Ask for the packages of some rounds, compare them, and return the rounds of which some were computed."""
+    computed: set[int] = set()
+    for op, count in (("tanh", ROWS), ("swing", _SLOW)):
+        rows = np.array([number * ROWS + row for number in numbers for row in range(count)])
+        y, gradient = (array[rows] for array in answers(op))
+        many = board.call_many(op, SOURCES[rows])
+        one = board.call(op, SOURCES[rows[0]])
         same = (many.y, y), (many.grads[0], gradient), (one.y, y[0]), (one.grads[0], gradient[0])
         if not all(np.array_equal(got, want) for got, want in same):
-            message = f"another answer of {op} in round {number}"
+            message = f"another answer of {op} in rounds {numbers}"
             raise WrongAnswerError(message)
-        computed += int((many.hit == 0).sum())
+        computed.update((rows[many.hit == 0] // ROWS).tolist())
     return computed
 
 
@@ -165,7 +161,7 @@ def rounds(path: Path, do: Do, numbers: range, durability: str, *, flush: int = 
     if system.head is None:
         begin(system, do)
     for number in numbers:
-        do("call", partial(ask, board, number))
+        do("call", partial(ask, board, range(number, number + 1)))
         if number == flush:
             do("flush", board.flush)
         do("write", partial(move, system, number))
@@ -174,6 +170,10 @@ def rounds(path: Path, do: Do, numbers: range, durability: str, *, flush: int = 
             do("gc", lambda: board.gc(max_bytes=100_000), lambda _: "evicted")
     kept = " ".join(str(number) for number in numbers if number > gc)
     do("close", board.close, lambda _: f"packages {kept}")
+
+
+def _new(path: Path, do: Do) -> None:
+    rounds(path, do, range(0), "full")
 
 
 def _full(path: Path, do: Do) -> None:
@@ -264,6 +264,8 @@ class Scene:
         Whether it may be done again, as after a crash it is.
     survives : bool
         Whether what it acknowledges survives a power cut, and not only the end of the process.
+    syncs : bool
+        Whether all that its commits and exports sync is what they acknowledge; else the log is cut in them, too.
     """
 
     before: Callable[[Path], None]
@@ -271,14 +273,16 @@ class Scene:
     given: tuple[str, ...] = ()
     again: bool = False
     survives: bool = True
+    syncs: bool = True
 
 
 _GIVEN: Final = (f"commit {ROUNDS - 1}",)
 
 SCENES: Final[dict[str, Scene]] = {
+    "new": Scene(_nothing, _new),
     "full": Scene(_nothing, _full),
-    "normal": Scene(_nothing, _normal, survives=False),
-    "cut": Scene(_nothing, _cut),
+    "normal": Scene(_nothing, _normal, survives=False, syncs=False),
+    "cut": Scene(_nothing, _cut, syncs=False),
     "gc": Scene(_base, _gc, _GIVEN, again=True),
     "recompress": Scene(_base, _recompress, _GIVEN, again=True),
     "upgrade": Scene(_old, _upgrade, _GIVEN, again=True, survives=False),
@@ -291,7 +295,7 @@ SCENES: Final[dict[str, Scene]] = {
 
 
 def look(path: Path, scene: Scene, said: Acknowledged) -> tuple[list[str], int]:
-    """Return what is wrong with what a scene has left, and how many packages were computed again.
+    """Return what is wrong with what a scene has left, and of how many rounds packages were computed again.
 
     Lost is what was acknowledged and is not there, wrong is all else; what is found is told in one line each.
     """
@@ -342,11 +346,10 @@ def _store_faults(path: Path, said: Acknowledged) -> tuple[list[str], int]:
                 yield "wrong: the state is not the head's"
             if not (report := board.verify()).ok:
                 yield f"wrong: verify finds {report}"
-            for number in range(ROUNDS):
-                missing = ask(board, number)
-                computed += missing
-                if missing and number in said.packages:
-                    yield f"lost: {missing} packages of round {number}"
+            missing = ask(board, range(ROUNDS))
+            computed = len(missing)
+            if lost := sorted(missing & said.packages):
+                yield f"lost: packages of rounds {lost}"
             if history:
                 move(system, head + 1)
             else:
