@@ -14,10 +14,12 @@ from whiteboard.storage.pages import HEADER_BYTES
 VALUE_BYTES: Final = HEADER_BYTES
 """Most bytes of a value that is read as a column. The data of a page may be larger, and is read as an opened blob."""
 
-# Some 40 ms: often enough for Ctrl-C, and seldom enough to wait for the interpreter's lock each time.
-_BETWEEN_LOOKS = 2**21
-# A row takes 10 bytes at least, and a statement some 10 steps for it, some of them twice.
-_STEPS_PER_BYTE, _STEPS_OF_ANY = 64, 2**27
+# Some 20 ms: often enough for Ctrl-C, and seldom enough to wait for the interpreter's lock each time.
+_BETWEEN_LOOKS = 2**20
+# A row takes 15 bytes at least, and what reads some 10 steps for it. Rows that come without end are held by whoever
+# gathers them, so this bounds memory too. What writes takes steps for what it is given as well, and checks foreign keys.
+_READ_PER_BYTE, _READ_OF_ANY = 16, 2**20
+_WRITE_PER_BYTE, _WRITE_OF_ANY = 64, 2**27
 
 _endless: set[int] = set()
 
@@ -31,21 +33,26 @@ class Steps:
         The file; without one, nobody else can have made what is in it.
     """
 
-    __slots__ = ("_looks", "_path")
+    __slots__ = ("_looks", "_of_any", "_path", "_per_byte")
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._looks = 0
+        self._of_any, self._per_byte = _READ_OF_ANY, _READ_PER_BYTE
 
     def begin(self) -> None:
-        """Count from nothing: a transaction begins."""
+        """Count from nothing: a statement begins."""
         self._looks = 0
+
+    def let_write(self) -> None:
+        """Allow what a statement takes that writes."""
+        self._of_any, self._per_byte = _WRITE_OF_ANY, _WRITE_PER_BYTE
 
     def __call__(self) -> bool:
         """Return whether to end what is under way. A signal's handler runs here too, and what it raises ends it."""
         self._looks += 1
         steps = self._looks * _BETWEEN_LOOKS
-        if self._path is None or steps <= _STEPS_OF_ANY + _STEPS_PER_BYTE * file_bytes(self._path):
+        if self._path is None or steps <= self._of_any + self._per_byte * file_bytes(self._path):
             return False
         _endless.add(threading.get_ident())
         return True
@@ -57,8 +64,9 @@ def bound(connection: sqlite3.Connection, steps: Steps) -> None:
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
 
 
-def let_write(connection: sqlite3.Connection) -> None:
+def let_write(connection: sqlite3.Connection, steps: Steps) -> None:
     """Let a connection hold data of any size, which is written as a column."""
+    steps.let_write()
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
-from whiteboard.storage.bounds import VALUE_BYTES, Steps, bound, let_write, was_endless
+from whiteboard.storage.bounds import VALUE_BYTES, Steps, let_write, was_endless
 from whiteboard.storage.fork import watch
 from whiteboard.storage.held import Held
 from whiteboard.storage.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
@@ -124,11 +124,16 @@ class Database:
         else:
             mode = "immutable=1" if self._immutable else "mode=ro" if self.readonly else "mode=rw"
             name = f"file:{quote(str(path))}?{mode}"
-        raw = Held(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
+        raw = Held(
+            name,
+            steps=Steps(path),
+            uri=path is not None,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=WAIT_SECONDS,
+        )
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
-        raw.steps = Steps(path)
-        bound(raw, raw.steps)
         raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")
@@ -138,9 +143,7 @@ class Database:
         """A connection that reads, from those that came back or a new one."""
         # A pool of SQLAlchemy's would do, but for its locks: an interrupt leaves them held.
         with suppress(IndexError):
-            raw = self._spare.pop()
-            raw.steps.begin()
-            return raw
+            return self._spare.pop()
         raw = self._connect()
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
@@ -188,9 +191,9 @@ class Database:
             self._set_up(self._held())
             self._prepared = True
 
-    def _set_up(self, raw: sqlite3.Connection) -> None:
+    def _set_up(self, raw: Held) -> None:
         run = raw.execute
-        let_write(raw)
+        let_write(raw, raw.steps)
         run("PRAGMA page_size=8192")
         if not run("PRAGMA page_count").fetchone()[0]:
             # One transaction, and before WAL: from its first byte on, the main file says whose it is.
@@ -253,7 +256,6 @@ class Database:
 
     def _transact(self, work: Callable[[Connection], T], *, durable: bool) -> T:
         raw = self._idle()
-        raw.steps.begin()
         self._set_synchronous(raw, "FULL" if durable and self.durability == "full" else "NORMAL")
         with raw, self._writer.begin() as connection:  # raw: whatever comes between, no transaction stays open
             done = work(connection)

@@ -354,10 +354,10 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
 def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:
     """The rows of a query that ends in IN, for values of any number."""
     # The driver's cursor gives plain tuples: a row object for each of 10,000 keys would be half the cost.
-    cursor = connection.connection.cursor()
     rows: list[Any] = []
     for start in range(0, len(values), LIST):
         part = values[start : start + LIST]
+        cursor = connection.connection.cursor()  # each has a bound on what it may take
         rows += cursor.execute(f"{sql} ({_marks(part)})", part).fetchall()
     return rows
 
