@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.fork import watch
 from whiteboard.storage.held import Held
+from whiteboard.storage.holders import holders
 from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.log import LogKeeper
@@ -41,6 +42,7 @@ _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
 _CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
+_ALONE_MS = 500  # for somebody who closes just now
 
 
 T = TypeVar("T")
@@ -87,6 +89,7 @@ class Database:
     ) -> None:
         path = location.path
         self._cache_kib = cache_kib
+        self._alone = False
         self.location = location
         self.readonly = readonly
         self.durability = durability
@@ -126,10 +129,25 @@ class Database:
         raw = Held(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
-        raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")
+        if self._alone:
+            self._exclude(raw)
+        raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         return raw
+
+    def _exclude(self, raw: Held) -> None:
+        """Take the file for this connection alone: whoever has a store open holds a shared lock on it all the time."""
+        raw.execute(f"PRAGMA busy_timeout={_ALONE_MS}")
+        raw.execute("PRAGMA locking_mode=EXCLUSIVE")
+        try:
+            raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            raw.shut()
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            message = f"the store {self.location} is open {holders(self.location.path)}; close it there first"
+            raise StoreError(message) from error
 
     def _reader(self) -> Held:
         """A connection that reads, from those that came back or a new one."""
@@ -301,6 +319,26 @@ class Database:
             if self.exclusive(log.cut):
                 return
             time.sleep(_CUT_PAUSE_SECONDS)  # in which others write
+
+    def alone(self, work: Callable[[], T]) -> T:
+        """Run `work` while nobody else has the file open, and return what it returns.
+
+        Raises
+        ------
+        StoreError
+            Somebody has it open, in this process or another, be it idle and for reading; the message says which.
+        """
+
+        def run() -> T:
+            self._close_all()
+            self._alone = True
+            try:
+                return work()
+            finally:  # within the turn: whoever is next may read at once
+                self._alone = False
+                self._close_all()
+
+        return self.exclusive(run)
 
     def vacuum(self, pages: int) -> None:
         """Give up to `pages` free pages back to the file system."""

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -21,8 +20,8 @@ import whiteboard as wb
 from whiteboard.cli import status, whiteboard
 from whiteboard.cli.terminal import visible
 
-# A title, a colour, a bell, DEL, C1, right to left, an isolate, no width, line and paragraph separators, a soft hyphen, a
-# byte order mark, a tag, a filler, a variation selector, markup of rich's, lines and a tabulator.
+# A title, a colour, a bell, DEL, C1, right to left, an isolate, no width, line and paragraph separators, a soft hyphen,
+# a byte order mark, a tag, a filler, a variation selector, markup of rich's, lines and a tabulator.
 ODD = "a\x1b]0;owned\x07\x1b[31m\x7f\x9b\u202e\u2066\u200b\u2028\u2029\u00ad\ufeff\U000e0041\u115f\ufe0f[red]\n\r\tz"
 KEY = "00" * 16
 
@@ -122,7 +121,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert status(("export", str(folder / "good.db"), str(folder / "good.wba"))) == 0
     for what, statement in CHANGES.items():
         (folder / "stores").mkdir(exist_ok=True)
-        changed(shutil.copy(folder / "good.db", folder / "stores" / what), statement)
+        changed(Path(shutil.copy(folder / "good.db", folder / "stores" / what)), statement)
     (folder / "odd.py").write_text(MODULE, "utf-8")
     (folder / "odd.toml").write_text(f"name = {json.dumps(ODD)}\n{json.dumps(ODD)} = 1\n")
     return folder

@@ -26,10 +26,9 @@ class Stop:
     relative: bool = False
 
     def __post_init__(self) -> None:
-        if not self.change >= 0 or not isinstance(self.rounds, int) or self.rounds < 1:
-            msg = (
-                f"Stop: expected change >= 0 and a whole number of rounds >= 1, got {self.change!r} and {self.rounds!r}"
-            )
+        rounds: object = self.rounds
+        if not self.change >= 0 or not isinstance(rounds, int) or rounds < 1:
+            msg = f"Stop: expected change >= 0 and a whole number of rounds >= 1, got {self.change!r} and {rounds!r}"
             raise ParamError(msg)
 
     def __call__(self, values: Sequence[float]) -> bool:
