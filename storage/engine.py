@@ -21,6 +21,7 @@ from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, S
 from whiteboard.storage.bounds import VALUE_BYTES, Steps, let_write, was_endless
 from whiteboard.storage.fork import watch
 from whiteboard.storage.held import Held
+from whiteboard.storage.holders import holders
 from whiteboard.storage.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.log import LogKeeper
@@ -42,6 +43,7 @@ _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
 _CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
+_ALONE_MS = 500  # for somebody who closes just now
 
 
 T = TypeVar("T")
@@ -88,6 +90,7 @@ class Database:
     ) -> None:
         path = location.path
         self._cache_kib = cache_kib
+        self._alone = False
         self.location = location
         self.readonly = readonly
         self.durability = durability
@@ -134,10 +137,25 @@ class Database:
         )
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
-        raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")
+        if self._alone:
+            self._exclude(raw)
+        raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
         return raw
+
+    def _exclude(self, raw: Held) -> None:
+        """Take the file for this connection alone: whoever has a store open holds a shared lock on it all the time."""
+        raw.execute(f"PRAGMA busy_timeout={_ALONE_MS}")
+        raw.execute("PRAGMA locking_mode=EXCLUSIVE")
+        try:
+            raw.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            raw.shut()
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            message = f"the store {self.location} is open {holders(self.location.path)}; close it there first"
+            raise StoreError(message) from error
 
     def _reader(self) -> Held:
         """A connection that reads, from those that came back or a new one."""
@@ -311,26 +329,30 @@ class Database:
                 return
             time.sleep(_CUT_PAUSE_SECONDS)  # in which others write
 
+    def alone(self, work: Callable[[], T]) -> T:
+        """Run `work` while nobody else has the file open, and return what it returns.
+
+        Raises
+        ------
+        StoreError
+            Somebody has it open, in this process or another, be it idle and for reading; the message says which.
+        """
+
+        def run() -> T:
+            self._close_all()
+            self._alone = True
+            try:
+                return work()
+            finally:  # within the turn: whoever is next may read at once
+                self._alone = False
+                self._close_all()
+
+        return self.exclusive(run)
+
     def vacuum(self, pages: int) -> None:
         """Give up to `pages` free pages back to the file system."""
         # It frees one page each time it is stepped, and only executescript steps to the end.
         self.exclusive(lambda: self._idle().executescript(f"PRAGMA incremental_vacuum({int(pages)})"))
-
-    def alone(self) -> bool:
-        """Whether nobody else has the file open, in this process or another; for whoever writes in no transaction."""
-        raw = self._idle()
-        raw.execute("PRAGMA busy_timeout=0")
-        try:
-            # Every connection in WAL mode keeps a shared lock on the file for as long as it is open.
-            left = bool(raw.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete")
-        except sqlite3.OperationalError:
-            left = False
-        finally:
-            raw.execute(f"PRAGMA busy_timeout={_WAIT_MS}")
-            raw.execute("PRAGMA journal_mode=WAL")
-        if self._place is not None:
-            self._place.reopened()
-        return left
 
     def backup(self, target: Path) -> None:
         """Copy the whole file, as it stands now, into another; the copy needs no log."""

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
@@ -96,31 +96,37 @@ def upgrade(url: StoreUrl) -> Changed:
     SchemaError
         The schema is newer, or none of ours, or has something in it that no version made.
     StoreError
-        Somebody has the store open, or the copy or the upgrade could not be written. The store is as it was.
+        Somebody has the store open (the message says which process), or the copy or the upgrade could not be written.
+        The store is as it was.
     """
+    return _changed(url, _upgraded)
+
+
+def _changed(url: StoreUrl, change: Callable[[Database], Changed]) -> Changed:
+    """Change a store's schema; processes that come to do the same queue, with nothing open, and find it done."""
     database = Database(locate(url))
     try:
-        before = database.revision()
-        if before == HEAD:
-            return Changed(before, HEAD)
-        if before is not None:
-            if before not in _revisions():
-                raise _refusal(database, before)
-            _check_inert(database)
-        return database.exclusive(partial(_upgraded, database, before))
+        return database.exclusive(partial(change, database))
     finally:
         database.close()
 
 
-def _upgraded(database: Database, before: str | None) -> Changed:
-    if database.revision() == HEAD:
+def _upgraded(database: Database) -> Changed:
+    before = database.revision()
+    if before == HEAD:
         return Changed(HEAD, HEAD)  # another process has done it meanwhile
     if before is not None:
-        _check_alone(database)
+        if before not in _revisions():
+            raise _refusal(database, before)
+        _check_inert(database)
+    return Changed(before, HEAD, database.alone(partial(_migrated, database, HEAD, copies=before is not None)))
+
+
+def _migrated(database: Database, revision: str, *, copies: bool) -> Path | None:
     database.prepare()
-    copy = None if before is None else _copied(database, f"before-{HEAD}")
-    database.write(partial(_run, revision=HEAD), durable=True)
-    return Changed(before, HEAD, copy)
+    copy = _copied(database, f"before-{revision}") if copies else None
+    database.write(partial(_run, revision=revision), durable=True)
+    return copy
 
 
 def downgrade(url: StoreUrl, revision: str) -> Changed:
@@ -132,35 +138,23 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
         Something in the store has no place in the older schema (the message says what), or there is no such older
         revision. The store is as it was.
     StoreError
-        Somebody has the store open.
+        Somebody has the store open; the message says which process.
     """
-    database = Database(locate(url))
-    try:
-        before = database.revision()
-        if before is None or before not in _revisions():
-            raise _refusal(database, before)
-        older = sorted(known for known in _revisions() if known <= before)
-        if revision not in older:
-            message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
-            raise SchemaError(message)
-        _check_inert(database)
-        database.exclusive(partial(_downgraded, database, revision))
-        return Changed(before, revision)
-    finally:
-        database.close()
+    current(url)  # a store that is not there is not made
+    return _changed(url, partial(_downgraded, revision=revision))
 
 
-def _downgraded(database: Database, revision: str) -> None:
-    _check_alone(database)
-    database.prepare()
-    database.write(partial(_run, revision=revision), durable=True)
-
-
-def _check_alone(database: Database) -> None:
-    """Raise where somebody has the store open, who would go on with another schema than the file has then."""
-    if not database.alone():
-        message = f"the store {database.location} is open elsewhere: nothing was changed; close it there first"
-        raise StoreError(message)
+def _downgraded(database: Database, revision: str) -> Changed:
+    before = database.revision()
+    if before is None or before not in _revisions():
+        raise _refusal(database, before)
+    older = sorted(known for known in _revisions() if known <= before)
+    if revision not in older:
+        message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
+        raise SchemaError(message)
+    _check_inert(database)
+    database.alone(partial(_migrated, database, revision, copies=False))
+    return Changed(before, revision)
 
 
 def differences(url: StoreUrl) -> list[str]:

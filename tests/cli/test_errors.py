@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -204,7 +203,7 @@ def test_what_is_not_finite_is_null_with_a_note(tmp_path: Path, here: Any) -> No
     assert said["ls"]["systems"][0]["not_finite"] == {"mse": "Infinity"}
 
 
-# -- many systems, and a schema that somebody uses
+# -- many systems
 
 
 def test_systems_are_listed_as_they_are_read(tmp_path: Path, here: Any) -> None:
@@ -224,34 +223,3 @@ def test_systems_are_listed_as_they_are_read(tmp_path: Path, here: Any) -> None:
     assert "s2  damaged: system 's2', commit 0" in lines[2]
     done = here("ls", "--store", "a.db", "--json", cwd=tmp_path)
     assert ["damaged" in row for row in json.loads(done.stdout)["systems"]] == [False, False, True, False]
-
-
-@pytest.mark.parametrize(("command", "readonly"), [("db upgrade", True), ("db downgrade 0003", False)])
-def test_a_schema_that_somebody_uses_stays(tmp_path: Path, command: str, readonly: bool) -> None:
-    """Another process has the store open, be it to read: nothing is changed, and nobody waits."""
-    path = tmp_path / "a.db"
-    wb.open(path).close()
-    connection = sqlite3.connect(path, isolation_level=None)
-    program = (
-        "import sys\nfrom whiteboard.storage.engine import Database\nfrom whiteboard.storage.location import locate\n"
-        "database = Database(locate(sys.argv[1]), readonly=bool(int(sys.argv[2])))\n"
-        "with database.read() as c: c.exec_driver_sql('SELECT count(*) FROM page').all()\n"
-        "print('open', flush=True); sys.stdin.read(); database.close()"
-    )
-    if command == "db upgrade":
-        run("db", "downgrade", "0003", "--store", "a.db", cwd=tmp_path)
-    before = connection.execute("SELECT sql FROM sqlite_master").fetchall()
-    connection.close()
-    arguments = [sys.executable, "-c", program, str(path), str(int(readonly))]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "open\n"
-        refused(
-            run(*command.split(), "--store", "a.db", cwd=tmp_path), 1, "a.db is open elsewhere: nothing was changed"
-        )
-        connection = sqlite3.connect(path, isolation_level=None)
-        assert connection.execute("SELECT sql FROM sqlite_master").fetchall() == before
-        connection.close()
-        other.send_signal(signal.SIGKILL)
-    assert not list(tmp_path.glob("*before*"))
-    assert run(*command.split(), "--store", "a.db", cwd=tmp_path).returncode == 0

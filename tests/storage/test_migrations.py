@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +224,81 @@ def test_what_is_no_store_is_not_migrated(tmp_path: Path) -> None:
         with pytest.raises(StoreError):
             change(path)
     assert path.read_bytes() == before
+
+
+_HOLDS = {
+    "a board": "import whiteboard as wb; held = wb.open(sys.argv[1])",
+    "a board for reading": "import whiteboard as wb; held = wb.open(sys.argv[1], readonly=True)",
+    "a writer of a system": (
+        "import whiteboard as wb; held = wb.open(sys.argv[1]); s = held.system('new'); "
+        "s.add_nodes([1], theta=[1.0]); s.commit()"
+    ),
+    "another version": (
+        "import sqlite3; held = sqlite3.connect(sys.argv[1]); held.execute('SELECT count(*) FROM system').fetchall()"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", _HOLDS)
+def test_a_store_that_is_open_is_not_migrated(what: str, tmp_path: Path) -> None:
+    """While another process has it open, be it idle and for reading, both ways are refused at once, by its number."""
+    path = tmp_path / "a.db"
+    thawed("0002" if what == "another version" else schema.HEAD, path)
+    code = f"import sys; {_HOLDS[what]}; print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        before = _dump(path)
+        changes: list[Callable[[], object]] = [lambda: schema.downgrade(path, "0001")]
+        if what == "another version":
+            changes.append(lambda: schema.upgrade(path))
+        for change in changes:
+            with pytest.raises(StoreError, match=rf"is open in .*(process {other.pid} on|cannot see)") as refused:
+                change()
+            assert "\n" not in str(refused.value)
+        assert _dump(path) == before
+        assert not list(tmp_path.glob("*before*"))
+        other.communicate("\n")
+    schema.downgrade(path, "0002")
+    schema.upgrade(path)
+    assert_whole(path)
+
+
+def test_a_store_that_is_open_here_is_not_migrated(tmp_path: Path) -> None:
+    """A board of this process is noticed too, goes on, and is in nobody's way once it is closed."""
+    path = tmp_path / "a.db"
+    with wb.open(path) as board:
+        with pytest.raises(StoreError, match="is open in this process; close it there first"):
+            schema.downgrade(path, "0003")
+        board.call("exp", np.ones(3))
+        board.flush()
+    assert schema.downgrade(path, "0003").after == "0003"
+
+
+def test_upgrades_that_race_make_one_copy(tmp_path: Path) -> None:
+    """Processes that come to upgrade one store at once all find it upgraded; one of them has done it."""
+    path = tmp_path / "a.db"
+    thawed("0001", path)
+    code = "import sys; from whiteboard.storage import schema; input(); print(schema.upgrade(sys.argv[1]).after)"
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    assert [racer.communicate()[0].strip() for racer in racers] == [schema.HEAD] * 4
+    assert len(list(tmp_path.glob("*before*"))) == 1
+    assert_whole(path)
+
+
+def test_a_downgrade_makes_no_store(tmp_path: Path) -> None:
+    """A path that leads to none is an error, and still leads to none."""
+    with pytest.raises(StoreError, match="does not exist"):
+        schema.downgrade(tmp_path / "a.db", "0001")
+    assert list(tmp_path.iterdir()) == []
