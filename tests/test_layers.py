@@ -64,7 +64,18 @@ LAZY: dict[str, frozenset[str]] = {
 DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", "threadpoolctl", *LAZY})
 
 TOP_LEVEL = frozenset(
-    {".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "migrations", "pyproject.toml", "scripts"}
+    {
+        ".ci",
+        ".gitignore",
+        ".pre-commit-config.yaml",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+        "migrations",
+        "pyproject.toml",
+        "scripts",
+    }
     | {"storage", "tests", "whiteboard"}
 )
 
