@@ -436,8 +436,10 @@ def _translate(location: Location, error: BaseException | None) -> StoreError:
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"the store {location} cannot be written; open it with readonly=True ({error})")
     if code == sqlite3.SQLITE_CORRUPT:
+        # SQLite says so of a disk that fails to read, too.
         return CorruptPackageError(
-            f"the store {location} is damaged; restore it from a copy, or move it away ({error})"
+            f"the store {location} is damaged, or its disk fails; look at that, then restore the store from a copy, "
+            f"or move it away ({error})"
         )
     why = {
         sqlite3.SQLITE_FULL: "there is no room left on its disk; make room and try again",
