@@ -494,7 +494,11 @@ def _translate(location: Location, error: BaseException | None) -> StoreError | 
         return ReadOnlyError(f"the store {location} cannot be written; open it with readonly=True ({error})")
     if code in _DAMAGE:
         why = _DAMAGE[code] or error
-        return CorruptPackageError(f"the store {location} is damaged; restore it from a copy, or move it away ({why})")
+        # SQLite calls it damage, too, when a disk fails to read.
+        return CorruptPackageError(
+            f"the store {location} is damaged, or its disk fails; look at that, then restore the store from a copy, "
+            f"or move it away ({why})"
+        )
     why = {
         sqlite3.SQLITE_FULL: "there is no room left on its disk; make room and try again",
         sqlite3.SQLITE_IOERR: "its disk refused to read or write; look at its space, quota and health",

@@ -226,8 +226,8 @@ def _check_header(path: Path, size: int, *, readonly: bool) -> None:
         raise SchemaError(message)
     # A checkpoint writes page 1 first; while there is a log the file may rightly be shorter than it says.
     if damaged and not wal_bytes(path) and not half_made:
-        what = f"it was truncated to {size} bytes, or its first page is damaged"
-        raise _refusal(path, f"{what}; restore it from a copy, or move it away")
+        what = f"it was truncated to {size} bytes, or its first page is damaged, or its disk fails"
+        raise _refusal(path, f"{what}; look at that, then restore it from a copy, or move it away")
 
 
 def _is_half_made(path: Path) -> bool:

@@ -22,8 +22,8 @@ SHORT = [
     ("hostile", "--archives", "40", "--stores", "-1"),
     ("disk", "--lives", "1"),
     ("disk", "--lives", "1", "--rlimit"),
-    ("power", "--images", "16"),
-    ("faults", "--every", "90", "--scene", "full"),
+    ("power", "--images", "30", "--scene", "new", "--scene", "full", "--scene", "export"),
+    ("faults", "--every", "40", "--scene", "new", "--scene", "export"),
     ("interrupts", "--lines", "97", "--signals", "300"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
