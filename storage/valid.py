@@ -47,14 +47,13 @@ def row(table: Table, found: Row[Any], of: str = "") -> Any:
     CorruptPackageError
     """
     kinds = _kinds(table)
-    value: Any
     for name, value in zip(found._fields, found, strict=True):
         if name not in kinds:
             continue
         kind, optional, most = kinds[name]
         if value is None and optional:
             continue
-        if type(value) is not kind or (kind is int and not 0 <= value <= most) or (kind is str and not is_text(value)):
+        if type(value) is not kind or not _fits(value, most):
             message = (
                 f"{of}row {reprlib.repr(found[0])} of {table.name} is damaged: its {name} is {reprlib.repr(value)}; "
                 "look with `whiteboard verify`"
@@ -80,6 +79,10 @@ def _kinds(table: Table) -> dict[str, tuple[type, bool, int]]:
         column.name: (_KINDS[type(column.type)], bool(column.nullable), _MOST.get((table.name, column.name), 2**63 - 1))
         for column in table.columns
     }
+
+
+def _fits(value: Any, most: int) -> bool:
+    return is_text(value) if isinstance(value, str) else not isinstance(value, int) or 0 <= value <= most
 
 
 def is_text(value: str) -> bool:
