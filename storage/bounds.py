@@ -17,7 +17,7 @@ VALUE_BYTES: Final = HEADER_BYTES
 # Some 20 ms: often enough for Ctrl-C, and seldom enough to wait for the interpreter's lock each time.
 _BETWEEN_LOOKS = 2**20
 # A row takes 15 bytes at least, and what reads some 10 steps for it. Rows that come without end are held by whoever
-# gathers them, so this bounds memory too. What writes takes steps for what it is given as well, and for foreign keys.
+# gathers them, so this bounds memory too. What writes takes steps for what it is given as well.
 _READ_PER_BYTE, _READ_OF_ANY = 16, 2**20
 _WRITE_PER_BYTE, _WRITE_OF_ANY = 64, 2**27
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from whiteboard.errors import ParamError
+from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage import tables as t
 from whiteboard.storage import valid
 from whiteboard.storage.codec import DEFAULT, MAX_BYTES, Encoding
@@ -89,13 +89,14 @@ def plan(connection: Connection, form: Form, ops: Collection[str] | None) -> Pla
     found = connection.exec_driver_sql(
         f"SELECT id, op, n, nbytes, digest, header FROM page WHERE id IN ({INDEXED}) ORDER BY id"
     )
-    for page_id, op, n, nbytes, digest, header in valid.rows(t.page, found):
-        if ops is not None and op not in ops:
+    for row in found:
+        if ops is not None and row.op not in ops:
             continue
         try:
+            page_id, _, n, nbytes, digest, header = valid.row(t.page, row)
             signature, row_bytes, encoding = _described(header)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-            made.damaged.append(page_id)
+        except (CorruptPackageError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            made.damaged.append(row.id)
             continue
         groups[signature, most_rows(row_bytes, form.page_bytes)].append(Lying(page_id, n, nbytes, digest, encoding))
     for (_, limit), group in groups.items():

@@ -53,8 +53,7 @@ def row(table: Table, found: Row[Any], of: str = "") -> Any:
         kind, optional, most = kinds[name]
         if value is None and optional:
             continue
-        right = type(value) is kind
-        if not right or (kind is int and not 0 <= value <= most) or (kind is str and not is_text(value)):
+        if type(value) is not kind or not _fits(value, most):
             message = (
                 f"{of}row {reprlib.repr(found[0])} of {table.name} is damaged: its {name} is {reprlib.repr(value)}; "
                 "look with `whiteboard verify`"
@@ -80,6 +79,10 @@ def _kinds(table: Table) -> dict[str, tuple[type, bool, int]]:
         column.name: (_KINDS[type(column.type)], bool(column.nullable), _MOST.get((table.name, column.name), 2**63 - 1))
         for column in table.columns
     }
+
+
+def _fits(value: Any, most: int) -> bool:
+    return is_text(value) if isinstance(value, str) else not isinstance(value, int) or 0 <= value <= most
 
 
 def is_text(value: str) -> bool:
