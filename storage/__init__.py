@@ -10,12 +10,13 @@ import sqlite3
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from whiteboard.errors import ParamError, StoreError, WhiteboardError
+from whiteboard.errors import ClosedError, ParamError, StoreError, WhiteboardError
 from whiteboard.storage import schema
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import PackageStore, VersionStore
@@ -124,7 +125,8 @@ class Stores:
         try:
             if not self.database.closed:
                 try:
-                    self.writers.release()
+                    with suppress(ClosedError):  # of an earlier call, which could not close everything
+                        self.writers.release()
                 finally:
                     self.packages.close()
         except WhiteboardError:

@@ -23,13 +23,15 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError
-from whiteboard.storage.codec import MAX_BYTES
-from whiteboard.storage.pages import Blob, digest_of, is_intact
+from whiteboard.storage import valid
+from whiteboard.storage.codec import MAX_BYTES, Data
+from whiteboard.storage.pages import HEADER_BYTES, Blob, Laid, digest_of, is_intact, pieces
 
 FORMAT: Final = 1
 """The newest format, which this version writes; it reads all up to it."""
@@ -42,28 +44,62 @@ _KINDS = frozenset((HEAD, PAGE, SYSTEM, COMMIT, NODES, DONE))
 _START = struct.Struct("<12sI")
 _FRAME = struct.Struct("<4sQIQ16s")
 _READ_BYTES = 2**20
+_SMALL_BYTES = 4 * 2**20
+
+
+class Window:
+    """Bytes of a file that are read when they are asked for.
+
+    Raises
+    ------
+    ArchiveError
+        The file has become shorter.
+    """
+
+    __slots__ = ("_at", "_fd", "_length", "_path")
+
+    def __init__(self, path: Path, file: BinaryIO, at: int, length: int) -> None:
+        self._path, self._fd, self._at, self._length = path, file.fileno(), at, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, end, _ = part.indices(self._length)
+        read: list[bytes] = []
+        while start < end:
+            read.append(os.pread(self._fd, end - start, self._at + start))
+            start += len(read[-1])
+            if not read[-1]:
+                message = f"the archive {self._path} was changed while it was read"
+                raise ArchiveError(message)
+        return read[0] if len(read) == 1 else b"".join(read)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame; `at` and `end` are where it begins and ends in the file."""
+    """One frame; `at` and `end` are where it begins and ends in the file. What is large stays there until asked for."""
 
     kind: bytes
     number: int
-    blob: Blob
+    header: bytes
+    digest: bytes
+    data: Data
     at: int
     end: int
 
     def fields(self) -> dict[str, Any]:
-        """What a frame of JSON says."""
-        try:
-            found = json.loads(self.blob.header)
-        except ValueError as error:
-            message = f"a {self.kind.decode()} frame at byte {self.at} holds no JSON"
-            raise ArchiveError(message) from error
+        """What a frame of JSON says.
+
+        Raises
+        ------
+        ValueError
+            It holds no object.
+        """
+        found = valid.read_json(self.header)
         if not isinstance(found, dict):
-            message = f"a {self.kind.decode()} frame at byte {self.at} holds no JSON object"
-            raise ArchiveError(message)
+            message = "it holds no JSON object"
+            raise ValueError(message)  # noqa: TRY004
         return found
 
 
@@ -86,11 +122,23 @@ class Writer:
         """Write the file's first bytes."""
         self._write(_START.pack(MAGIC, FORMAT))
 
-    def blob(self, kind: bytes, number: int, blob: Blob) -> None:
-        """Write one frame."""
+    def blob(self, kind: bytes, number: int, blob: Laid) -> None:
+        """Write one frame.
+
+        Raises
+        ------
+        ArchiveError
+            Its header is longer than a reader takes.
+        """
+        if len(blob.header) > HEADER_BYTES:
+            message = (
+                f"a {kind.decode()} frame would have a header of {len(blob.header)} bytes, more than {HEADER_BYTES}"
+            )
+            raise ArchiveError(message)
         self._write(_FRAME.pack(kind, number, len(blob.header), len(blob.data), blob.digest))
         self._write(blob.header)
-        self._write(blob.data)
+        for part in pieces(blob.data):
+            self._write(part)
 
     def fields(self, kind: bytes, number: int, fields: dict[str, Any]) -> None:
         """Write one frame of JSON."""
@@ -103,7 +151,7 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
         self._file.write(data)
         self.nbytes += len(data)
@@ -144,30 +192,34 @@ class Reader:
         while self.at < self.size:
             yield self._frame()
 
-    def seek(self, at: int) -> None:
-        """Go to a frame's place; `digest` then says nothing any more."""
-        self._file.seek(at)
-        self.at = at
-
     def _frame(self) -> Frame:
         prefix = self._read(_FRAME.size)
         kind, number, header_length, data_length, digest = _FRAME.unpack(prefix)
-        if kind not in _KINDS or header_length > MAX_BYTES or data_length > MAX_BYTES:
+        if kind not in _KINDS or header_length > HEADER_BYTES or data_length > MAX_BYTES:
             message = f"the archive {self.path} is damaged: no frame begins at byte {self.at}"
             raise ArchiveError(message)
-        begin = self.at + _FRAME.size
-        if begin + header_length + data_length > self.size:
+        begin = self.at + _FRAME.size + header_length
+        if begin + data_length > self.size:
             message = f"the archive {self.path} is truncated: it ends at byte {self.size}, inside of a frame"
             raise ArchiveError(message)
-        blob = Blob(self._read(header_length), digest, self._read(data_length))
-        if not is_intact(blob):
+        header = self._read(header_length)
+        small = data_length <= _SMALL_BYTES
+        data: Data = self._read(data_length) if small else Window(self.path, self._file, begin, data_length)
+        frame = Frame(kind, number, header, digest, data, self.at, begin + data_length)
+        if not is_intact(frame):
             message = f"the archive {self.path} is damaged: the digest of the frame at byte {self.at} does not fit it"
             raise ArchiveError(message)
-        for part in (prefix, blob.header, blob.data):
+        for part in chain((prefix, header), pieces(data)):
             self.digest.update(part)
-        frame = Frame(kind, number, blob, self.at, begin + header_length + data_length)
+        if not small:
+            self._file.seek(frame.end)
         self.at = frame.end
         return frame
+
+    def laid(self, frame: Frame) -> Frame:
+        """The frame with its data in the file: what many frames hold need not be in memory at once."""
+        at = frame.end - len(frame.data)
+        return replace(frame, data=Window(self.path, self._file, at, len(frame.data)))
 
     def _read(self, length: int) -> bytes:
         data = self._file.read(length)

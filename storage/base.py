@@ -120,6 +120,9 @@ class PackageStore(ABC):
     def touch(self, keys: Sequence[bytes], counts: Sequence[int]) -> None:  # noqa: B027
         """Hear that packages were used so often in a tier above: eviction goes by it. Optional."""
 
+    def reject(self, page: Page) -> None:  # noqa: B027
+        """Hear that a page it found is not what an op gives: what is put for its keys now replaces it. Optional."""
+
     def forget(self) -> None:  # noqa: B027
         """Hold nothing in memory that the store may not have any more."""
 

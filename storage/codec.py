@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,19 @@ _SPECIAL_NONE, _SPECIAL_ZERO = 0x00, 0x10
 _SHUFFLE = bytes((1, 0, 0, 0, 0, 0))
 # What a chunk's header says of its codec: the format in its flags, and the number of the compressor.
 _FORMATS: Final = {"blosclz": (0x00, 0), "lz4": (0x20, 1), "zstd": (0x80, 5)}
+# What is decoded only to see that it can be goes so many bytes at a time. Blocks of Blosc2 are from 8 KB to 4 MB, and
+# no more than a few lengths of streams longer than what they decode to.
+_PIECE_BYTES = 8 * 2**20
+_LEAST_BLOCK = 4096
+_BLOCK_OVERHEAD = 4 * 256
 _DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16)")
+
+
+class Data(Protocol):
+    """Bytes, or what gives them a slice at a time."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +105,13 @@ def decode(codec: object, payload: memoryview, dtype: object, shape: Sequence[in
     CorruptPackageError
         The description or the bytes are not what `encode` writes. The caller has compared the digest before.
     """
-    kind = _checked_dtype(dtype)
-    if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 32:
-        message = f"shape {shape!r} is not a shape"
-        raise CorruptPackageError(message)
-    nbytes = math.prod(shape) * kind.itemsize
-    if nbytes > MAX_BYTES:
-        message = f"{nbytes} bytes are more than the {MAX_BYTES} that a page may hold"
-        raise CorruptPackageError(message)
+    kind, nbytes = described(dtype, shape)
     try:
         if codec == RAW and len(payload) == nbytes:
             view: NDArray[Any] = np.ndarray(tuple(shape), kind, buffer=payload)
             array = view if view.flags.aligned else view.copy()
         elif codec == BLOSC2:
-            _check_chunk(payload, nbytes)
+            _check_chunk(bytes(payload[:_CHUNK_OVERHEAD]), len(payload), nbytes)
             # Zeros, so that bytes which a malformed chunk leaves out are never another array's.
             array = np.zeros(tuple(shape), kind)
             _decompress(payload, array)
@@ -119,10 +125,104 @@ def decode(codec: object, payload: memoryview, dtype: object, shape: Sequence[in
     return array
 
 
+def described(dtype: object, shape: object) -> tuple[np.dtype[Any], int]:
+    """The dtype of an array, and its bytes.
+
+    Raises
+    ------
+    CorruptPackageError
+        No array is of this dtype and shape, or a page cannot hold it.
+    """
+    kind = _checked_dtype(dtype)
+    if not isinstance(shape, Sequence) or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        message = f"shape {reprlib.repr(shape)} is not a shape"
+        raise CorruptPackageError(message)
+    nbytes = math.prod(shape) * kind.itemsize
+    if nbytes > MAX_BYTES:
+        message = f"{reprlib.repr(nbytes)} bytes are more than the {MAX_BYTES} that a page may hold"
+        raise CorruptPackageError(message)
+    return kind, nbytes
+
+
+def check(codec: object, payload: Data, nbytes: int) -> None:
+    """Raise where `decode` would; what is decoded on the way is a few blocks at a time, and is not kept.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    for _ in _parts(codec, payload, nbytes, 0, nbytes):
+        pass
+
+
+def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int) -> bytes | bytearray:
+    """Bytes `start` to `end` of the array that `encode` was given, and has `nbytes`; only what they lie in is decoded.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    if codec == RAW and len(payload) == nbytes:
+        return payload[start:end]
+    found = bytearray(end - start)
+    for at, part in _parts(codec, payload, nbytes, start, end):
+        low, high = max(at, start), min(at + len(part), end)
+        found[low - start : high - start] = part[low - at : high - at].data
+    return found
+
+
+def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """What an array's bytes from `start` to `end` lie in: where each part begins, and the part."""
+    if codec == RAW and len(payload) == nbytes:
+        return
+    if codec != BLOSC2:
+        message = f"codec {reprlib.repr(codec)} with {len(payload)} bytes for {nbytes}"
+        raise CorruptPackageError(message)
+    head = payload[:_CHUNK_OVERHEAD]
+    _check_chunk(head, len(payload), nbytes)
+    if head[-1] == _SPECIAL_ZERO:
+        for at in range(start, end, _PIECE_BYTES):
+            yield at, np.zeros(min(_PIECE_BYTES, end - at), np.uint8)
+        return
+    blocksize = int(_CHUNK_HEADER.unpack_from(head)[5])
+    blocks, most = -(-nbytes // blocksize), max(2, _PIECE_BYTES // (4 * blocksize))
+    if not min(nbytes // 2, _LEAST_BLOCK) <= blocksize <= _PIECE_BYTES:
+        message = f"a chunk of {nbytes} bytes has blocks of {blocksize}"
+        raise CorruptPackageError(message)
+    # The last block may be a short one, which the header of a chunk of it alone could not say.
+    at, stop = max(0, min(start // blocksize, blocks - 2)), -(-end // blocksize)
+    while at < stop:
+        upto = blocks if blocks - at <= most + 1 else min(stop, at + most)
+        part = np.zeros(min(nbytes, upto * blocksize) - at * blocksize, np.uint8)
+        _decompress(memoryview(_some_blocks(head, payload, at, upto, len(part))), part)
+        yield at * blocksize, part
+        at = upto
+
+
+def _some_blocks(head: bytes, payload: Data, first: int, last: int, nbytes: int) -> bytes:
+    """Some blocks of a chunk as a chunk of their own, which decodes to `nbytes`: blocks know nothing of one another."""
+    starts = payload[_CHUNK_OVERHEAD + 4 * first : _CHUNK_OVERHEAD + 4 * last]
+    if len(starts) != 4 * (last - first):
+        message = f"a chunk of {len(payload)} bytes has no room for the places of its blocks"
+        raise CorruptPackageError(message)
+    blocksize = int(_CHUNK_HEADER.unpack_from(head)[5])
+    places, body = [], []
+    place = _CHUNK_OVERHEAD + len(starts)
+    for (start,) in struct.iter_unpack("<i", starts):
+        if not _CHUNK_OVERHEAD <= start < len(payload):
+            message = f"a block of a chunk of {len(payload)} bytes begins at byte {start}"
+            raise CorruptPackageError(message)
+        body.append(payload[start : start + blocksize + _BLOCK_OVERHEAD])
+        places.append(place)
+        place += len(body[-1])
+    opened = head[:4] + struct.pack("<3i", nbytes, blocksize, place) + head[16:]
+    return b"".join([opened, struct.pack(f"<{len(places)}i", *places), *body])
+
+
 def _checked_dtype(text: object) -> np.dtype[Any]:
     # The pattern comes before np.dtype, which also reads structured and object dtypes from text.
     if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-        message = f"dtype {text!r} is not a plain numeric dtype"
+        message = f"dtype {reprlib.repr(text)} is not a plain numeric dtype"
         raise CorruptPackageError(message)
     try:
         return np.dtype(text)
@@ -160,34 +260,34 @@ def _promises(array: NDArray[Any], encoding: Encoding) -> bool:
 def _is_readable(chunk: bytes, nbytes: int) -> bool:
     # A future Blosc2 may write what this gate does not know; raw bytes are always right.
     try:
-        _check_chunk(memoryview(chunk), nbytes)
+        _check_chunk(chunk[:_CHUNK_OVERHEAD], len(chunk), nbytes)
     except CorruptPackageError:
         return False
     return True
 
 
-def _check_chunk(chunk: memoryview, nbytes: int) -> None:
-    """Compare a chunk's header with what is expected of it, field by field.
+def _check_chunk(head: bytes, length: int, nbytes: int) -> None:
+    """Compare the header of a chunk of `length` bytes with what is expected of it, field by field.
 
     The layout is C-Blosc2's README_CHUNK_FORMAT. Lazy chunks, dictionaries, plugins, other codecs and special chunks
     other than zeros are things that `encode` never writes, or that make the decoder read elsewhere: they are refused.
     """
-    if len(chunk) < _CHUNK_OVERHEAD:
-        message = f"a chunk of {len(chunk)} bytes has no header"
+    if len(head) < _CHUNK_OVERHEAD:
+        message = f"a chunk of {length} bytes has no header"
         raise CorruptPackageError(message)
-    version, _, flags, typesize, chunk_nbytes, blocksize, cbytes = _CHUNK_HEADER.unpack_from(chunk)
+    version, _, flags, typesize, chunk_nbytes, blocksize, cbytes = _CHUNK_HEADER.unpack_from(head)
     if not (
-        cbytes == len(chunk)
+        cbytes == length
         and chunk_nbytes == nbytes
         and typesize > 0
         and 0 < blocksize <= nbytes
         and version <= _NEWEST_FORMAT
-        and (flags & ~_UNSPLIT ^ _EXTENDED_HEADER, chunk[22]) in _FORMATS.values()
-        and bytes(chunk[16:22]) == _SHUFFLE
-        and not any(chunk[23:30])
-        and chunk[31] in (_SPECIAL_NONE, _SPECIAL_ZERO)
+        and (flags & ~_UNSPLIT ^ _EXTENDED_HEADER, head[22]) in _FORMATS.values()
+        and head[16:22] == _SHUFFLE
+        and not any(head[23:30])
+        and head[31] in (_SPECIAL_NONE, _SPECIAL_ZERO)
     ):
-        message = f"chunk header {bytes(chunk[:_CHUNK_OVERHEAD]).hex()} does not fit {nbytes} bytes"
+        message = f"chunk header {head.hex()} does not fit {nbytes} bytes"
         raise CorruptPackageError(message)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -18,10 +18,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.storage.bounds import VALUE_BYTES, Steps, let_write, was_endless
 from whiteboard.storage.fork import watch
 from whiteboard.storage.held import Held
 from whiteboard.storage.holders import holders
-from whiteboard.storage.location import Location, can_write, create_empty, probe, wal_bytes
+from whiteboard.storage.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
 from whiteboard.storage.lock import WriteLock
 from whiteboard.storage.log import LogKeeper
 from whiteboard.storage.place import Place
@@ -126,7 +127,14 @@ class Database:
         else:
             mode = "immutable=1" if self._immutable else "mode=ro" if self.readonly else "mode=rw"
             name = f"file:{quote(str(path))}?{mode}"
-        raw = Held(name, uri=path is not None, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS)
+        raw = Held(
+            name,
+            steps=Steps(path),
+            uri=path is not None,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=WAIT_SECONDS,
+        )
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         raw.execute("PRAGMA trusted_schema=OFF")
@@ -201,8 +209,9 @@ class Database:
             self._set_up(self._held())
             self._prepared = True
 
-    def _set_up(self, raw: sqlite3.Connection) -> None:
+    def _set_up(self, raw: Held) -> None:
         run = raw.execute
+        let_write(raw, raw.steps)
         run("PRAGMA page_size=8192")
         if not run("PRAGMA page_count").fetchone()[0]:
             # One transaction, and before WAL: from its first byte on, the main file says whose it is.
@@ -276,7 +285,7 @@ class Database:
             self._log.written()
         return done
 
-    def _idle(self) -> sqlite3.Connection:
+    def _idle(self) -> Held:
         """The writer's connection, with nothing under way; for whoever has the mutex."""
         raw = self._held()
         raw.settle()
@@ -360,9 +369,7 @@ class Database:
         path = self.location.path
         if path is None:
             return int(self.pragma("page_count")) * int(self.pragma("page_size"))
-        with suppress(OSError):
-            return path.stat().st_size + wal_bytes(path)
-        return 0
+        return file_bytes(path)
 
     def close(self) -> None:
         """Close every connection. Closing twice is allowed, and after an interrupt needed."""
@@ -468,18 +475,26 @@ def translated(location: Location) -> Iterator[None]:
         raise CorruptPackageError(message) from error
 
 
-def _translate(location: Location, error: BaseException | None) -> StoreError:
+_DAMAGE: Final = {
+    sqlite3.SQLITE_CORRUPT: "",
+    sqlite3.SQLITE_INTERRUPT: "to read it takes more steps than a file of its size can need",
+    sqlite3.SQLITE_TOOBIG: f"it holds a value of more than {VALUE_BYTES} bytes where none is so large",
+}
+
+
+def _translate(location: Location, error: BaseException | None) -> StoreError | KeyboardInterrupt:
     # The low byte is the primary result code, whatever the extended one says.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_INTERRUPT and not was_endless():
+        return KeyboardInterrupt()
     gone = code == sqlite3.SQLITE_CANTOPEN and location.path is not None and not location.path.exists()
     if gone or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
         return StoreError(f"the store {location} was moved or removed while it was open; open it again")
     if code == sqlite3.SQLITE_READONLY:
         return ReadOnlyError(f"the store {location} cannot be written; open it with readonly=True ({error})")
-    if code == sqlite3.SQLITE_CORRUPT:
-        return CorruptPackageError(
-            f"the store {location} is damaged; restore it from a copy, or move it away ({error})"
-        )
+    if code in _DAMAGE:
+        why = _DAMAGE[code] or error
+        return CorruptPackageError(f"the store {location} is damaged; restore it from a copy, or move it away ({why})")
     why = {
         sqlite3.SQLITE_FULL: "there is no room left on its disk; make room and try again",
         sqlite3.SQLITE_IOERR: "its disk refused to read or write; look at its space, quota and health",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
 from whiteboard.storage.rows import delete_pages
 
@@ -101,8 +102,8 @@ def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[
             if excess is not None and nbytes >= excess:
                 break
             victims.append(page_id)
-            packages += n
-            nbytes += size + n * _INDEX_ROW_BYTES
+            packages += valid.count(n)
+            nbytes += valid.count(size) + valid.count(n) * _INDEX_ROW_BYTES
     return victims, Evicted(len(victims), packages, nbytes)
 
 

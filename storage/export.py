@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from whiteboard.errors import ArchiveError, ParamError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import archive, holdings, parts, schema
+from whiteboard.errors import ArchiveError, CorruptPackageError, ParamError, UnknownCommitError, UnknownSystemError
+from whiteboard.storage import archive, content, holdings, parts, schema, valid
 from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
 from whiteboard.storage.engine import Database
+from whiteboard.storage.graft import damage
 from whiteboard.storage.holdings import Incoming
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import is_intact
+from whiteboard.storage.rows import laid, ops_of
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
@@ -89,6 +91,8 @@ def export(
         The file exists, or cannot be written.
     UnknownSystemError, UnknownCommitError, ParamError
         A name that the store does not have.
+    CorruptPackageError
+        A system is damaged: an archive of it could not be imported. What is written may be gone on with.
     """
     if not systems and not ops:
         systems = ops = (ALL,)
@@ -118,7 +122,7 @@ def _plan(
     """The first frame, the systems and the pages of an archive."""
     with database.read() as connection:
         known = holdings.incoming(connection)
-        held = set(connection.exec_driver_sql("SELECT DISTINCT op FROM page").scalars())
+        held = set(ops_of(connection))
         pages = holdings.page_ids(connection, None if ALL in ops else ops)
         last = pages[-1] if pages else 0
         layout = holdings.layout(connection, None if ALL in ops else ops, last)
@@ -239,17 +243,17 @@ def _later(database: Database, head: Mapping[str, Any]) -> list[int]:
 
 
 def _write_page(database: Database, writer: Writer, page_id: int, written: _Written) -> None:
-    with database.read() as connection:
-        blob = holdings.page(connection, page_id)
-        rows = connection.exec_driver_sql("SELECT n FROM page WHERE id = ?", (page_id,)).scalar()
-    if blob is None:
-        return  # evicted since the plan was made
-    if not is_intact(blob):
-        written.damaged += 1
-        return
-    writer.blob(PAGE, page_id, blob)
+    with database.read() as connection, laid(connection, page_id) as page:
+        if page is None:
+            return  # evicted since the plan was made
+        try:
+            rows = content.checked(page)
+        except CorruptPackageError:
+            written.damaged += 1
+            return
+        writer.blob(PAGE, page_id, page)
     written.pages += 1
-    written.packages += int(rows or 0)
+    written.packages += rows
 
 
 def _write_system(
@@ -258,6 +262,11 @@ def _write_system(
     names = written.systems if written.systems is not None else {}
     after = -1 if since is None else since
     if system.name not in names:
+        try:
+            valid.system(system.name, system.uuid, system.spec, system.origin)
+        except ValueError as error:
+            message = f"system {reprlib.repr(system.name)}: its row is damaged: {error}"
+            raise CorruptPackageError(message) from error
         fields: dict[str, Any] = {
             "name": system.name,
             "uuid": system.uuid,
@@ -269,6 +278,11 @@ def _write_system(
         writer.fields(SYSTEM, 0, fields)
         names[system.name] = after
     for commit in holdings.own_commits(database, system.name, names[system.name], upto):
+        if why := damage(system.uuid, commit):
+            message = (
+                f"system {system.name!r}, commit {commit.number} is damaged: {why}; name what to export without it"
+            )
+            raise CorruptPackageError(message)
         fields = {**commit.values, "seal": commit.seal.hex(), "parts": len(commit.blobs)}
         writer.fields(COMMIT, commit.number, fields)
         for part, blob in enumerate(commit.blobs):
@@ -282,7 +296,7 @@ def _resumed(part: Path, file: BinaryIO, head: Mapping[str, Any]) -> _Written | 
     file.seek(0)
     written: _Written | None = None
     name, waiting = "", 0
-    with suppress(ArchiveError):
+    with suppress(ArchiveError, ValueError):
         # The first frame that is cut short ends what counts.
         for frame in Reader(part, file).frames():
             if frame.kind == HEAD:

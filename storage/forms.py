@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from whiteboard.errors import ParamError
+from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.codec import DEFAULT, MAX_BYTES, Encoding
 from whiteboard.storage.pages import PAGE_BYTES, cuts, most_rows
 from whiteboard.storage.rows import INDEXED
@@ -84,9 +86,10 @@ def plan(connection: Connection, form: Form, ops: Collection[str] | None) -> Pla
     made = Plan()
     wanted = str(form.encoding)
     groups: dict[Any, list[Lying]] = defaultdict(list)
-    for page_id, op, n, nbytes, digest, header in connection.exec_driver_sql(
+    found = connection.exec_driver_sql(
         f"SELECT id, op, n, nbytes, digest, header FROM page WHERE id IN ({INDEXED}) ORDER BY id"
-    ):
+    )
+    for page_id, op, n, nbytes, digest, header in valid.rows(t.page, found):
         if ops is not None and op not in ops:
             continue
         try:

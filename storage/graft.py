@@ -15,15 +15,18 @@ from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
-from whiteboard.storage.history import ADD_COMMIT, BY_NAME, LAST_OWN, seal
+from whiteboard.storage.history import ADD_COMMIT, LAST_OWN, by_name, seal
 from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
-from whiteboard.storage.pages import Blob, digest_of, unpack
+from whiteboard.storage.pages import is_intact, moved, pieces
+from whiteboard.storage.sealed import Sealed
 from whiteboard.storage.writers import Writers
 
 BATCH_BYTES: Final = 4 * 2**20
 BATCH_COMMITS: Final = 256
 _INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_ROOM = _INSERT_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,15 @@ class Graft:
                     return Placement(name, rows[name].uuid, max(ours, default=-1), exists=True)
             return self._new(connection, system, next(name for name in _candidates(system.name) if name not in rows))
 
+    def takes(self, system: Incoming) -> bool:
+        """Whether a system is one that a store holds; one that is not is counted as damaged."""
+        try:
+            valid.system(system.name, system.uuid, system.spec, system.origin)
+        except ValueError as error:
+            self.systems.damaged.append((str(system.name), 0, str(error)))
+            return False
+        return True
+
     def graft(self, system: Incoming, commits: Iterable[LoggedCommit], where: Placement) -> None:
         """Write the commits that the store lacks, in bounded transactions; each passes its seal and the gate first.
 
@@ -120,7 +132,7 @@ class Graft:
         origin, number = system.origin
         with self._database.read() as connection:
             name = self._placed.get(origin, origin)
-            there = connection.execute(BY_NAME, {"name": name}).one_or_none()
+            there = by_name(connection, name)
             if there is not None and number in identities(connection, name):
                 return ""
         return f"commit {number} of {origin!r}, from which it was forked, is not there"
@@ -170,7 +182,7 @@ class Graft:
 
     def _begin(self, connection: Connection, system: Incoming, where: Placement, head: int) -> int:
         """The system's id, once it is certain that the next commit follows its head."""
-        row = connection.execute(BY_NAME, {"name": where.name}).one_or_none()
+        row = by_name(connection, where.name)
         if row is None and not where.exists and head == where.head:
             return self._create(connection, system, where)
         stands = None if row is None else connection.execute(LAST_OWN, {"id": row.id}).scalar()
@@ -185,18 +197,20 @@ class Graft:
         values: dict[str, Any] = {"name": where.name, "uuid": where.uuid, "spec": system.spec}
         if system.origin is not None:
             origin, number = system.origin
-            row = connection.execute(BY_NAME, {"name": self._placed.get(origin, origin)}).one()
-            values |= {"origin_id": row.id, "origin_number": number}
+            row = by_name(connection, self._placed.get(origin, origin))
+            values |= {"origin_id": None if row is None else row.id, "origin_number": number}
         return int(connection.execute(insert(t.system), values).lastrowid)
 
 
 def damage(uuid: str, commit: LoggedCommit) -> str:
-    """Say why a commit cannot be trusted, or return an empty string."""
+    """Say what is wrong with a commit of a system, or return an empty string."""
     try:
-        if seal(uuid, commit.values, [blob.digest for blob in commit.blobs]) != commit.seal:
-            return "its row or its pages are not those that were written"
+        sealed = Sealed(uuid, commit.values, commit.seal)
         for blob in commit.blobs:
-            unpack(blob)
+            if not is_intact(blob):
+                return "the digest of a node page does not fit it"
+            sealed.add(blob)
+        sealed.close()
     except (CorruptPackageError, TypeError) as error:
         return str(error)
     return ""
@@ -222,7 +236,10 @@ def _agree(ours: Mapping[int, bytes], system: Incoming, spec: str | None) -> boo
 
 
 def _read(spec: str | None) -> Any:
-    return None if spec is None else json.loads(spec)
+    try:
+        return None if spec is None else valid.read_json(spec)
+    except ValueError:
+        return spec  # a damaged row of the store is like no other
 
 
 def _other_uuid(uuid: str, name: str) -> str:
@@ -237,17 +254,22 @@ def _adopted(commit: LoggedCommit, uuid: str, new: str) -> LoggedCommit:
     for blob in commit.blobs:
         fields = json.loads(blob.header)
         header = json.dumps({**fields, "system": new}, separators=(",", ":")).encode()
-        blobs.append(Blob(header, digest_of(header, blob.data), blob.data))
+        blobs.append(moved(blob, header))
     return LoggedCommit(commit.values, seal(new, commit.values, [blob.digest for blob in blobs]), tuple(blobs))
 
 
 def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit]) -> None:
     rows = [{**commit.values, "seal": commit.seal, "system_id": system_id} for commit in batch]
     connection.execute(ADD_COMMIT, rows)
-    pages = [
-        (system_id, commit.number, part, blob.header, blob.digest, blob.data)
-        for commit in batch
-        for part, blob in enumerate(commit.blobs)
-    ]
-    if pages:
-        connection.exec_driver_sql(_INSERT_NODE_PAGE, pages)
+    cursor: Any = connection.connection.cursor()
+    for commit in batch:
+        for part, blob in enumerate(commit.blobs):
+            row = (system_id, commit.number, part, blob.header, blob.digest)
+            if isinstance(blob.data, bytes):
+                cursor.execute(_INSERT_NODE_PAGE, (*row, blob.data))
+                continue
+            # What lies in a file goes from there to its place, and is never in memory as a whole.
+            page_id = cursor.execute(_INSERT_ROOM, (*row, len(blob.data))).lastrowid
+            with cursor.connection.blobopen("node_page", "data", page_id) as room:
+                for piece in pieces(blob.data):
+                    room.write(piece)

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from whiteboard.storage.bounds import Steps, bound
+
 _MANY_CURSORS: Final = 64
 
 
@@ -22,16 +24,21 @@ class Held(sqlite3.Connection):
         Called with the connection when SQLAlchemy lets go of it.
     is_shut : bool
         Whether it was closed.
+    steps : Steps
+        Bounds what is run on one cursor.
     """
 
-    def __init__(self, *given: Any, **options: Any) -> None:
+    def __init__(self, *given: Any, steps: Steps, **options: Any) -> None:
         super().__init__(*given, **options)
+        self.steps = steps
+        bound(self, steps)
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
         self.released: Callable[[Held], None] = _stays
         self.is_shut = False
 
     def cursor(self, *given: Any, **options: Any) -> Any:
         """Return a cursor, and know of it for as long as it lives."""
+        self.steps.begin()
         cursor = super().cursor(*given, **options)
         if len(self._cursors) >= _MANY_CURSORS:
             self._cursors = [each for each in self._cursors if each() is not None]

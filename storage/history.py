@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.pages import Blob, unpack
+from whiteboard.storage.rows import AS_COLUMN, read_data
 
 _LAST: Final = 2**62
 """No commit has a number of so many; larger ones SQLite cannot be asked for."""
@@ -22,7 +25,7 @@ _LAST: Final = 2**62
 _SEALED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
 
 _SELECT_NODE_PAGES = (
-    "SELECT number, header, digest, data FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
+    f"SELECT number, id, header, digest, {AS_COLUMN} FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
     "ORDER BY number, part"
 )
 _SELECT_DIGESTS = "SELECT number, digest FROM node_page WHERE system_id = ? ORDER BY number, part"
@@ -31,7 +34,8 @@ SYSTEMS = select(t.system, _ORIGIN.c.name.label("origin_name")).select_from(
     t.system.outerjoin(_ORIGIN, t.system.c.origin_id == _ORIGIN.c.id)
 )
 # Made once: putting a statement together costs more than running it.
-BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
+_BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
+BY_ID = SYSTEMS.where(t.system.c.id == bindparam("id"))
 LAST_OWN = select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == bindparam("id"))
 ADD_COMMIT = insert(t.commit_log)
 
@@ -41,10 +45,17 @@ class Span:
     """The commits that a history takes from one system: numbers above `after`, up to `upto`; `head` is its last one."""
 
     system_id: int
+    name: str
     uuid: str
     after: int
     upto: int | None
     head: int | None
+
+
+def by_name(connection: Connection, name: str) -> Row[Any] | None:
+    """The row of a system with its origin's name, as it lies; None where there is none."""
+    # A name that is no text in UTF-8, as an argument of a command may be, is no row's, and cannot be asked for.
+    return connection.execute(_BY_NAME, {"name": name}).first() if valid.is_text(name) else None
 
 
 def record_of(row: Row[Any]) -> SystemRecord:
@@ -55,19 +66,45 @@ def record_of(row: Row[Any]) -> SystemRecord:
     CorruptPackageError
         For a row that no system has.
     """
+    check_system(row)
     try:
-        spec = None if row.spec is None else json.loads(row.spec)
-        sound = isinstance(row.name, str) and isinstance(row.uuid, str) and isinstance(spec, dict | None)
-    except (ValueError, TypeError, RecursionError):
-        sound = False
-    if not sound:
-        message = f"system {row.name!r}: its row is damaged: name, uuid or specification cannot be read"
-        raise CorruptPackageError(message)
-    if row.origin_id is not None and row.origin_name is None:
-        message = f"system {row.name!r}: the system that it was forked from is gone"
+        spec = None if row.spec is None else valid.read_json(row.spec)
+    except ValueError as error:
+        message = f"system {row.name!r}: its row is damaged: the specification cannot be read: {error}"
+        raise CorruptPackageError(message) from error
+    if not isinstance(spec, dict | None):
+        message = f"system {row.name!r}: its row is damaged: the specification is {reprlib.repr(spec)}, not an object"
         raise CorruptPackageError(message)
     origin = None if row.origin_name is None else (row.origin_name, row.origin_number)
     return SystemRecord(row.name, row.uuid, spec, origin)
+
+
+def is_name(name: str) -> bool:
+    """Whether a system can be called so."""
+    return bool(name) and name.isprintable()
+
+
+def check_system(row: Row[Any]) -> Row[Any]:
+    """A system's row, with its origin's name, once its values are some that a system has.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    valid.row(t.system, row, f"system {reprlib.repr(row.name)}: ")
+    if not is_name(row.name):
+        message = f"system {row.name!r}: row {row.id} of system is damaged: this is no name"
+        raise CorruptPackageError(message)
+    if (row.origin_id is None) != (row.origin_number is None):
+        message = f"system {row.name!r}: its row is damaged: what it was forked from is said by halves"
+        raise CorruptPackageError(message)
+    if row.origin_id is not None and not isinstance(row.origin_name, str):
+        raise _gone(row.name)
+    return row
+
+
+def _gone(name: str) -> CorruptPackageError:
+    return CorruptPackageError(f"system {name!r}: the system that it was forked from is gone")
 
 
 def commit_of(row: Row[Any]) -> CommitRecord:
@@ -76,21 +113,26 @@ def commit_of(row: Row[Any]) -> CommitRecord:
 
 def spans_of(connection: Connection, name: str, number: int | None = None) -> list[Span]:
     """The systems that a history runs through, the oldest first, each with its part of the numbers."""
-    row = connection.execute(BY_NAME, {"name": name}).one_or_none()
+    row = by_name(connection, name)
     if row is None:
         message = f"the store holds no system {name!r}"
         raise UnknownSystemError(message)
     spans: list[Span] = []
+    through: set[int] = set()
     upto = None if number is None else max(-_LAST, min(number, _LAST))
     while True:
+        check_system(row)
+        through.add(row.id)
         after = -1 if row.origin_number is None else row.origin_number
-        spans.append(Span(row.id, row.uuid, after, upto, row.head))
+        spans.append(Span(row.id, row.name, row.uuid, after, upto, row.head))
         if row.origin_id is None:
             return spans[::-1]
         upto = after if upto is None else min(upto, after)
-        forked, row = row.name, connection.execute(SYSTEMS.where(t.system.c.id == row.origin_id)).one_or_none()
-        if row is None:
-            message = f"system {forked!r}: the system that it was forked from is gone"
+        forked, row = row.name, connection.execute(BY_ID, {"id": row.origin_id}).one()
+        if row.id in through:
+            message = (
+                f"system {name!r}: {forked!r}, which it comes from, was forked from {row.name!r}: it has no beginning"
+            )
             raise CorruptPackageError(message)
 
 
@@ -100,7 +142,7 @@ def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:
     query = select(log).where(log.c.system_id == span.system_id, log.c.number > span.after)
     if span.upto is not None:
         query = query.where(log.c.number <= span.upto)
-    return connection.execute(query.order_by(log.c.number)).all()
+    return list(valid.rows(log, connection.execute(query.order_by(log.c.number)), f"system {span.name!r}: "))
 
 
 def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[Span, Row[Any]]]:
@@ -112,7 +154,10 @@ def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[
         inside = (log.c.system_id == span.system_id, log.c.number > span.after, log.c.number <= upto)
         last = connection.execute(select(func.max(log.c.number)).where(*inside, log.c.keyframe == 1)).scalar()
         query = select(log).where(*inside, log.c.number >= (span.after if last is None else last))
-        found[:0] = [(span, row) for row in connection.execute(query.order_by(log.c.number))]
+        found[:0] = [
+            (span, row)
+            for row in valid.rows(log, connection.execute(query.order_by(log.c.number)), f"system {span.name!r}: ")
+        ]
         if last is not None:
             break
     return found
@@ -141,9 +186,12 @@ def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row[Any]]]) ->
     for span, row in rows:
         ranges[span.system_id] = (ranges.get(span.system_id, (row.number,))[0], row.number)
     pages: dict[tuple[int, int], list[Blob]] = defaultdict(list)
+    driver: Any = connection.connection.driver_connection
     for system_id, (low, high) in ranges.items():
-        for number, *blob in connection.exec_driver_sql(_SELECT_NODE_PAGES, (system_id, low, high)):
-            pages[system_id, number].append(Blob(*blob))
+        found = connection.exec_driver_sql(_SELECT_NODE_PAGES, (system_id, low, high))
+        for number, page_id, header, digest, data in found:
+            whole = read_data(driver, "node_page", page_id) if data is None else data
+            pages[system_id, number].append(Blob(header, digest, whole))
     return pages
 
 

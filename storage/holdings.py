@@ -11,10 +11,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
-from whiteboard.storage.history import SYSTEMS, log_of, spans_of
+from whiteboard.storage.history import SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob
+from whiteboard.storage.pages import Blob, Laid
 from whiteboard.storage.rows import INDEXED, count_packages, select_pages
 from whiteboard.storage.schema import ensure
 
@@ -52,7 +53,7 @@ class LoggedCommit:
 
     values: Mapping[str, Any]
     seal: bytes
-    blobs: tuple[Blob, ...]
+    blobs: tuple[Laid, ...]
 
     @property
     def number(self) -> int:
@@ -94,7 +95,8 @@ def layout(connection: Connection, ops: Collection[str] | None, upto: int) -> li
 
 def _pages(connection: Connection, ops: Collection[str] | None) -> Iterator[tuple[int, int]]:
     sql = f"SELECT id, op, n FROM page WHERE id IN ({INDEXED}) ORDER BY id"
-    return ((page_id, n) for page_id, op, n in connection.exec_driver_sql(sql) if ops is None or op in ops)
+    found = valid.rows(t.page, connection.exec_driver_sql(sql))
+    return ((page_id, n) for page_id, op, n in found if ops is None or op in ops)
 
 
 def page(connection: Connection, page_id: int) -> Blob | None:
@@ -112,23 +114,22 @@ def incoming(connection: Connection) -> list[Incoming]:
             None if row.origin_name is None else (row.origin_name, row.origin_number),
             identities(connection, row.name),
         )
-        for row in connection.execute(SYSTEMS.order_by(t.system.c.id))
+        for row in map(check_system, connection.execute(SYSTEMS.order_by(t.system.c.id)))
     ]
 
 
 def own_commits(database: Database, name: str, after: int, upto: int) -> Iterator[LoggedCommit]:
     """The commits that a system made itself, with numbers above `after` up to `upto`; one read each."""
-    log, pages = t.commit_log, t.node_page
+    log = t.commit_log
     with database.read() as connection:
         span = spans_of(connection, name)[-1]
         inside = (log.c.system_id == span.system_id, log.c.number > max(after, span.after), log.c.number <= upto)
         numbers = connection.execute(select(log.c.number).where(*inside).order_by(log.c.number)).scalars().all()
     for number in numbers:
         with database.read() as connection:
-            row = connection.execute(select(log).where(*inside, log.c.number == number)).one()
-            query = select(pages.c.header, pages.c.digest, pages.c.data).order_by(pages.c.part)
-            found = connection.execute(query.where(pages.c.system_id == span.system_id, pages.c.number == number))
-            blobs = tuple(Blob(*each) for each in found)
+            found = connection.execute(select(log).where(*inside, log.c.number == number)).one()
+            row = valid.row(log, found, f"system {name!r}: ")
+            blobs = tuple(node_pages(connection, [(span, row)])[span.system_id, number])
         yield LoggedCommit({name: row._mapping[name] for name in LOGGED}, row.seal, blobs)
 
 
@@ -145,7 +146,9 @@ def forecast(url: StoreUrl) -> dict[str, int]:
                 "SELECT count(*), coalesce(sum(length(header) + length(data)), 0) FROM node_page"
             ).one()
             packages = count_packages(connection)
-            systems, commits = (run(f"SELECT count(*) FROM {name}").scalar_one() for name in ("system", "commit_log"))
+            systems, commits = (
+                run(f"SELECT count(*) FROM {name} WHERE id >= 0").scalar_one() for name in ("system", "commit_log")
+            )
     finally:
         database.close()
     return {

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.storage import schema
-from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame, Reader
+from whiteboard.storage.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
 from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
-from whiteboard.storage.holdings import LOGGED, Incoming, LoggedCommit, identity
+from whiteboard.storage.holdings import LoggedCommit
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob
+from whiteboard.storage.pages import Laid
 from whiteboard.storage.place import refuse
+from whiteboard.storage.survey import Survey, commit_of, damaged, survey
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
 
@@ -32,16 +33,6 @@ class Imported:
     pages: int
     packages: Packages
     systems: Systems
-
-
-@dataclass(slots=True)
-class Survey:
-    """What an archive holds, once all its digests fit."""
-
-    digest: str
-    pages: int = 0
-    first: int = 0
-    systems: list[Incoming] = field(default_factory=list)
 
 
 def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = None) -> Imported:
@@ -86,87 +77,6 @@ def _opened(path: Path) -> BinaryIO:
     return file
 
 
-def survey(path: Path, file: BinaryIO) -> Survey:
-    """Read a whole archive and compare every digest in it; nothing is decoded.
-
-    Raises
-    ------
-    ArchiveError
-    """
-    reader = Reader(path, file)
-    found = Survey("")
-    history: dict[str, dict[int, bytes]] = {}
-    name, waiting, done = "", 0, False
-    digest = reader.digest.copy()
-    for frame in reader.frames():
-        if done:
-            raise _damaged(path, "something follows its last frame")
-        if frame.kind == HEAD and found.first:
-            raise _damaged(path, "it has two first frames")
-        if waiting and frame.kind != NODES:
-            raise _damaged(path, f"node pages are missing before byte {frame.at}")
-        if frame.kind == HEAD:
-            found.first = frame.end
-        elif not found.first:
-            raise _damaged(path, "its first frame is missing")
-        elif frame.kind == PAGE:
-            found.pages += 1
-        elif frame.kind == SYSTEM:
-            system = _incoming(path, frame, history)
-            name = system.name
-            found.systems.append(system)
-        elif frame.kind == COMMIT:
-            values, _, waiting = _commit(path, frame)
-            if name not in history or values["number"] in history[name]:
-                raise _damaged(path, f"the commit at byte {frame.at} belongs to no system, or is there twice")
-            history[name][values["number"]] = identity(values)
-        elif frame.kind == NODES:
-            waiting -= 1
-            if waiting < 0:
-                raise _damaged(path, f"the node page at byte {frame.at} belongs to no commit")
-        else:
-            done = True
-            found.digest = str(frame.fields().get("digest"))
-            if found.digest != digest.hexdigest():
-                raise _damaged(path, "the digest over all of it does not fit")
-        digest = reader.digest.copy()
-    if not done:
-        message = f"the archive {path} is truncated: it ends at byte {reader.size}, without its last frame"
-        raise ArchiveError(message)
-    return found
-
-
-def _incoming(path: Path, frame: Frame, history: dict[str, dict[int, bytes]]) -> Incoming:
-    fields = frame.fields()
-    name, uuid, spec, origin = (fields.get(key) for key in ("name", "uuid", "spec", "origin"))
-    if not (isinstance(name, str) and name and name.isprintable() and isinstance(uuid, str)) or name in history:
-        raise _damaged(path, f"the system at byte {frame.at} has no name, or one that is there twice")
-    known: dict[int, bytes] = {}
-    try:
-        if origin is not None:
-            origin = (str(origin[0]), int(origin[1]))
-            if "base" not in fields:
-                known.update({number: each for number, each in history[origin[0]].items() if number <= origin[1]})
-        if "base" in fields:
-            known[int(fields["base"][0])] = bytes.fromhex(fields["base"][1])
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise _damaged(path, f"the system at byte {frame.at} cannot be read: {error!r}") from error
-    history[name] = known
-    return Incoming(name, uuid, spec if isinstance(spec, str) else None, origin, known)
-
-
-def _commit(path: Path, frame: Frame) -> tuple[dict[str, Any], bytes, int]:
-    fields = frame.fields()
-    try:
-        values = {name: fields[name] for name in LOGGED}
-        seal, parts = bytes.fromhex(fields["seal"]), fields["parts"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, f"the commit at byte {frame.at} cannot be read") from error
-    if type(values["number"]) is not int or type(parts) is not int or parts < 0:
-        raise _damaged(path, f"the commit at byte {frame.at} has no number")
-    return values, seal, parts
-
-
 def _apply(
     path: Path, file: BinaryIO, found: Survey, database: Database, writers: Writers, progress: Progress | None
 ) -> Imported:
@@ -181,16 +91,16 @@ def _apply(
     for frame in frames:
         if frame.kind == PAGE:
             try:
-                union.add(frame.blob)
+                union.add(frame)
             except CorruptPackageError as error:
-                raise _damaged(path, f"the page at byte {frame.at} fails the gate: {error}") from error
+                raise damaged(path, frame, error) from error
         elif frame.kind == SYSTEM:
             union.flush()
             system = systems[frame.fields()["name"]]
             graft.graft(system, frames.commits(), graft.place(system))
             if graft.systems.damaged:
                 name, number, why = graft.systems.damaged[0]
-                raise _damaged(path, f"system {name!r}, commit {number}: {why}")
+                raise damaged(path, frame, f"system {name!r}, commit {number}: {why}")
     union.flush()
     return Imported(found.pages, union.packages, graft.systems)
 
@@ -221,15 +131,12 @@ class _Frames:
             if frame.kind != COMMIT:
                 self._ahead = frame
                 return
-            values, seal, parts = _commit(self._reader.path, frame)
+            values, seal, parts = commit_of(frame)
             yield LoggedCommit(values, seal, tuple(self._node_page() for _ in range(parts)))
 
-    def _node_page(self) -> Blob:
+    def _node_page(self) -> Laid:
         frame = self._next()
         if frame is None or frame.kind != NODES:
-            raise _damaged(self._reader.path, "it was changed while it was read")
-        return frame.blob
-
-
-def _damaged(path: Path, why: str) -> ArchiveError:
-    return ArchiveError(f"the archive {path} is damaged: {why}")
+            message = f"the archive {self._reader.path} was changed while it was read"
+            raise ArchiveError(message)
+        return self._reader.laid(frame)

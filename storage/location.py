@@ -10,6 +10,7 @@ import errno
 import os
 import sqlite3
 import stat
+import struct
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ from whiteboard.storage.tables import APPLICATION_ID
 StoreUrl: TypeAlias = "str | os.PathLike[str]"
 
 _HEADER_BYTES = 100
+
+# Magic, number of records and nonce, pages that the file had, and the rest of its first sector, without which it is
+# none: https://sqlite.org/fileformat2.html#the_rollback_journal
+_JOURNAL = struct.Struct(">8s8xI492x")
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ def probe(path: Path, *, readonly: bool) -> bool:
     if not os.access(path, os.R_OK):
         raise _refusal(path, f"{os.strerror(errno.EACCES)}; ask its owner for access")
     if info.st_size:
-        _check_header(path, info.st_size)
+        _check_header(path, info.st_size, readonly=readonly)
     elif readonly:
         raise _refusal(path, "it is empty, and readonly=True creates nothing")
     if not readonly:
@@ -143,6 +149,13 @@ def wal_bytes(path: Path) -> int:
         return Path(f"{path}-wal").stat().st_size
     except OSError:
         return 0
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of a store's file and its log."""
+    with suppress(OSError):
+        return path.stat().st_size + wal_bytes(path)
+    return 0
 
 
 def create_empty(path: Path) -> None:
@@ -186,8 +199,11 @@ def _may_create(path: Path, *, readonly: bool) -> bool:
     return True
 
 
-def _check_header(path: Path, size: int) -> None:
+def _check_header(path: Path, size: int, *, readonly: bool) -> None:
     """Look at the first page through SQLite, which as ``immutable`` takes no lock and reads and makes no journal."""
+    half_made = _is_half_made(path)
+    if half_made and readonly:
+        raise _refusal(path, "its making was interrupted; open it once for writing, which finishes it")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)) as connection:
             application_id, pages, page_size = (
@@ -197,6 +213,8 @@ def _check_header(path: Path, size: int) -> None:
         damaged = size < pages * page_size
     except sqlite3.Error as error:
         code = error.sqlite_errorcode & 0xFF
+        if code == sqlite3.SQLITE_NOTADB and half_made:
+            return
         if code == sqlite3.SQLITE_NOTADB:
             what = f", or one that was truncated to {size} bytes" if size < _HEADER_BYTES else ""
             raise _refusal(path, f"it is not a SQLite file{what}; name another path, or move the file away") from error
@@ -207,9 +225,19 @@ def _check_header(path: Path, size: int) -> None:
         message = f"cannot open the store {path}: it is a SQLite file of another application; name another path"
         raise SchemaError(message)
     # A checkpoint writes page 1 first; while there is a log the file may rightly be shorter than it says.
-    if damaged and not wal_bytes(path):
+    if damaged and not wal_bytes(path) and not half_made:
         what = f"it was truncated to {size} bytes, or its first page is damaged"
         raise _refusal(path, f"{what}; restore it from a copy, or move it away")
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether a journal says that the file was empty: what a power cut left of its first page, SQLite takes back."""
+    journal, head = Path(f"{path}-journal"), b""
+    with suppress(OSError):
+        if journal.is_file():
+            with journal.open("rb") as file:  # on which SQLite has no locks to lose
+                head = file.read(_JOURNAL.size)
+    return len(head) == _JOURNAL.size and _JOURNAL.unpack(head) == (_JOURNAL_MAGIC, 0)
 
 
 def _check_writable(path: Path) -> None:

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
-from whiteboard.storage import recent
-from whiteboard.storage.base import Page
+from whiteboard.storage import content, recent, valid
+from whiteboard.storage import tables as t
+from whiteboard.storage.comparing import LARGE
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
-from whiteboard.storage.history import BY_NAME, Span, check_head, log_of, node_pages, opened, record_of, spans_of
-from whiteboard.storage.pages import decode_page
+from whiteboard.storage.history import BY_ID, Span, check_head, is_name, log_of, node_pages, opened, record_of, spans_of
+from whiteboard.storage.pages import Blob, Laid, decode_page
 from whiteboard.storage.rows import (
     INDEXED,
     delete_index,
     delete_pages,
     hashes_of,
     index_array,
+    laid,
     select_in,
     select_index,
-    select_pages,
 )
+from whiteboard.storage.unreadable import Unreadable, take_away, unreadable
 
-_READ_PAGES = 32
 _REPAIR_ROWS = 4096
+
+_SELECT_PAGE = "SELECT id, op, n, nbytes, cost_ns FROM page WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,15 @@ class VerifyReport:
     systems: tuple[SystemReport, ...] = ()
     structure: tuple[str, ...] = field(default=())
     """What SQLite's own check says, empty where it finds nothing."""
+    unreadable: tuple[str, ...] = ()
+    """Of rows beside pages and systems whose values are none that a store writes."""
     repaired: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether nothing is damaged."""
         broken = any(system.damaged for system in self.systems)
-        return not (self.damaged or self.dangling or self.misplaced or self.structure or broken)
+        return not (self.damaged or self.dangling or self.misplaced or self.structure or self.unreadable or broken)
 
 
 def gc(
@@ -124,7 +131,8 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     sample : float
         Part of the package pages to decode, 0 to 1; commits are always read.
     repair : bool
-        Drop damaged pages and wrong index rows. Node versions are reported, never changed.
+        Drop damaged pages, wrong index rows, and what nobody can read. Node versions are reported, never changed; a
+        system whose name is no text gets one, by which it can be removed.
     seed : int
         Of the sample.
 
@@ -142,32 +150,39 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     try:
         index = _index(database)
         with database.read() as connection:
-            pages = connection.exec_driver_sql("SELECT id, op, n FROM page ORDER BY id").all()
+            pages = connection.exec_driver_sql("SELECT id FROM page ORDER BY id").scalars().all()
+        odd = unreadable(database)
     except CorruptPackageError as error:
         return VerifyReport(systems=_systems(database), structure=(*structure, str(error)))
-    known = np.array([row.id for row in pages], np.int64)
+    known = np.array(pages, np.int64)
     dangling = index[~np.isin(index[:, 1], known)]
     chosen = pages if sample == 1 else random.Random(seed).sample(pages, math.ceil(sample * len(pages)))
     damaged: list[DamagedPage] = []
     misplaced: list[NDArray[np.int64]] = []
     order = index[np.argsort(index[:, 1], kind="stable")]
-    for row, page in _decoded(database, chosen):
-        if isinstance(page, str):
-            damaged.append(DamagedPage(row.id, row.op, row.n, page))
-            continue
-        low, high = np.searchsorted(order[:, 1], [row.id, row.id + 1])
-        misplaced.append(_misplaced(page, order[low:high]))
+    packages = 0
+    for page_id in chosen:
+        found = _looked_at(database, page_id)
+        if isinstance(found, DamagedPage):
+            damaged.append(found)
+            packages += found.packages
+        elif found is not None:
+            low, high = np.searchsorted(order[:, 1], page_id), np.searchsorted(order[:, 1], page_id, side="right")
+            misplaced.append(_misplaced(found, order[low:high]))
+            packages += len(found)
     wrong = np.concatenate([dangling, *misplaced])
+    systems = _systems(database)
     if repair:
-        _repair(database, [page.page_id for page in damaged], wrong)
+        _repair(database, [page.page_id for page in damaged], wrong, odd)
     return VerifyReport(
         pages=len(chosen),
-        packages=sum(row.n for row in chosen),
+        packages=packages,
         damaged=tuple(damaged),
         dangling=len(dangling),
         misplaced=len(wrong) - len(dangling),
-        systems=_systems(database),
+        systems=systems,
         structure=structure,
+        unreadable=tuple(rows.why for rows in odd),
         repaired=repair,
     )
 
@@ -191,7 +206,7 @@ def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
             found = connection.exec_driver_sql(f"SELECT 1 {strays} LIMIT 1").first()
         if found:
             database.write(lambda connection: connection.exec_driver_sql(f"DELETE {strays}"))
-    return Evicted(len(rows), 0, sum(row.nbytes for row in rows))
+    return Evicted(len(rows), 0, sum(valid.count(row.nbytes) for row in rows))
 
 
 def _structure(database: Database) -> tuple[str, ...]:
@@ -214,55 +229,87 @@ def _index(database: Database) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def _decoded(database: Database, rows: Sequence[Any]) -> Iterator[tuple[Any, Page | str]]:
-    """Each page, or why it cannot be read."""
-    for start in range(0, len(rows), _READ_PAGES):
-        part = rows[start : start + _READ_PAGES]
-        try:
-            with database.read() as connection:
-                blobs = select_pages(connection, [row.id for row in part])
-        except CorruptPackageError as error:
-            yield from ((row, str(error)) for row in part)
-            continue
-        for row in part:
-            if row.id in blobs:
-                try:
-                    yield row, decode_page(blobs.pop(row.id), provenance=True)
-                except CorruptPackageError as error:
-                    yield row, str(error)
+def _looked_at(database: Database, page_id: int) -> NDArray[np.uint8] | DamagedPage | None:
+    """The keys of a page once its row was read and all of it was decoded; None where it is gone."""
+    op, packages = "?", 0
+    try:
+        with database.read() as connection:
+            found = connection.exec_driver_sql(_SELECT_PAGE, (page_id,)).one_or_none()
+            if found is None:
+                return None
+            row = valid.row(t.page, found)
+            op, packages = row.op, row.n
+            with laid(connection, page_id) as page:
+                return None if page is None else _keys(page)
+    except CorruptPackageError as error:
+        return DamagedPage(page_id, op, packages, str(error))
 
 
-def _misplaced(page: Page, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    inside = (rows[:, 2] >= 0) & (rows[:, 2] < page.n)
+def _keys(page: Laid) -> NDArray[np.uint8]:
+    _, arrays = content.entries(page)
+    if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
+        return decode_page(Blob(page.header, page.digest, page.data[:]), provenance=True).keys
+    n = content.checked(page)
+    return arrays["keys"].rows(0, n)
+
+
+def _misplaced(keys: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    inside = (rows[:, 2] >= 0) & (rows[:, 2] < len(keys))
     right = inside.copy()
-    right[inside] = hashes_of(page.keys[rows[inside, 2]]) == rows[inside, 0]
+    right[inside] = hashes_of(keys[rows[inside, 2]]) == rows[inside, 0]
     return rows[~right]
 
 
-def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64]) -> None:
+def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64], odd: Sequence[Unreadable]) -> None:
     for start in range(0, len(damaged), STEP_PAGES):
         database.write(partial(delete_pages, ids=damaged[start : start + STEP_PAGES], reason="damaged"))
     for start in range(0, len(wrong), _REPAIR_ROWS):
         part = [(row[0], row[1]) for row in wrong[start : start + _REPAIR_ROWS].tolist()]
         database.write(partial(delete_index, rows=part))
+    for rows in odd:
+        database.write(partial(take_away, rows=rows))
+    for system_id in _system_ids(database):
+        if _named(database, system_id) is None:
+            database.write(partial(_name, system_id=system_id))
 
 
 def _systems(database: Database) -> tuple[SystemReport, ...]:
     try:
-        with database.read() as connection:
-            names = connection.exec_driver_sql("SELECT name FROM system ORDER BY name").scalars().all()
+        ids = _system_ids(database)
     except CorruptPackageError:
         return ()
-    return tuple(_system(database, name) for name in names)
+    return tuple(sorted((_system(database, system_id) for system_id in ids), key=lambda report: report.name))
 
 
-def _system(database: Database, name: str) -> SystemReport:
+def _system_ids(database: Database) -> Sequence[int]:
+    with database.read() as connection:
+        return connection.exec_driver_sql("SELECT id FROM system").scalars().all()
+
+
+def _name(connection: Connection, system_id: int) -> None:
+    name = f"damaged-{system_id}-{secrets.token_hex(4)}"
+    connection.exec_driver_sql("UPDATE system SET name = ? WHERE id = ?", (name, system_id))
+
+
+def _named(database: Database, system_id: int) -> str | None:
+    """The name of a system; None where it has none that can be asked for."""
+    try:
+        with database.read() as connection:
+            found = connection.exec_driver_sql("SELECT name FROM system WHERE id = ?", (system_id,)).one()
+            name = str(valid.row(t.system, found).name)
+            return name if is_name(name) else None
+    except CorruptPackageError:
+        return None
+
+
+def _system(database: Database, system_id: int) -> SystemReport:
     """Read every commit of a history: a state is whole if its keyframe and all commits since are."""
     damaged: list[tuple[int, str]] = []
     last_whole, number, whole = None, -1, False
+    name = _named(database, system_id) or f"(row {system_id})"
     try:
         with database.read() as connection:
-            record_of(connection.execute(BY_NAME, {"name": name}).one())
+            record_of(connection.execute(BY_ID, {"id": system_id}).one())
             spans = spans_of(connection, name)
             log = [(span, row) for span in spans for row in log_of(connection, span)]
         for span, row in log:

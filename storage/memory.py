@@ -79,6 +79,11 @@ class MemoryTier(PackageStore):
         with self._lock:
             self._index = PageIndex()
 
+    def reject(self, page: Page) -> None:
+        with self._lock:
+            self._index = PageIndex()  # it holds the page, or a part of it
+        self.inner.reject(page)
+
     def forget(self) -> None:
         """Let all pages go: some of them were deleted below."""
         self._pass_on_uses()

@@ -11,6 +11,7 @@ from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.place import same_file
+from whiteboard.storage.rows import laid
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
 
@@ -89,9 +90,10 @@ def _merge(database: Database, writers: Writers, source: Database, progress: Pro
         damaged += _add(union, source, page_id)
     union.flush()
     for done, system in enumerate(systems, 1):
-        where = graft.place(system)
-        commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
-        graft.graft(system, commits, where)
+        if graft.takes(system):
+            where = graft.place(system)
+            commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
+            graft.graft(system, commits, where)
         if progress:
             progress(total - len(systems) + done, total)
     return Merged(str(source.location), len(ids), damaged, union.packages, graft.systems)
@@ -99,11 +101,10 @@ def _merge(database: Database, writers: Writers, source: Database, progress: Pro
 
 def _add(union: Union, source: Database, page_id: int) -> bool:
     """Offer one page, if it is still there; return whether it is damaged."""
-    with source.read() as connection:
-        blob = holdings.page(connection, page_id)
-    try:
-        if blob is not None:
-            union.add(blob)
-    except CorruptPackageError:
-        return True
+    with source.read() as connection, laid(connection, page_id) as page:
+        try:
+            if page is not None:
+                union.add(page)
+        except CorruptPackageError:
+            return True
     return False

@@ -162,6 +162,11 @@ class SqlitePackages(PackageStore):
             for key, count in zip(keys, counts, strict=True):
                 self._touched[key] += count
 
+    def reject(self, page: Page) -> None:
+        with self._lock:
+            self._broken_hashes.update(hashes_of(page.keys, self._bits).tolist())
+            self.counters.corrupt += 1
+
     def flush(self) -> None:
         if self.database.readonly:
             return
@@ -213,7 +218,7 @@ class SqlitePackages(PackageStore):
     def stats(self) -> dict[str, float]:
         with self.database.read() as connection:
             packages = count_packages(connection)
-            (pages,) = connection.exec_driver_sql("SELECT count(*) FROM page").one()
+            (pages,) = connection.exec_driver_sql("SELECT count(*) FROM page WHERE id >= 0").one()
         with self._lock:
             return {
                 **asdict(self.counters),

@@ -8,32 +8,37 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 import timeit
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import DEFAULT, MAX_BYTES, PLAIN, Encoding, decode, encode
+from whiteboard.storage.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
 
 PAGE_BYTES: Final = 512 * 1024
 """Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
 
+HEADER_BYTES: Final = 16 * 2**20
+"""Most bytes of a header."""
+
 # A package counts as no less, which bounds a page's rows too.
 _LEAST_ROW_BYTES = 512
-_HEADER_BYTES = 16 * 2**20
 # Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
 _DENSE = 1.1
 # An array that is less than this part of its page is not worth the time to compress it.
 _PARTS = 32
 _DIGEST_BYTES = 16
+# So many bytes of data are read at a time where they need not all be in memory.
+_PIECE_BYTES = 2**20
 _HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
     "blake2b": partial(hashlib.blake2b, digest_size=_DIGEST_BYTES),
     "sha256": hashlib.sha256,
@@ -52,13 +57,33 @@ class Blob:
     data: bytes
 
 
+class Laid(Protocol):
+    """A page wherever it lies: in memory, as a `Blob`, or in a file from which its data is read a part at a time."""
+
+    @property
+    def header(self) -> bytes: ...
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def data(self) -> Data: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A page that lies elsewhere under another header."""
+
+    header: bytes
+    digest: bytes
+    data: Data
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """A page on its way to its row, its data still in parts: most of them views of the arrays."""
 
     header: bytes
     digest: bytes
-    parts: tuple[bytes | memoryview, ...]
+    parts: tuple[bytes | memoryview | Data, ...]
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +92,14 @@ class Packed:
 
     def joined(self) -> Blob:
         """The page as it will lie in its row."""
-        return Blob(self.header, self.digest, b"".join(self.parts))
+        return Blob(self.header, self.digest, b"".join([part[:] for part in self.parts]))
+
+
+def pieces(data: bytes | memoryview | Data) -> Iterable[bytes | memoryview]:
+    """Data from its beginning to its end: what is in memory at once, what is not a part at a time."""
+    if isinstance(data, bytes | memoryview):
+        return (data,)
+    return (data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
 
 
 def pack(
@@ -110,14 +142,14 @@ def unpack(
     if not intact:
         message = "the digest does not fit the bytes"
         raise CorruptPackageError(message)
-    if len(blob.header) > _HEADER_BYTES:
+    if len(blob.header) > HEADER_BYTES:
         message = f"a header of {len(blob.header)} bytes"
         raise CorruptPackageError(message)
     try:
         meta = json.loads(blob.header)
         arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), skip, only)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        message = f"the header cannot be read: {error!r}"
+        message = f"the header cannot be read: {reprlib.repr(error)}"
         raise CorruptPackageError(message) from error
     return meta, arrays
 
@@ -127,19 +159,25 @@ def digest_of(header: bytes, *data: bytes | memoryview) -> bytes:
     return _digest(_quicker(), header, data)
 
 
-def is_intact(blob: Blob) -> bool:
+def moved(page: Laid, header: bytes) -> Moved:
+    """The same data under another header."""
+    return Moved(header, _digest(_quicker(), header, pieces(page.data)), page.data)
+
+
+def is_intact(page: Laid) -> bool:
     """Whether the digest fits: it may have been made where the other hash is the quicker one."""
     first = _quicker()
     names = sorted(_HASHES, key=lambda name: name != first)
     try:
-        return any(_digest(name, blob.header, (blob.data,)) == blob.digest for name in names)
+        return any(_digest(name, page.header, pieces(page.data)) == page.digest for name in names)
     except TypeError:  # a row of other types than were written
         return False
 
 
-def _digest(name: str, header: bytes, data: Sequence[bytes | memoryview]) -> bytes:
+def _digest(name: str, header: bytes, data: Iterable[bytes | memoryview]) -> bytes:
     digest = _HASHES[name](len(header).to_bytes(8, "little"))
-    for part in (header, *data):
+    digest.update(header)
+    for part in data:
         digest.update(part)
     return bytes(digest.digest()[:_DIGEST_BYTES])
 
@@ -246,7 +284,7 @@ def row_bytes(page: Page) -> int:
 
 def fits(page: Page) -> bool:
     """Whether one row of the page can be stored at all."""
-    return row_bytes(page) <= MAX_BYTES - _HEADER_BYTES
+    return row_bytes(page) <= MAX_BYTES - HEADER_BYTES
 
 
 def _signature(page: Page) -> tuple[Any, ...]:
@@ -339,12 +377,12 @@ def _decode_all(
     total = 0
     for name, dtype, shape, codec, offset, length in entries:
         if type(name) is not str or name in arrays:
-            message = f"array name {name!r} is no name, or there twice"
+            message = f"array name {reprlib.repr(name)} is no name, or there twice"
             raise CorruptPackageError(message)
         if name in skip or (only is not None and name not in only):
             continue
         if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
-            message = f"array {name!r} lies outside of the data"
+            message = f"array {reprlib.repr(name)} lies outside of the data"
             raise CorruptPackageError(message)
         arrays[name] = decode(codec, data[offset : offset + length], dtype, shape)
         total += arrays[name].nbytes

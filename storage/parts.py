@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -13,6 +14,9 @@ from typing import BinaryIO
 from whiteboard.errors import ArchiveError
 
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+_CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}
+"""What a file system says that cannot sync a folder; anything else is one that could not."""
 
 
 def take(path: Path, content: str) -> tuple[Path, BinaryIO]:
@@ -40,13 +44,16 @@ def take(path: Path, content: str) -> tuple[Path, BinaryIO]:
 
 
 def name(part: Path, path: Path) -> None:
-    """Give a file that is whole and synced its name, which reaches the disk too.
+    """Give a file that is whole and synced its name, which is on the disk when this returns.
 
     Raises
     ------
     ArchiveError
         Somebody has taken the name meanwhile.
+    OSError
+        It could not be named so that the name lasts: it has not got it.
     """
+    linked = True
     try:
         os.link(part, path)
     except FileExistsError:
@@ -54,17 +61,34 @@ def name(part: Path, path: Path) -> None:
         raise ArchiveError(message) from None
     except OSError:
         part.rename(path)  # a file system without links
-    else:
-        part.unlink()
-    sync_folder(path.parent)
+        linked = False
+    try:
+        sync_folder(path.parent)
+    except OSError:
+        if linked:
+            path.unlink()
+        else:
+            path.rename(part)
+        raise
+    if linked:
+        with suppress(OSError):  # a second name that cannot be removed takes nothing from the first
+            part.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on its disk."""
+    """Have the names in a folder on its disk.
+
+    Raises
+    ------
+    OSError
+        They may not be; a file system that syncs no folders is no error.
+    """
     fd = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
-        with suppress(OSError):  # a file system that syncs no folders
-            os.fsync(fd)
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
     finally:
         os.close(fd)
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
+from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.base import NodeColumns, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import log_of, node_pages, opened, spans_of
@@ -71,7 +73,8 @@ def sampled(database: Database, sample: float, seed: int) -> list[Part]:
         message = f"sample must lie between 0 and 1, got {sample}"
         raise ParamError(message)
     with database.read() as connection:
-        pages = connection.exec_driver_sql("SELECT id, op, n FROM page WHERE n > 0 ORDER BY id").all()
+        found = connection.exec_driver_sql("SELECT id, op, n FROM page WHERE n > 0 ORDER BY id")
+        pages = list(valid.rows(t.page, found))
     if not sample or not pages:
         return []
     chance = random.Random(seed)
@@ -115,7 +118,8 @@ def wanted(database: Database, parts: Iterable[Part]) -> dict[int, list[int]]:
 def node_values(database: Database, wanted: Mapping[int, Sequence[int]]) -> list[NodeValues]:
     """The values at the wanted versions, one `NodeValues` a system and attribute; damaged commits are left out."""
     with database.read() as connection:
-        names = connection.exec_driver_sql("SELECT name FROM system ORDER BY name").scalars().all()
+        rows = connection.exec_driver_sql("SELECT name FROM system ORDER BY name")
+        names = [row.name for row in valid.rows(t.system, rows)]
     ids = np.array(sorted(wanted), np.int64)
     found: dict[tuple[str, str], NodeValues] = {}
     for name in names if len(ids) else ():

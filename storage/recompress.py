@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
-from whiteboard.storage import recent
+from whiteboard.storage import recent, valid
 from whiteboard.storage.base import Page
 from whiteboard.storage.codec import Encoding
 from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
@@ -28,7 +28,7 @@ from whiteboard.storage.eviction import give_back
 from whiteboard.storage.forms import Form, Lying, Plan, Step, plan
 from whiteboard.storage.location import StoreUrl, locate_file, probe
 from whiteboard.storage.pages import Blob, cuts, decode_page, encode_page, joined, take
-from whiteboard.storage.rows import PageRow, hashes_of, insert_page, select_in, select_pages, update_page
+from whiteboard.storage.rows import PageRow, hashes_of, insert_page, ops_of, select_in, select_pages, update_page
 from whiteboard.storage.schema import ensure
 
 BATCH_BYTES: Final = 2 * 2**20
@@ -179,13 +179,13 @@ def _opened(url: StoreUrl, *, readonly: bool) -> Database:
 
 def _planned(database: Database, form: Form, ops: Collection[str] | None) -> tuple[Plan, Recompressed]:
     with database.read() as connection:
-        known = sorted(connection.exec_driver_sql("SELECT DISTINCT op FROM page").scalars())
+        known = ops_of(connection)
         for op in ops or ():
             if op not in known:
                 message = f"the store has no packages of op {op!r}; it has {', '.join(known) or 'none'}"
                 raise ParamError(message)
         made = plan(connection, form, ops)
-        node_pages = connection.exec_driver_sql("SELECT count(*) FROM node_page").scalar_one()
+        node_pages = connection.exec_driver_sql("SELECT count(*) FROM node_page WHERE id >= 0").scalar_one()
     lying = [*made.right, *(page for step in made.steps for page in step.pages)]
     pages, nbytes = len(lying) + len(made.damaged), sum(page.nbytes for page in lying)
     return made, Recompressed(
@@ -295,7 +295,8 @@ def _moves(made: _Made, ids: Sequence[int]) -> Iterator[tuple[int, int, int, int
 def _move_access(connection: Connection, made: _Made, ids: Sequence[int]) -> None:
     """Give the new pages the last use and the hits of the old ones, each its share."""
     sql = "SELECT page_id, last_use, hits FROM page_access WHERE page_id IN"
-    found = select_in(connection, sql, [page.page_id for page in made.sources])
+    rows_of = select_in(connection, sql, [page.page_id for page in made.sources])
+    found = [tuple(map(valid.count, row)) for row in rows_of]
     if not found:
         return
     last, hits = max(row[1] for row in found), sum(row[2] for row in found)

@@ -17,6 +17,7 @@ from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemErro
 from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, give_back, last_use
+from whiteboard.storage.history import by_name
 from whiteboard.storage.pages import decode_page, encode_page, take
 from whiteboard.storage.rows import (
     Batch,
@@ -201,32 +202,41 @@ def remove(database: Database, name: str, *, dry_run: bool = False) -> Removed:
 
 
 def _removed(name: str, connection: Connection, *, dry_run: bool) -> Removed:
-    row = connection.exec_driver_sql("SELECT id, uuid FROM system WHERE name = ?", (name,)).one_or_none()
+    """Remove it whatever else its row and its commits hold: a damaged system has to be got rid of too."""
+    row = by_name(connection, name)
     if row is None:
         message = f"the store holds no system {name!r}"
         raise UnknownSystemError(message)
-    forks = connection.exec_driver_sql(
-        "SELECT name, origin_number FROM system WHERE origin_id = ? ORDER BY name", (row.id,)
-    ).all()
+    forks = _forks(connection, row.id)
     shared = max((fork.origin_number for fork in forks), default=-1)
-    gone = _count(connection, row.id, shared + 1, 2**62)
-    kept = _count(connection, row.id, 0, shared)
-    kept_as = f"{name} (removed {row.uuid[:8]})" if forks else None
+    gone = _count(connection, row.id, "number NOT BETWEEN 0 AND ?", shared)
+    kept = _count(connection, row.id, "number BETWEEN 0 AND ?", shared)
+    kept_as = f"{name} (removed {str(row.uuid)[:8]})" if forks else None
     if not dry_run:
         _delete(connection, row.id, name, shared, kept_as)
-    return Removed(name, gone[0], gone[1], kept[0], kept_as, tuple(fork.name for fork in forks), dry_run)
+    return Removed(name, gone[0], gone[1], kept[0], kept_as, tuple(str(fork.name) for fork in forks), dry_run)
 
 
-def _count(connection: Connection, system_id: int, low: int, high: int) -> tuple[int, int]:
-    """How many commits a system has of its own in a range of numbers, and the bytes of their node pages."""
-    where = (system_id, low, high)
+def _forks(connection: Connection, system_id: int) -> list[Any]:
+    """The systems that go on from one, but for those that it is said to go on from itself: they have no beginning."""
+    above: set[Any] = set()
+    at: Any = system_id
+    while at is not None and at not in above:
+        above.add(at)
+        at = connection.exec_driver_sql("SELECT origin_id FROM system WHERE id = ?", (at,)).scalar()
+    sql = "SELECT id, name, origin_number FROM system WHERE origin_id = ? ORDER BY name"
+    found = connection.exec_driver_sql(sql, (system_id,)).all()
+    return [fork for fork in found if fork.id not in above and type(fork.origin_number) is int]
+
+
+def _count(connection: Connection, system_id: int, where: str, shared: int) -> tuple[int, int]:
+    """How many commits of its own a system has where something holds, and the bytes of their node pages."""
+    of = (system_id, shared)
     commits = connection.exec_driver_sql(
-        "SELECT count(*) FROM commit_log WHERE system_id = ? AND number BETWEEN ? AND ?", where
+        f"SELECT count(*) FROM commit_log WHERE system_id = ? AND {where}", of
     ).scalar_one()
     nbytes = connection.exec_driver_sql(
-        "SELECT coalesce(sum(length(header) + length(data)), 0) FROM node_page "
-        "WHERE system_id = ? AND number BETWEEN ? AND ?",
-        where,
+        f"SELECT coalesce(sum(length(header) + length(data)), 0) FROM node_page WHERE system_id = ? AND {where}", of
     ).scalar_one()
     return int(commits), int(nbytes)
 
@@ -234,16 +244,20 @@ def _count(connection: Connection, system_id: int, low: int, high: int) -> tuple
 def _delete(connection: Connection, system_id: int, name: str, shared: int, kept_as: str | None) -> None:
     origin = connection.exec_driver_sql("SELECT origin_id FROM system WHERE id = ?", (system_id,)).scalar_one()
     for table in ("node_page", "commit_log"):
-        connection.exec_driver_sql(f"DELETE FROM {table} WHERE system_id = ? AND number > ?", (system_id, shared))
+        sql = f"DELETE FROM {table} WHERE system_id = ? AND number NOT BETWEEN 0 AND ?"
+        connection.exec_driver_sql(sql, (system_id, shared))
     connection.exec_driver_sql("DELETE FROM writer WHERE name = ?", (name,))
     if kept_as is not None:
         sql = "UPDATE system SET name = ?, head = (SELECT max(number) FROM commit_log WHERE system_id = ?) WHERE id = ?"
         connection.exec_driver_sql(sql, (kept_as, system_id, system_id))
         return
+    # Forks of it are left only where they are damaged: one that it comes from itself, or one from no commit.
+    free = "UPDATE system SET origin_id = NULL, origin_number = NULL WHERE origin_id = ?"
+    connection.exec_driver_sql(free, (system_id,))
     connection.exec_driver_sql("DELETE FROM system WHERE id = ?", (system_id,))
     # What was kept for this one alone goes with it.
     origins = [] if origin is None else [origin]
     for above_id, above_name, uuid in select_in(connection, "SELECT id, name, uuid FROM system WHERE id IN", origins):
         forked = connection.exec_driver_sql("SELECT 1 FROM system WHERE origin_id = ?", (above_id,)).first()
-        if forked is None and str(above_name).endswith(f" (removed {uuid[:8]})"):
+        if forked is None and str(above_name).endswith(f" (removed {str(uuid)[:8]})"):
             _delete(connection, above_id, above_name, -1, None)

@@ -7,20 +7,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import holdings, provenance, schema
+from whiteboard.storage import holdings, provenance, schema, valid
+from whiteboard.storage import tables as t
 from whiteboard.storage.base import Page, Renamed
+from whiteboard.storage.comparing import Conflict, compare
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.pages import Blob, decode_page, encode_page, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
-from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS, Conflict, compare
+from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS
 
 Concerns = Callable[[str, str | None], bool]
 """``concerns(op, lineage)``: whether packages of such a page are to get other keys; asked before the page is read."""
@@ -30,9 +31,6 @@ Rename = Callable[[Page, Sequence[provenance.NodeValues]], Renamed]
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in pages."""
-
-_MOST_ROWS: Final = 2**20
-"""A row that says more packages is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +122,9 @@ def _opened(url: StoreUrl, *, readonly: bool) -> Iterator[Database]:
 def _headers(database: Database, op: str | None = None) -> Iterator[Header]:
     where, given = ("", ()) if op is None else ("WHERE op = ?", (op,))
     with database.read() as connection:
-        rows = connection.exec_driver_sql(f"SELECT id, op, n, header FROM page {where} ORDER BY id", given)
-        for page_id, name, n, header in rows:
-            packages = n if type(n) is int and 0 <= n <= _MOST_ROWS else 0
-            yield Header(page_id, name, packages, *_said(header))
+        found = connection.exec_driver_sql(f"SELECT id, op, n, header FROM page {where} ORDER BY id", given)
+        for page_id, name, n, header in valid.rows(t.page, found):
+            yield Header(page_id, name, n, *_said(header))
 
 
 def _said(header: bytes) -> tuple[str | None, bool]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import recent
-from whiteboard.storage.pages import Blob, Packed, unpack
+from whiteboard.storage import recent, valid
+from whiteboard.storage import tables as t
+from whiteboard.storage.pages import Blob, Laid, Moved, Packed, pieces, unpack
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -24,17 +26,25 @@ LIST: Final = 900
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
 
+_HUGE: Final = 4 * 2**20
+"""Data of more bytes is not in memory as a whole where that can be helped."""
+
 INDEXED: Final = "SELECT page_id FROM package UNION SELECT page_id FROM recent"
 """The pages in which some package is found."""
 
+# With a condition it goes row by row, 40 ns each; without one SQLite counts page by page, which nothing can stop: in a
+# file whose pages are said to hold one another, to no end.
 COUNT_PACKAGES: Final = (
-    "SELECT (SELECT count(*) FROM package) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
+    "SELECT (SELECT count(*) FROM package WHERE hash >= 0) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
 )
 
 HASH_BITS: Final = 63
 """Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
 
-_SELECT_PAGES = f"SELECT id, header, digest, CASE WHEN length(data) < {_LARGE} THEN data END FROM page WHERE id IN"
+AS_COLUMN: Final = f"CASE WHEN length(data) < {_LARGE} THEN data END"
+"""The data of a row in SQL, NULL where it is larger."""
+
+_SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
 _UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"
@@ -160,20 +170,79 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
     A page that SQLite itself finds damaged comes with empty data, which no digest fits.
     """
     driver: Any = connection.connection.driver_connection
-    for page_id, header, digest, data in select_in(connection, _SELECT_PAGES, ids):
-        yield page_id, Blob(header, digest, _read_data(driver, page_id) if data is None else data)
+    for page_id, header, digest, data in _select_pages(connection, ids):
+        yield page_id, Blob(header, digest, read_data(driver, "page", page_id) if data is None else data)
 
 
-def _read_data(driver: Any, page_id: int) -> bytes:
+def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
+    try:
+        return select_in(connection, _SELECT_PAGES, ids)
+    except sqlite3.DataError:  # a header that is larger than any, of one of them
+        if len(ids) == 1:
+            return [(ids[0], b"", b"", b"")]
+        return [row for page_id in ids for row in _select_pages(connection, [page_id])]
+
+
+def read_data(driver: Any, table: str, row_id: int) -> bytes:
+    """The data of a row that is too large for a column; empty where SQLite itself finds it damaged."""
     # A column is copied twice on its way here, an opened blob once.
     try:
-        with driver.blobopen("page", "data", page_id, readonly=True) as blob:
+        with driver.blobopen(table, "data", row_id, readonly=True) as blob:
             data: bytes = blob.read()
             return data
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+        if _is_damage(error):
             return b""
         raise
+
+
+@contextmanager
+def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
+    """A page while the block runs, its data read a part at a time where it is large; None where it is not there."""
+    driver: Any = connection.connection.driver_connection
+    found = _select_pages(connection, [page_id])
+    if not found:
+        yield None
+        return
+    _, header, digest, data = found[0]
+    if data is not None:
+        yield Moved(header, digest, data)
+        return
+    try:
+        blob = driver.blobopen("page", "data", page_id, readonly=True)
+    except sqlite3.Error as error:
+        if not _is_damage(error):
+            raise
+        yield Moved(header, digest, b"")
+        return
+    with blob:
+        row = _InRow(blob)
+        yield Moved(header, digest, row[:] if len(row) <= _HUGE else row)
+
+
+class _InRow:
+    """The data of a row; what SQLite itself finds damaged is empty, which no digest fits."""
+
+    __slots__ = ("_blob",)
+
+    def __init__(self, blob: Any) -> None:
+        self._blob = blob
+
+    def __len__(self) -> int:
+        return len(self._blob)
+
+    def __getitem__(self, part: slice) -> bytes:
+        try:
+            found: bytes = self._blob[part]
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise
+            return b""
+        return found
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
 
 
 def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
@@ -193,14 +262,14 @@ def insert_page(connection: Connection, page: PageRow) -> int:
     packed, size = page.packed, page.packed.nbytes
     alone = size >= _LARGE
     row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
-    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, b"".join(packed.parts))
+    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, packed.joined().data)
     cursor: Any = connection.connection.cursor()
     page_id = int(cursor.execute(sql, (*row, data)).lastrowid)
     if alone:
         # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
         with cursor.connection.blobopen("page", "data", page_id) as blob:
-            for part in packed.parts:
-                blob.write(part)
+            for piece in chain.from_iterable(map(pieces, packed.parts)):
+                blob.write(piece)
     return page_id
 
 
@@ -225,24 +294,32 @@ def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> Non
         connection.exec_driver_sql(_DELETE_INDEX, rows)
 
 
+def ops_of(connection: Connection) -> list[str]:
+    """The ops that there are pages of, in order."""
+    sql = "SELECT min(id) AS id, op FROM page GROUP BY op ORDER BY op"
+    return [row.op for row in valid.rows(t.page, connection.exec_driver_sql(sql))]
+
+
 def by_op(connection: Connection) -> dict[str, dict[str, int]]:
     """What the pages hold, by op: packages, pages, nbytes, and compute_ns, which is what a package cost on average."""
-    sql = "SELECT op, sum(n) AS packages, count(*) AS pages, sum(nbytes) AS nbytes, sum(cost_ns) AS cost FROM page"
+    found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for row in valid.rows(t.page, connection.exec_driver_sql("SELECT id, op, n, nbytes, cost_ns FROM page")):
+        of = found[row.op]
+        for place, value in enumerate((row.n, 1, row.nbytes, row.cost_ns)):
+            of[place] += value
     return {
-        row.op: {
-            "packages": row.packages,
-            "pages": row.pages,
-            "nbytes": row.nbytes,
-            "compute_ns": row.cost // max(row.packages, 1),
-        }
-        for row in connection.exec_driver_sql(f"{sql} GROUP BY op ORDER BY op")
+        op: {"packages": packages, "pages": pages, "nbytes": nbytes, "compute_ns": cost // max(packages, 1)}
+        for op, (packages, pages, nbytes, cost) in sorted(found.items())
     }
 
 
 def evicted(connection: Connection) -> dict[str, dict[str, int]]:
     """What left the store since it was made, by reason: pages, packages, nbytes, and when it last happened."""
     rows = connection.exec_driver_sql("SELECT reason, pages, packages, nbytes, last FROM eviction ORDER BY reason")
-    return {row.reason: {name: getattr(row, name) for name in ("pages", "packages", "nbytes", "last")} for row in rows}
+    return {
+        row.reason: {name: getattr(row, name) for name in ("pages", "packages", "nbytes", "last")}
+        for row in valid.rows(t.eviction, rows)
+    }
 
 
 def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int:
@@ -277,10 +354,10 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
 def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:
     """The rows of a query that ends in IN, for values of any number."""
     # The driver's cursor gives plain tuples: a row object for each of 10,000 keys would be half the cost.
-    cursor = connection.connection.cursor()
     rows: list[Any] = []
     for start in range(0, len(values), LIST):
         part = values[start : start + LIST]
+        cursor = connection.connection.cursor()  # each has a bound on what it may take
         rows += cursor.execute(f"{sql} ({_marks(part)})", part).fetchall()
     return rows
 

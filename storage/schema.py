@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from whiteboard.errors import SchemaError
+from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, create_empty, locate
 from whiteboard.storage.parts import sync_folder
@@ -94,7 +94,7 @@ def upgrade(url: StoreUrl) -> Changed:
     Raises
     ------
     SchemaError
-        The schema is newer, or none of ours.
+        The schema is newer, or none of ours, or has something in it that no version made.
     StoreError
         Somebody has the store open (the message says which process), or the copy or the upgrade could not be written.
         The store is as it was.
@@ -196,7 +196,11 @@ def _statements(database: Database, *, foreign: bool = False) -> dict[str, str]:
         f"{kind} {name}": " ".join(_SPACES.sub(r"\1", _QUOTES.sub("", str(sql))).split()).lower()
         for kind, name, table, sql in database.made_of()
         if sql is not None
-        and (table in ours or kind not in ("table", "index") or (foreign and not str(name).startswith("sqlite_")))
+        and (
+            str(table).lower() in ours
+            or kind not in ("table", "index")
+            or (foreign and not str(name).startswith("sqlite_"))
+        )
     }
 
 
@@ -225,10 +229,13 @@ def _copied(database: Database, suffix: str) -> Path | None:
         names = (f"{path}.{suffix}{f'.{number}' if number else ''}" for number in count())
         copy = next(found for found in map(Path, names) if not found.exists())
         part.rename(copy)
-    except BaseException:
+        sync_folder(copy.parent)
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            message = f"the store {path} was left as it is, as its copy cannot be written: {error.strerror}"
+            raise StoreError(message) from error
         raise
-    sync_folder(copy.parent)
     return copy
 
 

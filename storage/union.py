@@ -4,51 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import CorruptPackageError
+from whiteboard.storage import comparing, content
 from whiteboard.storage.base import Page
-from whiteboard.storage.distance import largest
+from whiteboard.storage.comparing import NAMED, Conflict, compare, conflict_of, distance_of, is_at
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, Packed, decode_page, encode_page, merged, take
-from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index, select_pages
+from whiteboard.storage.pages import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
+from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index
+from whiteboard.storage.rows import laid as laid_in
 
 BATCH_BYTES: Final = 4 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""
 
 MOST_CONFLICTS: Final = 1000
 """So many conflicts are described; the others are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """One key with different bytes in two stores.
-
-    Attributes
-    ----------
-    op, key : str
-    sources, versions : tuple of int, or None
-        Node ids and versions from which the package that was refused was computed, where they were nodes.
-    kept_sources, kept_versions : tuple of int, or None
-        Those of the package that stays.
-    ulps : int or None
-        The largest distance of two elements, in units in the last place; None where shapes or dtypes differ, or a
-        NaN meets a number.
-    array : str
-        Where that is: ``"y"`` or ``"g<i>"``.
-    """
-
-    op: str
-    key: str
-    sources: tuple[int, ...] | None
-    versions: tuple[int, ...] | None
-    kept_sources: tuple[int, ...] | None
-    kept_versions: tuple[int, ...] | None
-    ulps: int | None
-    array: str
 
 
 @dataclass(slots=True)
@@ -73,9 +46,10 @@ class Union:
         self._broken_hashes: set[int] = set()
         self._nbytes = 0
         self._held: set[int] = set()
+        self._whole: set[int] = set()
         self.packages = Packages()
 
-    def add(self, blob: Blob) -> None:
+    def add(self, laid: Laid) -> None:
         """Take one page, through the gate; it may wait for `flush`.
 
         Raises
@@ -83,20 +57,93 @@ class Union:
         CorruptPackageError
             The page fails the gate. Nothing of it is taken.
         """
+        _, arrays = content.entries(laid)
+        if sum(entry.nbytes for entry in arrays.values()) > comparing.LARGE:
+            self._add_large(laid)
+            return
+        blob = Blob(laid.header, laid.digest, laid.data[:])
         page = decode_page(blob, provenance=True)
+        content.check_page(page)
+        self._add(page, blob)
+
+    def _add(self, page: Page, laid: Blob | None) -> None:
+        """Take what the store does not hold of a page: as it lies, where that is all of it."""
         hashes = hashes_of(page.keys)
         fresh = self._fresh(page, hashes)
         self.packages.added += len(fresh)
         if not len(fresh):
             return
-        if len(fresh) == page.n:
-            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, Packed(blob.header, blob.digest, (blob.data,))))
+        if len(fresh) == page.n and laid is not None:
+            self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, Packed(laid.header, laid.digest, (laid.data,))))
         else:
             for part in merged([take(page, fresh)]):
                 self._wait(PageRow(part.op, part.n, part.cost_ns, hashes_of(part.keys), encode_page(part)))
         self._held.update(hashes[fresh].tolist())
         if self._nbytes >= BATCH_BYTES:
             self.flush()
+
+    def _add_large(self, laid: Laid) -> None:
+        """Take a page that is never in memory as a whole."""
+        self.flush()
+        n = content.checked(laid)
+        _, arrays = content.entries(laid)
+        hashes = hashes_of(arrays["keys"].rows(0, n))
+        with self._database.read() as connection:
+            index = select_index(connection, hashes)
+        each = sum(entry.nbytes for entry in arrays.values()) // n
+        if not len(index) and len(np.unique(hashes)) == n:
+            self._add_whole(laid, n)
+        elif len(index) == n and self._is_kept(laid, index[:, 1]):
+            self.packages.present += n
+        elif each > comparing.LARGE:
+            # What is there already is written again with what is not: it is not found there, as the index keeps what it
+            # has. To cut a page of packages that are so large would take their size in memory.
+            fresh = sum(self._is_fresh(laid, row, hashes[row]) for row in range(n))
+            if fresh:
+                self._add_whole(laid, fresh)
+        else:
+            step = max(1, comparing.PART // max(1, each))
+            for start in range(0, n, step):
+                self._add(content.rows(laid, start, min(n, start + step)), None)
+
+    def _add_whole(self, laid: Laid, added: int) -> None:
+        """Take a page as it lies, from where it lies."""
+        meta, arrays = content.entries(laid)
+        hashes = hashes_of(arrays["keys"].rows(0, meta["n"]))
+        packed = Packed(laid.header, laid.digest, (laid.data,))
+        self._wait(PageRow(meta["op"], meta["n"], meta["cost_ns"], hashes, packed))
+        self.flush()
+        self.packages.added += added
+
+    def _is_kept(self, laid: Laid, page_ids: NDArray[np.int64]) -> bool:
+        """Whether a page lies in the store as it is."""
+        first = int(page_ids[0])
+        with self._database.read() as connection, laid_in(connection, first) as kept:
+            same = kept is not None and (kept.digest, kept.header) == (laid.digest, laid.header)
+            return bool((page_ids == first).all()) and same and kept is not None and is_intact(kept)
+
+    def _is_fresh(self, laid: Laid, row: int, hashed: np.int64) -> bool:
+        """Whether the store does not hold one large package; what it holds is compared part by part, and counted."""
+        bare = content.rows(laid, row, row + 1, NAMED)
+        with self._database.read() as connection:
+            index = select_index(connection, np.array([hashed]))
+            if len(index):
+                _, page_id, slot = index[0].tolist()
+                with laid_in(connection, page_id) as kept:
+                    if kept is not None and is_at(kept, page_id, slot, bare, self._whole):
+                        ulps, array = distance_of(laid, row, kept, slot)
+                        self._count(bare, content.rows(kept, slot, slot + 1, NAMED), ulps, array)
+                        return False
+        return bool(len(self._fresh(bare, np.array([hashed]))))
+
+    def _count(self, page: Page, kept: Page, ulps: int | None, array: str) -> None:
+        """Count one package that the store holds; `array` is where it differs, or empty."""
+        if not array:
+            self.packages.present += 1
+            return
+        self.packages.conflicts += 1
+        if len(self.packages.described) < MOST_CONFLICTS:
+            self.packages.described.append(conflict_of(page, 0, kept, 0, ulps, array))
 
     def flush(self) -> None:
         """Write what waits, in one transaction."""
@@ -117,7 +164,8 @@ class Union:
         rows = np.sort(first)
         if self._held:
             rows = rows[[hashed not in self._held for hashed in hashes[rows].tolist()]]
-        met = compare(self._database, page, hashes, rows, describe=MOST_CONFLICTS - len(self.packages.described))
+        most = MOST_CONFLICTS - len(self.packages.described)
+        met = compare(self._database, page, hashes, rows, describe=most, whole=self._whole)
         self._broken |= met.broken_pages
         self._broken_hashes |= met.broken_hashes
         self.packages.present += page.n - len(rows) + len(met.equal)
@@ -125,129 +173,3 @@ class Union:
         self.packages.collisions += len(met.collided)
         self.packages.described += met.described
         return met.fresh
-
-
-def _none() -> NDArray[np.intp]:
-    return np.empty(0, np.intp)
-
-
-@dataclass(slots=True)
-class Met:
-    """Packages beside what a store holds under their keys: rows of the page.
-
-    Attributes
-    ----------
-    fresh, equal, different, collided : ndarray
-        It holds nothing that can be read; the same bytes; other bytes; another key of the same hash.
-    described : list of Conflict
-        The first of those that are different.
-    broken_pages, broken_hashes : set of int
-        What was found damaged under keys that are fresh.
-    """
-
-    fresh: NDArray[np.intp]
-    equal: NDArray[np.intp] = field(default_factory=_none)
-    different: NDArray[np.intp] = field(default_factory=_none)
-    collided: NDArray[np.intp] = field(default_factory=_none)
-    described: list[Conflict] = field(default_factory=list)
-    broken_pages: set[int] = field(default_factory=set)
-    broken_hashes: set[int] = field(default_factory=set)
-
-
-def compare(database: Database, page: Page, hashes: NDArray[np.int64], rows: NDArray[np.intp], *, describe: int) -> Met:
-    """Compare some rows of a page with what the store holds under their keys; `hashes` are those of all rows."""
-    with database.read() as connection:
-        index = select_index(connection, np.unique(hashes[rows]))
-    if not len(index):
-        return Met(rows)
-    at = np.searchsorted(index[:, 0], hashes[rows]).clip(max=len(index) - 1)
-    there = index[at, 0] == hashes[rows]
-    met = Met(rows[~there])
-    for page_id in np.unique(index[at[there], 1]).tolist():
-        mine = there & (index[at, 1] == page_id)
-        with database.read() as connection:
-            kept = _decoded(select_pages(connection, [page_id]).get(page_id))
-        if kept is None:
-            met.broken_pages.add(page_id)
-            met.fresh = np.concatenate([met.fresh, rows[mine]])
-        else:
-            _compare(page, rows[mine], kept, index[at[mine], 2], met, describe)
-    met.fresh = np.sort(met.fresh)
-    return met
-
-
-def _compare(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64], met: Met, describe: int) -> None:
-    """Compare packages with those in the slots of one page of the store."""
-    inside = (slots >= 0) & (slots < kept.n)
-    right = inside.copy()
-    right[inside] = (kept.keys[slots[inside]] == page.keys[rows[inside]]).all(axis=1)
-    collided = inside & ~right
-    collided[collided] = hashes_of(kept.keys[slots[collided]]) == hashes_of(page.keys[rows[collided]])
-    wrong = ~right & ~collided
-    met.broken_hashes.update(hashes_of(page.keys[rows[wrong]]).tolist())
-    met.fresh = np.concatenate([met.fresh, rows[wrong]])
-    met.collided = np.concatenate([met.collided, rows[collided]])
-    rows, slots = rows[right], slots[right]
-    same = _same_rows(page, rows, kept, slots)
-    met.equal = np.concatenate([met.equal, rows[same]])
-    met.different = np.concatenate([met.different, rows[~same]])
-    for row, slot in zip(rows[~same].tolist(), slots[~same].tolist(), strict=True):
-        if len(met.described) < describe:
-            met.described.append(_conflict(page, row, kept, slot))
-
-
-def _decoded(blob: Blob | None) -> Page | None:
-    if blob is None:
-        return None
-    try:
-        return decode_page(blob, provenance=True)
-    except CorruptPackageError:
-        return None
-
-
-def _same_rows(page: Page, rows: NDArray[np.intp], kept: Page, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which packages have the same arrays, byte for byte."""
-    same = np.ones(len(rows), np.bool_)
-    if page.op != kept.op or page.arrays.keys() != kept.arrays.keys():
-        return ~same
-    for name, array in page.arrays.items():
-        other = kept.arrays[name]
-        if (array.dtype.str, array.shape[1:]) != (other.dtype.str, other.shape[1:]):
-            return np.zeros(len(rows), np.bool_)
-        if array.nbytes:
-            same &= (_bytes(array[rows]) == _bytes(other[slots])).all(axis=1)
-    return same
-
-
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bytes of each row, (n, …)."""
-    if not len(array):
-        return np.empty((0, 0), np.uint8)
-    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
-
-
-def _conflict(page: Page, row: int, kept: Page, slot: int) -> Conflict:
-    worst: int | None = 0
-    where = "y"
-    for name in sorted(page.arrays.keys() | kept.arrays.keys(), key=lambda name: (name != "y", name)):
-        ours, theirs = kept.arrays.get(name), page.arrays.get(name)
-        distance = None if ours is None or theirs is None else largest(ours[slot], theirs[row])
-        if distance is None:
-            worst, where = None, name
-            break
-        if worst is not None and distance > worst:
-            worst, where = distance, name
-    return Conflict(
-        page.op,
-        page.keys[row].tobytes().hex(),
-        _ids(page.src_ids, row),
-        _ids(page.versions, row),
-        _ids(kept.src_ids, slot),
-        _ids(kept.versions, slot),
-        worst,
-        where,
-    )
-
-
-def _ids(column: NDArray[np.int64] | None, row: int) -> tuple[int, ...] | None:
-    return None if column is None else tuple(column[row].tolist())

@@ -25,14 +25,15 @@ from whiteboard.errors import (
     UnknownSystemError,
 )
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import (
     ADD_COMMIT,
-    BY_NAME,
     LAST_OWN,
     SYSTEMS,
+    by_name,
     check_head,
     check_whole,
     checked_log,
@@ -92,7 +93,7 @@ class SqliteVersions(VersionStore):
 
     def system(self, name: str) -> SystemRecord | None:
         with self.database.read() as connection:
-            row = connection.execute(BY_NAME, {"name": name}).one_or_none()
+            row = by_name(connection, name)
         return None if row is None else record_of(row)
 
     def append(
@@ -182,7 +183,7 @@ class SqliteVersions(VersionStore):
 
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
         """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
-        row = connection.execute(BY_NAME, {"name": system.name}).one_or_none()
+        row = by_name(connection, system.name)
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"
@@ -224,6 +225,11 @@ def _create(connection: Connection, system: SystemRecord, origin_id: int | None,
         message = f"a system {system.name!r} exists already; take another name"
         raise SpecError(message)
     spec = None if system.spec is None else json.dumps(dict(system.spec), sort_keys=True)
+    try:
+        valid.system(system.name, system.uuid, spec)
+    except ValueError as error:
+        message = f"system {system.name!r} cannot be stored: {error}"
+        raise SpecError(message) from error
     values = {
         "name": system.name,
         "uuid": system.uuid,

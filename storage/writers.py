@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
-from whiteboard.errors import ConflictError, WhiteboardError
+from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage import tables as t
+from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
 
 _BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
@@ -55,13 +57,14 @@ class Writers:
             return  # the commit says that nothing can be written
 
         def claimed(connection: Connection) -> None:
-            row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+            row = _row_of(connection, name)
             if row is not None and row.token != self.token and not takeover and (why := _in_the_way(row)):
                 msg = f"system {name!r} is written by {why}"
                 raise ConflictError(msg)
             connection.execute(delete(t.writer).where(t.writer.c.name == name))
             connection.execute(insert(t.writer).values(name=name, token=self.token, **_identity()))
 
+        _LIVING.add(self)
         before = name in self._names
         self._names.add(name)  # first, so that an interrupt leaves no row that nobody gives back
         try:
@@ -91,7 +94,7 @@ class Writers:
         """
         if name not in self._names:
             return  # claimed by nobody here: then the head that a commit follows decides alone
-        row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+        row = _row_of(connection, name)
         if row is None or row.token != self.token:
             why = "" if row is None else _in_the_way(row)
             who = f", {why}" if why else ""
@@ -100,12 +103,27 @@ class Writers:
 
     def release(self, name: str | None = None) -> None:
         """Stop being the writer of a system, or of everything that was claimed."""
+        if name is None:
+            _LIVING.discard(self)  # first, so that a claim that cannot be deleted is a dead one all the same
         names = set(self._names) if name is None else self._names & {name}
         if names:
             mine = t.writer.c.token == self.token
             theirs = delete(t.writer).where(mine, t.writer.c.name.in_(names))
             self._database.write(lambda connection: connection.execute(theirs))
             self._names -= names
+
+
+_LIVING: weakref.WeakSet[Writers] = weakref.WeakSet()
+"""Those of this process that write: a claim of any other of it is of a board that was closed, or let go."""
+
+
+def _row_of(connection: Connection, name: str) -> Row[Any] | None:
+    """The claim of a system; one that is damaged is nobody's, as no process can be told by it."""
+    row = connection.execute(_BY_NAME, {"name": name}).first()
+    try:
+        return row if row is None else valid.row(t.writer, row)
+    except CorruptPackageError:
+        return None
 
 
 def _identity() -> dict[str, Any]:
@@ -142,12 +160,14 @@ def _in_the_way(row: Any) -> str:
         return f"process {row.pid} in another PID namespace of {row.host}, of which this one cannot know {unknown}"
     try:
         os.kill(row.pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # or a pid that no process has
         return ""
     except PermissionError:
         pass  # it lives, as another user
     if row.started != _started(row.pid):
         return ""  # the pid is another process's now
     if row.pid == here["pid"]:
+        if not any(writers.token == row.token for writers in list(_LIVING)):
+            return ""
         return "another board of this process: close that one first, or open this one with readonly=True"
     return f"process {row.pid} on this machine: end it first, or open the store with readonly=True"

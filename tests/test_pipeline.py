@@ -23,6 +23,7 @@ from whiteboard.pipeline import Pipeline
 from whiteboard.pool import BufferPool
 from whiteboard.sources import ArraySources
 from whiteboard.storage import open_store
+from whiteboard.storage.base import Page
 
 F8 = np.dtype(np.float64)
 
@@ -223,3 +224,40 @@ def test_what_has_no_fingerprint_is_not_adopted() -> None:
         pytest.raises(wb.ParamError, match="no finger"),
     ):
         board.pipeline.adopt(spec, None, ArraySources("same", [x]), x, [x])
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "no y": {"y": None},
+    "no gradient": {"g1": None},
+    "one gradient more": {"g2": np.zeros((2, 3))},
+    "another name": {"g1": None, "g7": np.zeros((2, 3))},
+    "another dtype": {"y": np.zeros((2, 3), np.float32)},
+    "integers": {"g0": np.zeros((2, 3), np.int64)},
+    "bytes the other way": {"y": np.zeros((2, 3), ">f8")},
+    "another shape of y": {"y": np.zeros((2, 4))},
+    "scalars": {"y": np.zeros(2)},
+    "another shape of a gradient": {"g0": np.zeros((2, 3, 1))},
+    "another op": {},
+}
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("odd", ODD)
+def test_a_page_that_is_not_what_the_op_gives_is_a_counted_miss(tmp_path: Path, odd: str, readonly: bool) -> None:
+    """A page under the right keys, whose digests fit, but of other columns: computed again, and replaced."""
+    path = tmp_path / "a.db"
+    a, b = np.arange(6.0).reshape(2, 3), np.full((2, 3), 3.0)
+    with wb.open(":memory:") as board:
+        found = board.pipeline.evaluate(ops.get("mul"), None, ArraySources("mul", [a, b]))
+    columns = {"y": np.zeros((2, 3)), "g0": np.zeros((2, 3)), "g1": np.zeros((2, 3)), **ODD[odd]}
+    op = "add" if odd == "another op" else "mul"
+    with open_store(path) as stores:
+        stores.packages.put(Page(op, found.keys, {name: each for name, each in columns.items() if each is not None}))
+    with wb.open(path, readonly=readonly) as board:
+        for hit in (0, 1):
+            many = board.call_many("mul", a, b)
+            assert (many.y.tolist(), many.hit.tolist()) == ((a * b).tolist(), [hit, hit])
+            assert many.grads[0].tolist() == b.tolist()
+        assert (board.stats()["corrupt"], board.stats()["misses"]) == (1, 2)
+    with wb.open(path) as board:
+        assert board.call_many("mul", a, b).hit.tolist() == ([0, 0] if readonly else [2, 2])

@@ -17,7 +17,7 @@ from whiteboard.errors import ClosedError
 from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket
 from whiteboard.storage.base import Found, Page
-from whiteboard.triage import compute_all, triage
+from whiteboard.triage import Form, compute_all, triage
 
 F8 = np.dtype(np.float64)
 
@@ -32,6 +32,11 @@ class Shelf:
 
     def __init__(self, known: dict[bytes, float]) -> None:
         self.known = known
+        self.rejected: list[Page] = []
+
+    def reject(self, page: Page) -> None:
+        """Hear of a page that is not what it should be."""
+        self.rejected.append(page)
 
     def find(self, keys: Sequence[bytes]) -> Found:
         """Find what is known, all in one page."""
@@ -68,12 +73,21 @@ def test_job_bytes_counts_value_and_gradients() -> None:
 
 def test_triage_computes_each_missing_key_once() -> None:
     """Repeated misses share one computation, and count as hits in memory; hits keep their tier."""
-    plan = triage(Shelf({b"a": 1.0}), [b"b", b"a", b"b", b"c", b"b"])
+    plan = triage(Shelf({b"a": 1.0}), [b"b", b"a", b"b", b"c", b"b"], Form("op", F8, (), ()))
     assert plan.todo.tolist() == [0, 3]
     plan.place(plan.todo, page([2.0, 3.0]))
     plan.settle()
     assert plan.hit.tolist() == [0, 2, 1, 0, 1]
     assert separate.columns({"y": ()}, plan.pages, plan.page, plan.slot, F8)[0].tolist() == [2.0, 1.0, 2.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("form", [Form("other", F8, (), ()), Form("op", F8, (2,), ()), Form("op", F8, (), ((),))])
+def test_a_page_that_the_op_does_not_make_is_no_hit(form: Form) -> None:
+    """Its jobs are misses, and the store hears of it."""
+    shelf = Shelf({b"a": 1.0})
+    plan = triage(shelf, [b"b", b"a"], form)
+    assert (plan.todo.tolist(), plan.hit.tolist(), plan.pages) == ([0, 1], [0, 0], [])
+    assert len(shelf.rejected) == 1
 
 
 def test_what_cannot_be_cached_is_computed_job_by_job() -> None:

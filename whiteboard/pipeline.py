@@ -18,15 +18,16 @@ from whiteboard.ops.spec import OpSpec
 from whiteboard.pool import BufferPool
 from whiteboard.session import Session
 from whiteboard.sources import Sources
-from whiteboard.storage.base import Page
-from whiteboard.triage import Triage, compute_all, triage
-from whiteboard.types import DISK, MEMORY, MISS, Array, Found, Ids, Params, Shape
+from whiteboard.storage.base import Found, Page
+from whiteboard.triage import Form, Triage, compute_all, triage
+from whiteboard.types import DISK, MEMORY, MISS, Array, Ids, Params, Shape
 
 
 class PackageStore(Protocol):
     """The part of a store that the pipeline needs."""
 
     def find(self, keys: Sequence[bytes], /) -> Found: ...
+    def reject(self, page: Page, /) -> None: ...
     def put(self, page: Page, /) -> None: ...
 
 
@@ -90,7 +91,8 @@ class Pipeline:
         with self._lock:
             names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
             cacheable = cacheable and not self.agreement.distrusts(spec)
-            plan = triage(self._store, names) if cacheable else compute_all(sources.n)
+            form = Form(spec.name, sources.dtype, shape, sources.shapes)
+            plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
             if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
                 plan, cacheable = compute_all(sources.n), False
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
@@ -143,7 +145,8 @@ class Pipeline:
                 msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
                 raise ParamError(msg)
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
-            for rows in bins.cut(triage(self._store, names).todo, size, self._max_bytes, self._max_jobs):
+            form = Form(spec.name, sources.dtype, shape, sources.shapes)
+            for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
                 arrays = {name: given.owned(column, rows) for name, column in columns.items()}
                 src_ids, versions = sources.provenance(rows) or (None, None)
                 self._store.put(Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows]))

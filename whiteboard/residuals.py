@@ -51,8 +51,9 @@ def residual(batch: JobBatch, y: Array) -> tuple[Residual, Measure] | None:
 
 def _squares(values: Array) -> NDArray[np.float64]:
     """Return the sum of squares of each job, (n,): a last-axis reduction, so the same bits in any batch."""
-    squares = np.square(values, dtype=np.float64)
-    return np.asarray(squares.reshape(len(values), math.prod(values.shape[1:])).sum(-1))
+    with np.errstate(over="ignore"):  # an infinite stress is one
+        squares = np.square(values, dtype=np.float64)
+        return np.asarray(squares.reshape(len(values), math.prod(values.shape[1:])).sum(-1))
 
 
 def _column(batch: JobBatch, name: str, given: Array, y: Array) -> Array:

@@ -465,4 +465,7 @@ class System:
         if self.head is None or commit_id is None:
             msg = f"system {self.name!r} has no commit yet"
             raise UnknownCommitError(msg)
+        if not 0 <= commit_id <= self.head.id:
+            msg = f"system {self.name!r} has no commit {commit_id}: it stands at commit {self.head.id}"
+            raise UnknownCommitError(msg)
         return self._store.state(self.name, commit_id)

@@ -1,4 +1,8 @@
-"""Triage: which jobs are hits, and which misses have to be computed, each key once."""
+"""Triage: which jobs are hits, and which misses have to be computed, each key once.
+
+A page that comes from disk is compared with what the op gives for these sources: a hit is an answer of the right names,
+dtype and shapes, whatever the file says.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,39 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.types import MEMORY, MISS, Found, Ids, Page
+from whiteboard.storage.base import Found, Page
+from whiteboard.types import DISK, MEMORY, MISS, Ids, Shape
 
 
 class Finder(Protocol):
     """The part of a store that triage needs."""
 
     def find(self, keys: Sequence[bytes], /) -> Found: ...
+    def reject(self, page: Page, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an op gives for some sources: its name, the dtype, and the shapes of one job's y and gradients.
+
+    `y` is None where only a run of the op tells.
+    """
+
+    op: str
+    dtype: np.dtype
+    y: Shape | None
+    grads: Sequence[Shape]
+
+    def fits(self, page: Page) -> bool:
+        """Whether a page holds such packages."""
+        arrays = page.arrays
+        if page.op != self.op or len(arrays) != 1 + len(self.grads):
+            return False
+        for name, shape in (("y", self.y), *((f"g{slot}", shape) for slot, shape in enumerate(self.grads))):
+            array = arrays.get(name)
+            if array is None or array.dtype != self.dtype or shape not in (None, array.shape[1:]):
+                return False
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -47,9 +77,11 @@ class Triage:
         self.hit[self.repeated] = MEMORY
 
 
-def triage(store: Finder, keys: Sequence[bytes]) -> Triage:
+def triage(store: Finder, keys: Sequence[bytes], form: Form) -> Triage:
     """Look n keys up and list what is left to compute."""
     found = store.find(keys)
+    if DISK in found.tier:
+        found = _fitting(store, found, form)
     todo = np.flatnonzero(found.page < 0)
     plan = Triage(list(found.pages), found.page.copy(), found.slot.copy(), found.tier.copy(), todo)
     wanted = keys if len(todo) == len(keys) else [keys[position] for position in todo.tolist()]
@@ -60,6 +92,18 @@ def triage(store: Finder, keys: Sequence[bytes]) -> Triage:
     once = twin == todo
     plan.todo, plan.repeated, plan.twin = todo[once], todo[~once], twin[~once]
     return plan
+
+
+def _fitting(store: Finder, found: Found, form: Form) -> Found:
+    """Make misses of what was found in pages that no such op has made."""
+    fits = np.array([form.fits(page) for page in found.pages])
+    if fits.all():
+        return found
+    for odd in np.flatnonzero(~fits).tolist():
+        store.reject(found.pages[odd])
+    number = np.append(np.where(fits, np.cumsum(fits) - 1, -1), -1)[found.page]
+    pages = [page for page, good in zip(found.pages, fits.tolist(), strict=True) if good]
+    return Found(pages, number, found.slot, np.where(number < 0, np.uint8(MISS), found.tier))
 
 
 def compute_all(n: int) -> Triage:

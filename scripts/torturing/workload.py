@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.storage import Stores
 from whiteboard.storage.base import CommitRecord, Found, NodeColumns, Page, SystemRecord
+
+T = TypeVar("T")
 
 NODES = 30
 CHANGED = 4
@@ -103,6 +107,43 @@ def wrong_state(stores: Stores, name: str, least: int) -> tuple[int, int]:
         fields = ("ids", "versions", "fixed", "values")
         wrong += sum(not np.array_equal(getattr(got, field), getattr(want, field)) for field in fields)
     return number, wrong
+
+
+def apart(work: Callable[[], T], seconds: float = 60.0) -> T:
+    """Run `work` in a process of its own, forked from this one, and return what it returns.
+
+    Raises
+    ------
+    AssertionError
+        It raised something, died, or was not done in time.
+    """
+    receiver, sender = get_context("fork").Pipe(duplex=False)
+
+    def run() -> None:
+        try:
+            sender.send((work(), None))
+        except BaseException as error:
+            sender.send((None, "".join(traceback.format_exception(error))))
+
+    process = get_context("fork").Process(target=run)
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(seconds):
+            process.kill()
+            message = f"it hangs: {seconds:g} s have passed"
+            raise AssertionError(message)
+        result, raised = receiver.recv()
+    except EOFError:
+        process.join()
+        message = f"the process died with {process.exitcode}"
+        raise AssertionError(message) from None
+    finally:
+        process.join()
+        receiver.close()
+    if raised is not None:
+        raise AssertionError(raised)
+    return cast("T", result)
 
 
 def finish(kind: str, counts: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,3 +238,36 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_with(tmp_path: Path) -> None
     assert len(done.stderr.splitlines()) == 1
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 40_000
     assert export(store, tmp_path / "a.wb").packages == 240
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize(("code", "lasts"), [(errno.EIO, False), (errno.ENOSPC, False), (errno.EINVAL, True)])
+def test_an_archive_has_its_name_only_where_that_lasts(
+    code: int, lasts: bool, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that could not be synced is an error, and the next call goes on; one that cannot be synced is none."""
+    store, path, sync = filled(tmp_path / "a.db"), tmp_path / "x.wb", os.fsync
+
+    def failing(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(fd)
+
+    def unlinked(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        if not links:
+            patch.setattr(os, "link", unlinked)
+        if lasts:
+            export(store, path)
+        else:
+            with pytest.raises(ArchiveError, match="cannot write the archive"):
+                export(store, path)
+            assert len(left(path)) == 1
+            assert not path.exists()
+    if not lasts:
+        assert export(store, path).resumed
+    assert left(path) == []
+    assert import_archive(tmp_path / "b.db", path).pages == 6

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sqlite3
 import stat
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,50 @@ def test_what_is_refused_keeps_every_byte(
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     assert not Path(f"{path}-wal").exists() or readonly
+
+
+def _journal(pages: int) -> bytes:
+    """The header of a rollback journal of a file that had so many pages."""
+    magic = bytes.fromhex("d9d505f920a163d7")
+    return struct.pack(">8s5I", magic, 0, 7, pages, 512, 8192).ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda page: bytes(len(page)),
+        lambda page: page[:512],
+        lambda page: bytes(512) + page[512:],
+        lambda page: page[:512] + bytes(len(page) - 512),
+        lambda page: page,
+    ],
+    ids=["no sector", "the first one alone", "all but the first", "the first one", "all"],
+)
+def test_a_store_whose_making_a_power_cut_ended_is_made_again(tmp_path: Path, left: Callable[[bytes], bytes]) -> None:
+    """Of its first page any sectors may be there: the journal says that there was none, so nothing is lost."""
+    whole, path = tmp_path / "whole.db", tmp_path / "a.db"
+    _store(whole)
+    path.write_bytes(left(whole.read_bytes()[:8192]))
+    Path(f"{path}-journal").write_bytes(_journal(0))
+    with pytest.raises(StoreError, match="its making was interrupted; open it once for writing"):
+        open_store(path, readonly=True)
+    with open_store(path) as stores:
+        stores.packages.put(page_of([1]))
+    with open_store(path, readonly=True) as stores:
+        assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
+
+
+@pytest.mark.parametrize(
+    "journal", [_journal(1), b"", _journal(0)[:20], bytes(512)], ids=["of a page", "empty", "cut", "zeros"]
+)
+def test_a_journal_of_something_else_makes_no_store_of_a_file(tmp_path: Path, journal: bytes) -> None:
+    """What is no SQLite file stays as it is, unless its journal says that it was empty."""
+    path = tmp_path / "a.db"
+    path.write_bytes(b"a,b\n1,2\n" * 50)
+    Path(f"{path}-journal").write_bytes(journal)
+    with pytest.raises(StoreError, match="not a SQLite file"):
+        open_store(path)
+    assert (path.read_bytes(), Path(f"{path}-journal").read_bytes()) == (b"a,b\n1,2\n" * 50, journal)
 
 
 def test_a_foreign_file_keeps_its_journals(tmp_path: Path) -> None:

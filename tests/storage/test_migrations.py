@@ -230,8 +230,8 @@ _HOLDS = {
     "a board": "import whiteboard as wb; held = wb.open(sys.argv[1])",
     "a board for reading": "import whiteboard as wb; held = wb.open(sys.argv[1], readonly=True)",
     "a writer of a system": (
-        "import whiteboard as wb; held = wb.open(sys.argv[1]); new = held.system('new'); "
-        "new.add_nodes([1], theta=[1.0]); new.commit()"
+        "import whiteboard as wb; held = wb.open(sys.argv[1]); s = held.system('new'); "
+        "s.add_nodes([1], theta=[1.0]); s.commit()"
     ),
     "another version": (
         "import sqlite3; held = sqlite3.connect(sys.argv[1]); held.execute('SELECT count(*) FROM system').fetchall()"

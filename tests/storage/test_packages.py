@@ -210,7 +210,7 @@ def test_pages_that_changed_places(path: Path) -> None:
 
 def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package beyond SQLite's limit is not stored; it is counted and told once, and no error for who put it."""
-    monkeypatch.setattr(pages, "MAX_BYTES", pages._HEADER_BYTES + 1000)
+    monkeypatch.setattr(pages, "MAX_BYTES", pages.HEADER_BYTES + 1000)
     with pytest.warns(RuntimeWarning, match=r"op 'mul'.*larger than SQLite can hold"):
         store.put(page_of([1], size=100))
     store.put(page_of([2], size=10))

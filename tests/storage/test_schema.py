@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
-from whiteboard.errors import SchemaError
+from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store, schema, tables
 from whiteboard.storage.codec import Encoding
 from whiteboard.storage.engine import Database
@@ -149,6 +151,25 @@ def test_upgrade(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("fails", ["rename", "fsync"])
+def test_a_copy_that_cannot_be_written_keeps_the_upgrade_from_it(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the store, which is as it was."""
+    _first_schema(tmp_path / "x.db")
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, failing)
+        with pytest.raises(StoreError, match=r"the store .*/x.db was left as it is, as its copy cannot be written"):
+            schema.upgrade(tmp_path / "x.db")
+    assert schema.current(tmp_path / "x.db") == "0001"
+    assert not list(tmp_path.glob("*.part"))
+    assert schema.upgrade(tmp_path / "x.db").after == schema.HEAD
+
+
 def test_an_interrupted_creation_is_finished(tmp_path: Path) -> None:
     """A file that says it is a store, but has no tables yet, becomes one."""
     path = tmp_path / "a.db"
@@ -201,6 +222,11 @@ CHANGED = {
     "a check": (_AGAIN.format("page", "n INTEGER NOT NULL", "n INTEGER NOT NULL CHECK (n > 0)"), "table page differs"),
     "a table less": ("DROP TABLE recent", "table recent is missing"),
     "an index more": ("CREATE INDEX mine ON page (length(data))", "index mine does not belong here"),
+    "an index of a table in capitals": (
+        "CREATE INDEX mine ON page (length(data)); PRAGMA writable_schema=ON; "
+        "UPDATE sqlite_master SET tbl_name = 'PAGE' WHERE name = 'mine'",
+        "index mine does not belong here",
+    ),
     "an index less": ("DROP INDEX ix_page_op", "index ix_page_op is missing"),
     "a virtual table": ("DROP TABLE recent; CREATE VIRTUAL TABLE recent USING fts5(hashes)", "table recent differs"),
 }

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from tests.storage.samples import transaction
-from whiteboard.errors import ConflictError
+from whiteboard.errors import ConflictError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage import tables as t
 from whiteboard.storage.writers import _boot
@@ -98,3 +98,19 @@ def test_a_closed_store_has_released_its_claims(tmp_path: Path) -> None:
     with open_store(path, readonly=True) as reader, open_store(path) as stores:
         reader.writers.claim("s")
         stores.writers.claim("s")
+
+
+def test_a_close_that_failed_is_made_again(tmp_path: Path) -> None:
+    """A claim that could not be given back is not in the way of the next board of the process."""
+    path, lock = tmp_path / "x.db", tmp_path / "x.db.lock"
+    stores = open_store(path)
+    stores.writers.claim("s")
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(StoreError, match="its lock file"):
+        stores.close()
+    lock.rmdir()
+    stores.close()
+    assert stores.database.closed
+    with open_store(path) as again:
+        again.writers.claim("s")

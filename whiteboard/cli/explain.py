@@ -11,7 +11,7 @@ import click
 
 from whiteboard import board as boards
 from whiteboard.cli.ops import import_modules, module_option
-from whiteboard.cli.options import echo, existing, json_option, store_option
+from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.explain import Explanation
 from whiteboard.jobs import ATTRS, Job
@@ -20,7 +20,7 @@ from whiteboard.jobs import ATTRS, Job
 @click.command()
 @click.option("--system", "name", metavar="NAME", help="The system whose nodes SRC names.")
 @click.option("--job", "op", metavar="OP", help="The op of the job; SRC… are its sources.")
-@click.argument("sources", nargs=-1, type=int, metavar="[SRC]...")
+@click.argument("sources", nargs=-1, type=click.IntRange(-MOST, MOST), metavar="[SRC]...")
 @click.option("--attr", type=click.Choice(ATTRS), default="theta", show_default=True, help="The sources' attribute.")
 @click.option("--param", "params", multiple=True, metavar="NAME=JSON", help="A parameter of the op, such as axis=0.")
 @click.option("--key", metavar="HEX", help="Instead of a job: the package of this key.")

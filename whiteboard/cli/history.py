@@ -9,7 +9,7 @@ import numpy as np
 
 from whiteboard import board as boards
 from whiteboard.board import Board
-from whiteboard.cli.options import echo, existing, json_option, store_option
+from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.experiments.definition import measured
 from whiteboard.history import Snapshot
@@ -20,7 +20,7 @@ _DIGITS: Final = 4000  # more than Python reads are no number
 
 @click.command()
 @click.argument("name")
-@click.option("--last", type=click.IntRange(min=1), help="Only this many commits, the last ones.")
+@click.option("--last", type=click.IntRange(1, MOST), help="Only this many commits, the last ones.")
 @store_option
 @json_option
 def log(name: str, last: int | None, store: str, *, as_json: bool) -> None:
@@ -57,7 +57,7 @@ def diff(a: str, b: str, store: str, *, as_json: bool) -> int:
 @click.command()
 @click.argument("name")
 @click.argument("new")
-@click.option("--at", type=click.IntRange(min=0), help="The commit to go on from; the last one where not given.")
+@click.option("--at", type=click.IntRange(0, MOST), help="The commit to go on from; the last one where not given.")
 @store_option
 @json_option
 def fork(name: str, new: str, at: int | None, store: str, *, as_json: bool) -> None:
@@ -113,5 +113,5 @@ def _state(board: Board, reference: str, store: str) -> Snapshot:
         name, number = reference, ""
     system = existing(board, name, store)
     if number:
-        return system.at(int(number))
+        return system.at(int(number[:20]))  # more digits name no commit either
     return system.at(-1 if system.head is None else system.head.id)

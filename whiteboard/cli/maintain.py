@@ -13,7 +13,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.audit import AuditReport
 from whiteboard.cli.ops import import_modules, module_option
-from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.storage.maintenance import VerifyReport
 
@@ -32,7 +32,10 @@ class _Amount(click.ParamType):  # type: ignore[type-arg]
         if match is None or match[2] not in self.units:
             self.fail(f"{value!r} is not a {self.name}: expected {self.example}", param, ctx)
         unit = self.units[match[2]]
-        return type(unit)(float(match[1]) * unit)
+        amount = float(match[1]) * unit
+        if not amount < MOST:
+            self.fail(f"{value!r} is too large", param, ctx)
+        return type(unit)(amount)
 
 
 _SIZE = _Amount("size", _BYTES, "bytes, or a number with K, M, G or T, such as 500M")
@@ -41,7 +44,9 @@ AGE = _Amount("time", _SECONDS, "days, or a number with s, m, h, d or w, such as
 _sample = click.option(
     "--sample", type=click.FloatRange(0, 1), default=1.0, show_default=True, metavar="P", help="Look at this part only."
 )
-_seed = click.option("--seed", type=int, metavar="K", help="Of the sample; another one each time by default.")
+_seed = click.option(
+    "--seed", type=click.IntRange(-MOST, MOST), metavar="K", help="Of the sample; another one each time by default."
+)
 
 
 @click.command()
@@ -75,7 +80,8 @@ def gc(max_bytes: int | None, older_than: float | None, store: str, *, dry_run: 
 def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json: bool) -> int:
     """Read every page and every commit, and say what is damaged; status 1 where anything is.
 
-    Node versions are never changed: of a damaged system the last commit that is whole is named.
+    Node versions are never changed: of a damaged system the last commit that is whole is named. A repair names a system
+    whose name is none, so that `rm` can remove it.
     """
     seed = secrets.randbits(31) if seed is None else seed
     with existing_store(store, readonly=not repair) as board:
@@ -108,12 +114,13 @@ def _verified(report: VerifyReport) -> Iterator[str]:
         if system.damaged:
             whole = "no commit is" if system.last_whole is None else f"commit {system.last_whole} is the last that is"
             yield f"system {system.name}: {whole} whole"
+    yield from report.unreadable
     for line in report.structure:
         yield f"SQLite: {line}"
     if report.ok:
         yield "nothing is damaged"
     elif report.repaired:
-        yield "what was damaged of the packages is dropped, and will be computed again"
+        yield "what was damaged of the packages is dropped, and will be computed again; what nobody can read is gone"
 
 
 @click.command()

@@ -9,14 +9,15 @@ from typing import Any
 
 import click
 
-from whiteboard.cli.options import echo, json_option
+from whiteboard.cli.options import MOST, echo, json_option
 from whiteboard.cli.progress import bar
 from whiteboard.cli.terminal import say
+from whiteboard.storage.comparing import Conflict
 from whiteboard.storage.export import export as export_store
 from whiteboard.storage.graft import Systems
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.merge import merge as merge_stores
-from whiteboard.storage.union import Conflict, Packages
+from whiteboard.storage.union import Packages
 
 _SHOWN_CONFLICTS = 10
 
@@ -28,7 +29,9 @@ _SHOWN_CONFLICTS = 10
     "--system", "systems", multiple=True, metavar="NAME", help="This system and what it was forked from; '*'."
 )
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Packages of this op; '*' for all.")
-@click.option("--since", type=click.IntRange(min=0), metavar="COMMIT", help="Only the system's commits after this one.")
+@click.option(
+    "--since", type=click.IntRange(0, MOST), metavar="COMMIT", help="Only the system's commits after this one."
+)
 @json_option
 def export(
     store: str, file: Path, systems: Sequence[str], ops: Sequence[str], since: int | None, *, as_json: bool

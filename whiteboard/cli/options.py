@@ -16,6 +16,9 @@ _NAMED: Final = 10
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+MOST = 2**63 - 1
+"""The largest whole number that an option takes: a store holds no larger one."""
+
 
 def store_option(command: Command) -> Command:
     """Add ``--store``, which falls back to ``$WHITEBOARD_STORE``, then ``./whiteboard.db``."""

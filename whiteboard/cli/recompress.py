@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from whiteboard.cli.options import echo, filled, json_option
+from whiteboard.cli.options import MOST, echo, filled, json_option
 from whiteboard.cli.progress import bar
 from whiteboard.errors import ParamError
 from whiteboard.storage.codec import Encoding
@@ -23,7 +23,7 @@ from whiteboard.storage.recompress import recompress as rewrite
 @click.option("--level", type=int, metavar="N", help="1 (fast) to 9 (small); 1 where it is not given.")
 @click.option(
     "--page-bytes",
-    type=int,
+    type=click.IntRange(1, MOST),
     default=PAGE_BYTES,
     show_default=True,
     metavar="N",

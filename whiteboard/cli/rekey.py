@@ -11,7 +11,7 @@ import click
 from whiteboard import ops
 from whiteboard import rekey as rekeying
 from whiteboard.cli.move import described
-from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.progress import bar
 from whiteboard.cli.terminal import say
 from whiteboard.errors import UnknownOpError
@@ -45,8 +45,10 @@ _FINGERPRINT = _Fingerprint()
 @click.option("--op", metavar="NAME", help="The op whose code has changed.")
 @click.option("--from", "old", type=_FINGERPRINT, metavar="FINGERPRINT", help="Of the code that computed.")
 @click.option("--to", "new", type=_FINGERPRINT, metavar="FINGERPRINT", help="`whiteboard ops NAME` says it.")
-@click.option("--from-version", type=click.IntRange(min=1), metavar="N", help="Where packages of several have --from.")
-@click.option("--to-version", type=click.IntRange(min=1), metavar="N", help="The new version, where it is another.")
+@click.option(
+    "--from-version", type=click.IntRange(1, MOST), metavar="N", help="Where packages of several have --from."
+)
+@click.option("--to-version", type=click.IntRange(1, MOST), metavar="N", help="The new version, where it is another.")
 @click.option("--list", "only_list", is_flag=True, help="List the fingerprints that the store has of the op.")
 @click.option("--scheme", is_flag=True, help="Bring keys of an older scheme to the present one.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; say how many rows and bytes it would be.")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from whiteboard.cli.maintain import AGE, existing_store
-from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.options import MOST, echo, json_option, store_option
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Delete nothing, and say what would go.")
 
@@ -33,7 +33,7 @@ def rm(name: str, store: str, *, dry_run: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--op", metavar="NAME", help="Packages of this op.")
-@click.option("--version", type=click.IntRange(min=1), metavar="V", help="Of this version of it.")
+@click.option("--version", type=click.IntRange(1, MOST), metavar="V", help="Of this version of it.")
 @click.option("--older-than", type=AGE, metavar="D", help="That were not used for so long: 30d, 12h, 90m.")
 @click.option("--key", metavar="K", help="The one package of this key, 32 hexadecimal digits.")
 @_dry_run

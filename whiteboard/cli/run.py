@@ -14,7 +14,7 @@ import click
 
 from whiteboard import board as boards
 from whiteboard.board import Board
-from whiteboard.cli.options import echo, json_option, store_option
+from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.errors import PlotError
 from whiteboard.experiments import load
@@ -34,8 +34,8 @@ INTERRUPTED = 130
 @click.argument("experiment")
 @store_option
 @click.option("--name", help="Name of the system; the experiment's where it is not given.")
-@click.option("--rounds", type=click.IntRange(min=0), help="Stop at this many rounds in all.")
-@click.option("--seed", type=click.IntRange(min=0), help="Start at random from this seed.")
+@click.option("--rounds", type=click.IntRange(0, MOST), help="Stop at this many rounds in all.")
+@click.option("--seed", type=click.IntRange(0, MOST), help="Start at random from this seed.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the result into this file (.png, .svg, .pdf).")
 @click.option("--log", type=click.Path(path_type=Path), help="Append one JSON line for each commit to this file.")
 @click.option("--takeover", is_flag=True, help="Write the system although a writer on another host claims it.")

@@ -145,7 +145,7 @@ def _escaped(char: str) -> str:
 def _finite(value: Any, where: str, odd: dict[str, str]) -> Any:
     """Return a value with null for each number that JSON has not; `odd` gets its place and what it is."""
     if isinstance(value, float) and not math.isfinite(value):
-        odd[where] = str(value)
+        odd[where] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # as in a log
         return None
     if isinstance(value, dict):
         return {key: _finite(item, f"{where}.{key}" if where else str(key), odd) for key, item in value.items()}

@@ -26,9 +26,11 @@ class Stop:
     relative: bool = False
 
     def __post_init__(self) -> None:
-        rounds: object = self.rounds
+        rounds: object = self.rounds  # a file of TOML may hold anything
         if not self.change >= 0 or not isinstance(rounds, int) or rounds < 1:
-            msg = f"Stop: expected change >= 0 and a whole number of rounds >= 1, got {self.change!r} and {rounds!r}"
+            msg = (
+                f"Stop: expected change >= 0 and a whole number of rounds >= 1, got {self.change!r} and {self.rounds!r}"
+            )
             raise ParamError(msg)
 
     def __call__(self, values: Sequence[float]) -> bool:
@@ -148,8 +150,9 @@ MEASURES: Mapping[str, Callable[[Commit, int], float | None]] = {"relative_stres
 
 
 def measured(spec: Mapping[str, Any] | None, commit: Commit) -> tuple[str, float | None] | None:
-    """Return the name and value of the measure that an experiment's specification names, or None for any other's."""
+    """Return the name and value of the measure that a system's specification names, or None."""
     name, jobs = (None, None) if spec is None else (spec.get("measure"), spec.get("jobs"))
-    if not (isinstance(name, str) and name in MEASURES and type(jobs) is int and 0 < jobs < 2**63):
+    # A specification that is no experiment's may use these words for anything.
+    if not isinstance(name, str) or name not in MEASURES or type(jobs) is not int or not 0 < jobs < 2**53:
         return None
     return name, MEASURES[name](commit, jobs)

@@ -37,6 +37,7 @@ from __future__ import annotations
 import csv
 import errno
 import re
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ from whiteboard.experiments.definition import Experiment, Stop
 from whiteboard.jobs import JobBatch
 from whiteboard.keys import digest, encode_first
 from whiteboard.rules import Relax, Rule, StressDescent
+from whiteboard.specs import check_name
 from whiteboard.system import System
 from whiteboard.types import Array
 
@@ -86,11 +88,14 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
                 system.add_nodes(**columns)
 
     content = [nodes, [[getattr(batch, name) for name in sorted(JOBS)] for batch in jobs]]
+    name = reader.text_of("name", path.stem)
+    with reader.blame("name"):
+        check_name(name)
     with reader.blame():
         settings = {"content": digest(encode_first(content)).hex()}
     with reader.blame("measure"):
         return Experiment(
-            reader.text_of("name", path.stem),
+            name,
             setup,
             jobs,
             rule,
@@ -235,6 +240,9 @@ class _Reader:
                 self.known(value, {"csv", "columns", "npy", "random"}, keys)
                 value = self.described(value, *keys)
             array = np.asarray(value)
+            if array.dtype.kind not in "biuf":
+                msg = f"expected numbers, got {reprlib.repr(value)}"
+                raise self.fail(msg, *keys)
             if name in INTEGERS or name == "fixed":
                 return array
             return array.astype(np.float64) if array.dtype.kind in "iu" else array
@@ -244,6 +252,9 @@ class _Reader:
         if "random" in value:
             how = self.expect_table(value["random"], *keys, "random")
             self.known(how, {"seed", "shape", "scale"}, (*keys, "random"))
+            if "shape" not in how:
+                msg = "missing"
+                raise self.fail(msg, *keys, "random", "shape")
             rng = np.random.default_rng(how.get("seed", 0) if self.seed is None else self.seed)
             return rng.normal(scale=how.get("scale", 1.0), size=tuple(how["shape"]))
         try:
