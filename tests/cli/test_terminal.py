@@ -18,6 +18,7 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.cli import status, whiteboard
+from whiteboard.cli.options import echo
 from whiteboard.cli.terminal import visible
 
 # A title, a colour, a bell, DEL, C1, right to left, an isolate, no width, line and paragraph separators, a soft hyphen,
@@ -252,3 +253,10 @@ def test_progress_on_a_terminal(arguments: tuple[str, ...], made: Path, tmp_path
 def test_what_is_visible(text: str, seen: str) -> None:
     """Each kind of character that cannot be seen is written out; every other stays."""
     assert visible(text) == seen
+
+
+def test_tables_stand_under_one_another(capfd: pytest.CaptureFixture[str]) -> None:
+    """What is wide takes two columns, a mark none; two names that are seen as one are two lines."""
+    echo({"a": 1, "東京": 2, "e\u0301": 3, "\x1b": 4, r"\x1b": 5}, as_json=False)
+    out, _ = capfd.readouterr()
+    assert out.splitlines() == ["a     1", "東京  2", "e\u0301     3", r"\x1b  4", r"\x1b  5"]

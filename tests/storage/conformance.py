@@ -177,6 +177,7 @@ class VersionStoreSuite(ABC):
         for name in ("b", "a"):
             _written(versions, Model(name, 2), [slice(None)])
         assert [record.name for record in versions.systems()] == ["a", "b"]
+        assert list(versions.names()) == ["a", "b"]
         assert versions.system("a") == SystemRecord("a", "uuid of a", {"seed": 0})
         assert versions.system("c") is None
 

@@ -12,7 +12,7 @@ import click
 
 from whiteboard import ops as registry
 from whiteboard.cli.options import echo, json_option
-from whiteboard.cli.terminal import json_text, say, visible
+from whiteboard.cli.terminal import columns, json_text, padded, say, visible
 from whiteboard.errors import UnknownOpError, WhiteboardError
 
 module_option = click.option(
@@ -100,10 +100,10 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], checks: Sequence[str | None]) -> None:
-    widths = [max(len(row[i]) for row in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
-    say("  ".join(cell.ljust(width) for cell, width in zip(_COLUMNS, widths, strict=True)).rstrip())
+    widths = [max(columns(row[i]) for row in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
+    say("  ".join(map(padded, _COLUMNS, widths)).rstrip())
     for row, check in zip(rows, checks, strict=True):
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(map(padded, row, widths)).rstrip())
         if check not in (None, "passed"):
             say(f"  failed: {check}")
     failed = sum(check not in (None, "passed") for check in checks)

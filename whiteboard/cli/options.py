@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from whiteboard.board import Board
-from whiteboard.cli.terminal import json_text, say, visible
+from whiteboard.cli.terminal import columns, json_text, padded, say, visible
 from whiteboard.errors import UnknownSystemError
 from whiteboard.system import System
 
@@ -56,10 +56,9 @@ def echo(fields: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         say(json_text(fields))
         return
-    shown = {visible(name): value for name, value in fields.items()}
-    width = max(map(len, shown), default=0)
-    for name, value in shown.items():
-        say(f"{name:<{width}}  {_text(value)}")
+    width = max((columns(visible(name)) for name in fields), default=0)
+    for name, value in fields.items():
+        say(f"{padded(name, width)}  {_text(value)}")
 
 
 def filled(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.errors import PlotError
 from whiteboard.experiments import load
-from whiteboard.experiments.definition import Experiment, Outcome
+from whiteboard.experiments.definition import Experiment, Outcome, Plot
 from whiteboard.experiments.draw import check_plot
 from whiteboard.experiments.drive import drive
 from whiteboard.history import Commit
 from whiteboard.sinks import JsonlSink, NullSink
 from whiteboard.storage.location import locate
 from whiteboard.storage.place import refuse
+from whiteboard.system import System
 
 INTERRUPTED = 130
 
@@ -82,7 +83,7 @@ def run(
             )
         board.flush()
         if plot is not None and wanted.plot is not None:
-            wanted.plot(system, outcome, plot)
+            _draw(wanted.plot, system, outcome, plot)
         fields = _fields(board, wanted, system.name, outcome, time.monotonic() - began)
         if as_json:
             echo(fields, as_json=True)
@@ -93,6 +94,14 @@ def run(
                 say(f"stopped at commit {outcome.commit.id}; the same command goes on from there", err=True)
             return INTERRUPTED
     return 0
+
+
+def _draw(draw: Plot, system: System, outcome: Outcome, path: Path) -> None:
+    try:
+        draw(system, outcome, path)
+    except OSError as error:
+        msg = f"cannot draw {path}: {error.strerror or error}"
+        raise PlotError(msg) from error
 
 
 def _log(path: Path | None) -> AbstractContextManager[JsonlSink | NullSink]:

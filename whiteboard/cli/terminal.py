@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -32,6 +33,19 @@ def visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if char.isprintable() and not _UNSEEN.match(char) else _escaped(char) for char in text)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text of visible characters takes: two for a wide one, none for a mark."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return a text made visible, with the spaces that fill it to so many columns."""
+    text = visible(text)
+    return text + " " * (width - columns(text))
 
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:

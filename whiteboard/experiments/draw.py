@@ -35,8 +35,8 @@ def check_plot(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         msg = f"cannot draw {path}: there is no folder {path.absolute().parent}"
         raise PlotError(msg)
-    if path.is_dir():
-        msg = f"cannot draw {path}: it is a folder"
+    if path.exists() and not path.is_file():
+        msg = f"cannot draw {path}: it is {'a folder' if path.is_dir() else 'not a regular file'}"
         raise PlotError(msg)
 
 
