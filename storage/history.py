@@ -38,6 +38,12 @@ _BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
 BY_ID = SYSTEMS.where(t.system.c.id == bindparam("id"))
 LAST_OWN = select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == bindparam("id"))
 ADD_COMMIT = insert(t.commit_log)
+_BEHIND = (t.commit_log.c.system_id == bindparam("id"), t.commit_log.c.number > bindparam("after"))
+_INSIDE = (*_BEHIND, t.commit_log.c.number <= bindparam("upto"))
+_ALL = select(t.commit_log).where(*_BEHIND).order_by(t.commit_log.c.number)
+_SOME = select(t.commit_log).where(*_INSIDE).order_by(t.commit_log.c.number)
+_SINCE = _SOME.where(t.commit_log.c.number >= bindparam("since"))
+_KEYFRAME = select(func.max(t.commit_log.c.number)).where(*_INSIDE, t.commit_log.c.keyframe == 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +144,23 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
 
 def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:
     """The commits of a span, oldest first, as they lie in the table."""
-    log = t.commit_log
-    query = select(log).where(log.c.system_id == span.system_id, log.c.number > span.after)
-    if span.upto is not None:
-        query = query.where(log.c.number <= span.upto)
-    return list(valid.rows(log, connection.execute(query.order_by(log.c.number)), f"system {span.name!r}: "))
+    bounds = {"id": span.system_id, "after": span.after}
+    if span.upto is None:
+        rows = connection.execute(_ALL, bounds)  # a number that is a text, which is above all numbers, is seen so
+    else:
+        rows = connection.execute(_SOME, {**bounds, "upto": span.upto})
+    return list(valid.rows(t.commit_log, rows, f"system {span.name!r}: "))
 
 
 def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[Span, Row[Any]]]:
     """Commits from the last keyframe on, oldest first."""
-    log = t.commit_log
     found: list[tuple[Span, Row[Any]]] = []
     for span in reversed(spans):
         upto = _LAST if span.upto is None else span.upto
-        inside = (log.c.system_id == span.system_id, log.c.number > span.after, log.c.number <= upto)
-        last = connection.execute(select(func.max(log.c.number)).where(*inside, log.c.keyframe == 1)).scalar()
-        query = select(log).where(*inside, log.c.number >= (span.after if last is None else last))
-        found[:0] = [
-            (span, row)
-            for row in valid.rows(log, connection.execute(query.order_by(log.c.number)), f"system {span.name!r}: ")
-        ]
+        bounds = {"id": span.system_id, "after": span.after, "upto": upto}
+        last = connection.execute(_KEYFRAME, bounds).scalar()
+        rows = connection.execute(_SINCE, {**bounds, "since": span.after if last is None else last})
+        found[:0] = [(span, row) for row in valid.rows(t.commit_log, rows, f"system {span.name!r}: ")]
         if last is not None:
             break
     return found
