@@ -24,7 +24,7 @@ SHORT = [
     ("disk", "--lives", "1", "--rlimit"),
     ("power", "--images", "30", "--scene", "new", "--scene", "full", "--scene", "export"),
     ("faults", "--every", "60", "--scene", "new", "--scene", "export"),
-    ("interrupts", "--lines", "97", "--signals", "300"),
+    ("interrupts", "--lines", "197", "--signals", "200"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
 

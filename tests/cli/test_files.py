@@ -82,7 +82,7 @@ def test_output_that_cannot_be_written(bad: Bad, cli: Any, tmp_path: Path) -> No
     assert bad.says in done.stderr
 
 
-@pytest.mark.parametrize("command", ["ls --store s.db", "ops --json", "--help", "ops"])
+@pytest.mark.parametrize("command", ["ls --store s.db", "ops --json"])
 @pytest.mark.parametrize("ending", ["2>&-", "2>/dev/full", "| head -c 1", "| true"])
 def test_nobody_to_tell(command: str, ending: str, cli: Any, tmp_path: Path) -> None:
     """An error output that is closed or full changes nothing; a reader that has gone ends a command without a word."""
@@ -228,8 +228,8 @@ def test_a_log_into_a_pipe_that_is_read(tmp_path: Path) -> None:
             lines.extend(file)
 
     thread = threading.Thread(target=read)
-    thread.start()
     with JsonlSink(path) as sink:
+        thread.start()  # a pipe without a writer has ended for whoever reads it
         for number in range(1000):
             sink.publish(wb.Commit(number, None, 1, None, None, "x" * 1000))
     thread.join()
