@@ -73,7 +73,7 @@ def test_job_bytes_counts_value_and_gradients() -> None:
 
 def test_triage_computes_each_missing_key_once() -> None:
     """Repeated misses share one computation, and count as hits in memory; hits keep their tier."""
-    plan = triage(Shelf({b"a": 1.0}), [b"b", b"a", b"b", b"c", b"b"], Form("op", F8, (), ()))
+    plan = triage(Shelf({b"a": 1.0}), [b"b", b"a", b"b", b"c", b"b"], lambda: Form("op", F8, (), ()))
     assert plan.todo.tolist() == [0, 3]
     plan.place(plan.todo, page([2.0, 3.0]))
     plan.settle()
@@ -85,7 +85,7 @@ def test_triage_computes_each_missing_key_once() -> None:
 def test_a_page_that_the_op_does_not_make_is_no_hit(form: Form) -> None:
     """Its jobs are misses, and the store hears of it."""
     shelf = Shelf({b"a": 1.0})
-    plan = triage(shelf, [b"b", b"a"], form)
+    plan = triage(shelf, [b"b", b"a"], lambda: form)
     assert (plan.todo.tolist(), plan.hit.tolist(), plan.pages) == ([0, 1], [0, 0], [])
     assert len(shelf.rejected) == 1
 

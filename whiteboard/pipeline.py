@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,7 +92,7 @@ class Pipeline:
         with self._lock:
             names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
             cacheable = cacheable and not self.agreement.distrusts(spec)
-            form = Form(spec.name, sources.dtype, shape, sources.shapes)
+            form = partial(_form, spec, shape, sources)
             plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
             if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
                 plan, cacheable = compute_all(sources.n), False
@@ -145,7 +146,7 @@ class Pipeline:
                 msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
                 raise ParamError(msg)
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
-            form = Form(spec.name, sources.dtype, shape, sources.shapes)
+            form = partial(_form, spec, shape, sources)
             for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
                 arrays = {name: given.owned(column, rows) for name, column in columns.items()}
                 src_ids, versions = sources.provenance(rows) or (None, None)
@@ -246,3 +247,7 @@ class Pipeline:
         for number in np.flatnonzero(hits[:known]):
             page = plan.pages[number]
             self.counts.seconds_saved += hits[number] * page.cost_ns / page.n / 1e9
+
+
+def _form(spec: OpSpec, shape: Shape | None, sources: Sources) -> Form:
+    return Form(spec.name, sources.dtype, shape, sources.shapes)
