@@ -273,6 +273,16 @@ class Database:
         return self.exclusive(lambda: self._transact(work, durable=durable))
 
     def _transact(self, work: Callable[[Connection], T], *, durable: bool) -> T:
+        try:
+            return self._transacted(work, durable=durable)
+        except (sqlite3.Error, DBAPIError) as error:
+            # Where a file cannot be opened for writing, be it for a moment, SQLite opens it for reading, and leaves it
+            # so: the next write opens it again.
+            if _primary(error.orig if isinstance(error, DBAPIError) else error) == sqlite3.SQLITE_READONLY:
+                self._close_all()
+            raise
+
+    def _transacted(self, work: Callable[[Connection], T], *, durable: bool) -> T:
         raw = self._idle()
         self._set_synchronous(raw, "FULL" if durable and self.durability == "full" else "NORMAL")
         with raw, self._writer.begin() as connection:  # raw: whatever comes between, no transaction stays open
@@ -482,9 +492,13 @@ _DAMAGE: Final = {
 }
 
 
+def _primary(error: BaseException | None) -> int:
+    """The primary result code: the low byte, whatever the extended one says."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 def _translate(location: Location, error: BaseException | None) -> StoreError | KeyboardInterrupt:
-    # The low byte is the primary result code, whatever the extended one says.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _primary(error)
     if code == sqlite3.SQLITE_INTERRUPT and not was_endless():
         return KeyboardInterrupt()
     gone = code == sqlite3.SQLITE_CANTOPEN and location.path is not None and not location.path.exists()

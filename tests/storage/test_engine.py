@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python, transaction
-from whiteboard.errors import ClosedError, StoreError, UnknownCommitError, UnknownSystemError
+from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, log, open_store
 from whiteboard.storage.maintenance import verify
 from whiteboard.storage.memory import MemoryTier
@@ -309,4 +309,20 @@ def test_what_a_script_leaves_open_is_flushed(tmp_path: Path) -> None:
     done = run_python(code, str(path))
     assert (done.returncode, done.stderr) == (0, "")
     with open_store(path, readonly=True) as stores:
+        assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
+
+
+def test_a_file_that_could_not_be_written_for_a_moment_is_opened_again(tmp_path: Path) -> None:
+    """SQLite opens for reading what it cannot open for writing: one write fails, and the next one goes through."""
+    with open_store(tmp_path / "a.db") as stores:
+        database = stores.database
+        database._close_all()
+        held = database._held()
+        held.execute("PRAGMA query_only=ON")  # as SQLite refuses what it has opened for reading
+        stores.packages.put(page_of([1]))
+        with pytest.raises(ReadOnlyError, match="cannot be written"):
+            stores.packages.flush()
+        assert held.is_shut
+        stores.packages.flush()
+    with open_store(tmp_path / "a.db") as stores:
         assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
