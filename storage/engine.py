@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
@@ -476,6 +476,9 @@ def translated(location: Location) -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt | MemoryError):
             raise error.__context__ from None
         raise
+    except NoResultFound as error:
+        message = f"the store {location} is damaged: a row that it leads to is not there"
+        raise CorruptPackageError(message) from error
     except DBAPIError as error:
         raise _translate(location, error.orig) from error
     except sqlite3.Error as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import reprlib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ HEAD = "0004"
 STATEMENTS = "5a88cec67502060372bc6f9d38162e84"
 """Digest of what the migrations make at `HEAD`: a constant for the same reason; what differs is looked at closely."""
 
+_MOST_SHOWN = 32
 _QUOTES, _SPACES = re.compile(r"[\"`\[\]]"), re.compile(r"\s*([(),])\s*")
 
 
@@ -277,7 +279,8 @@ def _refusal(database: Database, revision: str | None) -> SchemaError:
     if revision in _revisions() - {HEAD}:
         upgrade_command = f"whiteboard db upgrade --store {database.location}"
         return SchemaError(f"{where}its schema {revision} is older than {HEAD}; run `{upgrade_command}`")
+    shown = revision if revision.isprintable() and len(revision) <= _MOST_SHOWN else reprlib.repr(revision)
     return SchemaError(
-        f"{where}its schema {revision}, format {database.format()}, is newer than this version reads "
+        f"{where}its schema {shown}, format {database.format()}, is newer than this version reads "
         f"({HEAD}, format {FORMAT}); upgrade whiteboard"
     )
