@@ -14,17 +14,17 @@ TORTURING = Path(__file__).parents[1] / "scripts" / "torturing"
 
 
 SHORT = [
-    ("resume", "--kills", "3"),
-    ("resume", "--experiment", "mixed", "--kills", "2"),
+    ("resume", "--kills", "2"),
+    ("resume", "--experiment", "mixed", "--kills", "1"),
     ("kill", "--kills", "12"),
     ("bytes", "--blobs", "4000", "--forge", "2000"),
     ("flips", "--flips", "15"),
-    ("hostile", "--archives", "40", "--stores", "-1"),
+    ("hostile", "--archives", "20", "--stores", "-1"),
     ("disk", "--lives", "1"),
     ("disk", "--lives", "1", "--rlimit"),
     ("power", "--images", "30", "--scene", "new", "--scene", "full", "--scene", "export"),
     ("faults", "--every", "60", "--scene", "new", "--scene", "export"),
-    ("interrupts", "--lines", "197", "--signals", "200"),
+    ("interrupts", "--lines", "397", "--signals", "150"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
 
