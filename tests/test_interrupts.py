@@ -82,7 +82,9 @@ def test_no_package_answers_for_another(code: CodeType) -> None:
         board.close()
 
 
-@pytest.mark.parametrize("code", [wb.System.commit.__code__, wb.System._advance.__code__, Database._transacted.__code__])
+@pytest.mark.parametrize(
+    "code", [wb.System.commit.__code__, wb.System._advance.__code__, Database._transacted.__code__]
+)
 @pytest.mark.parametrize("store", [":memory:", "file"])
 def test_a_commit_is_taken_once(tmp_path: Path, code: CodeType, store: str) -> None:
     """Interrupted at any line, a commit has landed or has not, and the one that follows it ends at the same state."""
