@@ -278,7 +278,8 @@ class Database:
         except (sqlite3.Error, DBAPIError) as error:
             # Where a file cannot be opened for writing, be it for a moment, SQLite opens it for reading, and leaves it
             # so: the next write opens it again.
-            if _primary(error.orig if isinstance(error, DBAPIError) else error) == sqlite3.SQLITE_READONLY:
+            code = _primary(error.orig if isinstance(error, DBAPIError) else error)
+            if code == sqlite3.SQLITE_READONLY and self.location.path is not None:
                 self._close_all()
             raise
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,10 +31,11 @@ from whiteboard.storage.rows import (
     select_in,
     select_index,
 )
-from whiteboard.storage.unreadable import Unreadable, take_away, unreadable
+from whiteboard.storage.unreadable import Unreadable, any_name, give_row, take_away, unreadable, without_row
 
 _REPAIR_ROWS = 4096
 
+_GONE = "system: row {} is gone, and its commits are there; a repair gives them another"
 _SELECT_PAGE = "SELECT id, op, n, nbytes, cost_ns FROM page WHERE id = ?"
 
 
@@ -132,7 +132,7 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         Part of the package pages to decode, 0 to 1; commits are always read.
     repair : bool
         Drop damaged pages, wrong index rows, and what nobody can read. Node versions are reported, never changed; a
-        system whose name is no text gets one, by which it can be removed.
+        system whose name is no text, or whose row is gone, gets another, by which it can be read or removed.
     seed : int
         Of the sample.
 
@@ -152,6 +152,7 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         with database.read() as connection:
             pages = connection.exec_driver_sql("SELECT id FROM page ORDER BY id").scalars().all()
         odd = unreadable(database)
+        lost = without_row(database)
     except CorruptPackageError as error:
         return VerifyReport(systems=_systems(database), structure=(*structure, str(error)))
     known = np.array(pages, np.int64)
@@ -182,7 +183,7 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         misplaced=len(wrong) - len(dangling),
         systems=systems,
         structure=structure,
-        unreadable=tuple(rows.why for rows in odd),
+        unreadable=(*(rows.why for rows in odd), *map(_GONE.format, lost)),
         repaired=repair,
     )
 
@@ -268,6 +269,8 @@ def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64]
         database.write(partial(delete_index, rows=part))
     for rows in odd:
         database.write(partial(take_away, rows=rows))
+    for system_id in without_row(database):
+        database.write(partial(give_row, system_id=system_id))
     for system_id in _system_ids(database):
         if _named(database, system_id) is None:
             database.write(partial(_name, system_id=system_id))
@@ -287,8 +290,7 @@ def _system_ids(database: Database) -> Sequence[int]:
 
 
 def _name(connection: Connection, system_id: int) -> None:
-    name = f"damaged-{system_id}-{secrets.token_hex(4)}"
-    connection.exec_driver_sql("UPDATE system SET name = ? WHERE id = ?", (name, system_id))
+    connection.exec_driver_sql("UPDATE system SET name = ? WHERE id = ?", (any_name(system_id), system_id))
 
 
 def _named(database: Database, system_id: int) -> str | None:

@@ -1,10 +1,12 @@
 """Rows that nobody can read, whose values are none that a store writes: found one by one, and taken away by a repair.
 
-Of packages and of commits only what belongs to none is looked for here: `maintenance` reads them all.
+Of packages and of commits only what belongs to none is looked for here: `maintenance` reads them all. Commits whose
+system has lost its row are not taken away: the system gets a row again, under another name.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +19,9 @@ from whiteboard.storage.engine import Database
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
+_LOST = "typeof(system_id) = 'integer' AND system_id NOT IN (SELECT id FROM system)"
+_LAST = "SELECT max(number) FROM commit_log WHERE system_id = ? AND typeof(number) = 'integer'"
+_HEADERS = "SELECT header FROM node_page WHERE system_id = ? AND typeof(header) = 'blob' ORDER BY id LIMIT 8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,32 @@ def unreadable(database: Database) -> tuple[Unreadable, ...]:
     return tuple(found)
 
 
+def without_row(database: Database) -> list[int]:
+    """The ids of systems that have commits or node pages, and no row."""
+    sql = " UNION ".join(f"SELECT system_id FROM {table.name} WHERE {_LOST}" for table in _OF_SYSTEMS)
+    with database.read() as connection:
+        return sorted(connection.exec_driver_sql(sql).scalars())
+
+
+def give_row(connection: Connection, system_id: int) -> None:
+    """Give a system that has none a row again: its uuid is in its node pages, and its head is its last commit."""
+    uuid = ""
+    for (header,) in connection.exec_driver_sql(_HEADERS, (system_id,)):
+        try:
+            uuid = str(valid.read_json(header)["system"])
+            break
+        except (ValueError, TypeError, KeyError):
+            continue
+    head = connection.exec_driver_sql(_LAST, (system_id,)).scalar()
+    row = (system_id, any_name(system_id), uuid or secrets.token_hex(16), head)
+    connection.exec_driver_sql("INSERT INTO system (id, name, uuid, head) VALUES (?, ?, ?, ?)", row)
+
+
+def any_name(system_id: int) -> str:
+    """A name for a system that has lost its own."""
+    return f"damaged-{system_id}-{secrets.token_hex(4)}"
+
+
 def take_away(connection: Connection, rows: Unreadable) -> None:
     """Delete what was found."""
     connection.exec_driver_sql(f"DELETE FROM {rows.table} WHERE rowid = ?", [(row_id,) for row_id in rows.row_ids])
@@ -47,7 +78,7 @@ def take_away(connection: Connection, rows: Unreadable) -> None:
 def _strays() -> Iterator[tuple[Table, str, str]]:
     yield t.recent, recent.ODD, "that hold no hashes"
     for table in _OF_SYSTEMS:
-        yield table, "system_id NOT IN (SELECT id FROM system)", "that belong to no system"
+        yield table, "typeof(system_id) <> 'integer'", "that belong to no system"
 
 
 def _looked_at(database: Database, table: Table) -> Iterator[Unreadable]:

@@ -2,8 +2,8 @@
 
 A row names the process by host, boot, PID namespace, pid and start time. Whoever finds the process dead takes the row
 over; of a process on another host or in another namespace (a container's) nothing can be known, so there the user has
-to say so. A commit looks again, in its own
-transaction: a writer whose claim another one has taken over is refused, however late it comes.
+to say so. A commit looks again, in its own transaction: a writer whose claim another one has taken over is refused,
+however late it comes.
 """
 
 from __future__ import annotations
@@ -131,11 +131,13 @@ def _identity() -> dict[str, Any]:
 
 
 def _boot() -> str:
-    """Return the id of the boot and, behind a slash, of the namespace in which pids count; empty where neither is."""
+    """Return the id of the boot and, behind a slash, of the namespace in which pids count; empty what is not told."""
+    boot = space = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
-    return ""
+    with suppress(OSError):
+        space = f"/{Path('/proc/self/ns/pid').stat().st_ino}"
+    return boot + space
 
 
 def _started(pid: int) -> int:

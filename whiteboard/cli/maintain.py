@@ -74,7 +74,11 @@ def gc(max_bytes: int | None, older_than: float | None, store: str, *, dry_run: 
 @click.command()
 @_sample
 @_seed
-@click.option("--repair", is_flag=True, help="Drop damaged packages; they will be computed again.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Drop damaged packages, which will be computed again, and rows that nobody can read; no commits.",
+)
 @store_option
 @json_option
 def verify(sample: float, seed: int | None, store: str, *, repair: bool, as_json: bool) -> int:
