@@ -17,8 +17,8 @@ import whiteboard as wb
 from tests.storage.samples import transaction
 from whiteboard import keys
 from whiteboard.arithmetic import arithmetic_class
-from whiteboard.encoding import encode_params
 from whiteboard.lineage import FIRST_SCHEME
+from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.ops.spec import OpSpec
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page

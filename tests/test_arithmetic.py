@@ -24,7 +24,7 @@ import whiteboard as wb
 from tests.storage.samples import environment
 from whiteboard import arithmetic
 from whiteboard.arithmetic import arithmetic_class, float_mode
-from whiteboard.ops import blas
+from whiteboard.ops.fingerprint import blas
 
 FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO = 0x8000, 0x0040, 0x2000, 0x4000, 0x6000
 DEFAULT = 0x1F80

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from whiteboard import ops
-from whiteboard.ops.trial import run
+from whiteboard.ops.checking.run_once import run
 
 ROOT = Path(__file__).parents[1]
 

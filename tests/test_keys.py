@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from whiteboard import keys
-from whiteboard.encoding import DEEPEST, encode, encode_params
 from whiteboard.errors import DtypeError, ParamError
+from whiteboard.ops.fingerprint.encoding import DEEPEST, encode, encode_params
 
 
 class Speed(enum.Enum):

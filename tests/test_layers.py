@@ -225,7 +225,7 @@ class Expect(NamedTuple):
 EXPECTED = [
     Expect("whiteboard.keys", "from whiteboard.errors import ShapeError", (), "earlier"),
     Expect("whiteboard.keys", "from whiteboard import errors, ops", (), "earlier-by-package"),
-    Expect("whiteboard.ops.linear", "from whiteboard.ops.spec import OpSpec", (), "own-folder"),
+    Expect("whiteboard.ops.families.linear", "from whiteboard.ops.spec import OpSpec", (), "own-folder"),
     Expect("whiteboard.keys", "from whiteboard.system import System", ("later",), "later"),
     Expect("whiteboard.pipeline", "import whiteboard.system", ("later",), "pipeline-before-system"),
     Expect("whiteboard.system", "def f():\n    from whiteboard import board", ("later",), "lazily-later"),

@@ -17,9 +17,9 @@ from tests.rekeying import A, Answer, B, N, as_before, asked, code, filled, name
 from tests.storage.moving import assert_whole
 from tests.storage.samples import transaction
 from whiteboard import keys, lineage, rekey
-from whiteboard.encoding import encode_params
 from whiteboard.errors import ParamError, StoreError
 from whiteboard.ops import registry
+from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.rekey import Change, Code, Held
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page, Renamed

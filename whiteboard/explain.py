@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from whiteboard import keys, lineage
 from whiteboard.arithmetic import arithmetic_class
-from whiteboard.encoding import encode
 from whiteboard.errors import ParamError
 from whiteboard.jobs import Job, batches
 from whiteboard.nodes import Nodes
+from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.ops.spec import OpSpec
 from whiteboard.residuals import residual
 from whiteboard.sources import NodeSources, Sources, locate

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.columns import ids_column, real_column
-from whiteboard.encoding import encode_params, is_mapping
 from whiteboard.errors import ParamError, ShapeError
+from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.types import HIT_NAMES, Array, Ids, Params
 
 ATTRS = ("theta", "p")

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.encoding import encode, encode_params, wrapped
 from whiteboard.errors import DtypeError, ParamError
+from whiteboard.ops.fingerprint.encoding import encode, encode_params, wrapped
 from whiteboard.types import Array, Params, Shape
 
 SCHEME = b"whiteboard-key-2"

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from whiteboard import keys
 from whiteboard.arithmetic import arithmetic_class
-from whiteboard.encoding import encode, encode_params
 from whiteboard.errors import ParamError, UnknownOpError
 from whiteboard.ops import registry
+from whiteboard.ops.fingerprint.encoding import encode, encode_params
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Params
 

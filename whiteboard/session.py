@@ -10,7 +10,7 @@ import numpy as np
 
 from whiteboard.columns import FLOATS
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError
-from whiteboard.ops.rows import sum_back
+from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Shape
 

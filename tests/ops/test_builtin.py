@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from whiteboard import ops
-from whiteboard.ops import conformance
 from whiteboard.ops.catalogue import FAMILY
+from whiteboard.ops.checking import conformance
 
 CASES = [(name, number) for name in FAMILY for number in range(len(ops.get(name).examples))]
 

@@ -11,7 +11,7 @@ import pytest
 
 from whiteboard import ops
 from whiteboard.errors import OpCheckError, UnknownOpError
-from whiteboard.ops.conformance import extrapolate
+from whiteboard.ops.checking.conformance import extrapolate
 from whiteboard.ops.spec import Example
 
 

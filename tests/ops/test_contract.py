@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from whiteboard.ops.contract import WHOLE, contract, contract_each
+from whiteboard.ops.kernels.contract import WHOLE, contract, contract_each
 
 SIGNATURES = (
     "d,d->",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whiteboard.ops.cotangents import is_ones, pull, pull_rows
+from whiteboard.ops.kernels.cotangents import is_ones, pull, pull_rows
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from whiteboard import ops
 from whiteboard.ops.catalogue import FAMILY
-from whiteboard.ops.conformance import draw
+from whiteboard.ops.checking.conformance import draw
+from whiteboard.ops.checking.run_once import line_up
 from whiteboard.ops.spec import Example, OpSpec
-from whiteboard.ops.trial import line_up
 
 EXACT = [name for name in FAMILY if ops.get(name).exactness == "exact"]
 
@@ -157,9 +157,9 @@ THREADS = """
 import hashlib, sys
 import numpy as np
 from whiteboard import ops
-from whiteboard.ops.conformance import draw
+from whiteboard.ops.checking.conformance import draw
 from whiteboard.ops.spec import Example
-from whiteboard.ops.trial import run
+from whiteboard.ops.checking.run_once import run
 jobs = {
     "vecdot": Example(((50000,), (50000,))),
     "distance": Example(((50000,), (50000,))),

@@ -12,7 +12,7 @@ import pytest
 
 from whiteboard import ops
 from whiteboard.ops.catalogue import FAMILY
-from whiteboard.ops.trial import run
+from whiteboard.ops.checking.run_once import run
 
 F, D = np.float32, np.float64
 

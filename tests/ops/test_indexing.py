@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whiteboard.ops.indexing import MANY_ROUNDS, add_at
+from whiteboard.ops.families.indexing import MANY_ROUNDS, add_at
 
 
 @given(places=st.lists(st.integers(0, 5), max_size=3 * MANY_ROUNDS), seed=st.integers(0, 99))

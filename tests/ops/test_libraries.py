@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.ops.conftest import Write
-from whiteboard.ops import libraries
-from whiteboard.ops.fingerprint import Terms, fingerprint
-from whiteboard.ops.libraries import library_of
+from whiteboard.ops.fingerprint import libraries
+from whiteboard.ops.fingerprint.code import Terms, fingerprint
+from whiteboard.ops.fingerprint.libraries import library_of
 
 FOUND = {
     "numpy": "numpy",

@@ -11,8 +11,8 @@ import pytest
 from tests.ops.conventions import CONVENTIONS, Convention
 from whiteboard import ops
 from whiteboard.ops.catalogue import FAMILY
-from whiteboard.ops.conformance import draw
-from whiteboard.ops.trial import run
+from whiteboard.ops.checking.conformance import draw
+from whiteboard.ops.checking.run_once import run
 
 pytestmark = pytest.mark.peers
 

@@ -12,8 +12,8 @@ import pytest
 import whiteboard as wb
 from tests.ops.conftest import Write
 from whiteboard.ops import registry
-from whiteboard.ops.fingerprint import Fingerprint, Terms, fingerprint
-from whiteboard.ops.purity import Verdict, verdict
+from whiteboard.ops.fingerprint.code import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.purity import Verdict, verdict
 
 HEAD = "import autograd.numpy as anp\nimport numpy as np\n"
 

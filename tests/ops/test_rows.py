@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whiteboard.ops.rows import fold, sum_back, unfold
+from whiteboard.ops.kernels.rows import fold, sum_back, unfold
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 

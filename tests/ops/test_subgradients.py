@@ -8,7 +8,7 @@ import pytest
 from tests.ops.conventions import CONVENTIONS, Convention
 from whiteboard import ops
 from whiteboard.ops.catalogue import FAMILY
-from whiteboard.ops.trial import run
+from whiteboard.ops.checking.run_once import run
 
 
 @pytest.mark.parametrize("row", CONVENTIONS, ids=CONVENTIONS.index)

@@ -14,8 +14,8 @@ import pytest
 import whiteboard as wb
 from whiteboard import ops
 from whiteboard.errors import OpCheckError, ParamError, ShapeError, WhiteboardError
+from whiteboard.ops.checking.run_once import run
 from whiteboard.ops.spec import REQUIRED, Example
-from whiteboard.ops.trial import run
 
 
 def swish(x: Any, beta: float = 1.0) -> Any:

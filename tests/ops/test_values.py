@@ -11,8 +11,8 @@ import pytest
 
 from whiteboard import ops
 from whiteboard.ops.catalogue import FAMILY
-from whiteboard.ops.conformance import draw
-from whiteboard.ops.trial import forward
+from whiteboard.ops.checking.conformance import draw
+from whiteboard.ops.checking.run_once import forward
 
 
 def linear(x: Any, weight: Any, bias: Any) -> Any:

@@ -12,7 +12,7 @@ __all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "names",
 
 
 def check(name: str, examples: Sequence[Example] | None = None) -> None:
-    """Check one op; see `whiteboard.ops.conformance.check`."""
-    from whiteboard.ops import conformance
+    """Check one op; see `whiteboard.ops.checking.conformance.check`."""
+    from whiteboard.ops.checking import conformance
 
     conformance.check(name, examples)

@@ -9,13 +9,13 @@ CATALOGUE = {
     ),
     "reductions": "sum mean var max logsumexp softmax norm cumsum prod",
     "linear": "vecdot matvec vecmat matmul outer linear matmul_gemm linear_gemm",
-    "contraction": "einsum",
+    "einsum": "einsum",
     "structure": "reshape transpose broadcast_to concat stack",
     "indexing": "take gather scatter",
     "fan_in": "sum_k mean_k prod_k",
     "geometry": "distance squared_distance",
 }
-"""Family (a module of this package) to the names it defines. Adding an op is a function there and a word here."""
+"""Family (a module of `families`) to the names it defines. Adding an op is a function there and a word here."""
 
 FAMILY = {name: family for family, names in CATALOGUE.items() for name in names.split()}
 """Name to family."""

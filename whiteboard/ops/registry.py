@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 from whiteboard import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
-from whiteboard.ops.fingerprint import BUILT_IN, Fingerprint, Terms, declared, fingerprint
-from whiteboard.ops.parts import own_parts
+from whiteboard.ops.fingerprint.code import BUILT_IN, Fingerprint, Terms, declared, fingerprint
+from whiteboard.ops.fingerprint.parts import own_parts
 from whiteboard.ops.shapes import ShapeRule, counted
 from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
 
@@ -102,7 +102,7 @@ def parts(name: str) -> dict[str, bytes]:
 def _find(name: str) -> Entry:
     real = ALIASES.get(name, name)
     if real in FAMILY and real not in _entries:
-        import_module(f"whiteboard.ops.{FAMILY[real]}")
+        import_module(f"whiteboard.ops.families.{FAMILY[real]}")
     if real not in _entries:
         raise UnknownOpError(_unknown(name))
     return _entries[real]

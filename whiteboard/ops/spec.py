@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from whiteboard.encoding import is_mapping
 from whiteboard.errors import ParamError
+from whiteboard.ops.fingerprint.encoding import is_mapping
 from whiteboard.specs import is_name
 from whiteboard.types import Array, Params, Shape
 

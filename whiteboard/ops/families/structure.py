@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.registry import builtin
-from whiteboard.ops.rows import sum_back
 from whiteboard.ops.shapes import axis_of, wrong_param, wrong_shape
 from whiteboard.ops.spec import REQUIRED, Example
 from whiteboard.types import Array, Params, Shape

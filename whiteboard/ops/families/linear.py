@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from whiteboard.ops.contract import contract
-from whiteboard.ops.cotangents import pull_rows
+from whiteboard.ops.kernels.contract import contract
+from whiteboard.ops.kernels.cotangents import pull_rows
+from whiteboard.ops.kernels.rows import fold
 from whiteboard.ops.registry import builtin
-from whiteboard.ops.rows import fold
 from whiteboard.ops.shapes import same_vectors, wrong_shape
 from whiteboard.ops.spec import Example
 from whiteboard.types import Array, Params, Shape

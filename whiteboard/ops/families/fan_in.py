@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.ops.cotangents import pull
-from whiteboard.ops.products import at_risk, scaled_others, scaled_product
+from whiteboard.ops.kernels.cotangents import pull
+from whiteboard.ops.kernels.products import at_risk, scaled_others, scaled_product
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import broadcast
 from whiteboard.ops.spec import Example

@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from whiteboard.ops.cotangents import pull
-from whiteboard.ops.lengths import mended, unit
-from whiteboard.ops.products import at_risk, scaled_others, scaled_product
+from whiteboard.ops.kernels.cotangents import pull
+from whiteboard.ops.kernels.lengths import mended, unit
+from whiteboard.ops.kernels.products import at_risk, scaled_others, scaled_product
+from whiteboard.ops.kernels.rows import column, fold, unfold
 from whiteboard.ops.registry import builtin
-from whiteboard.ops.rows import column, fold, unfold
 from whiteboard.ops.shapes import (
     ShapeRule,
     along_axis,

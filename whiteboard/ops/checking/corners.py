@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from whiteboard.errors import WhiteboardError
+from whiteboard.ops.checking.run_once import fault, forward, run
 from whiteboard.ops.spec import Example, OpSpec
-from whiteboard.ops.trial import fault, forward, run
 from whiteboard.types import Array, Params
 
 MOST_ELEMENTS: Final = 6

@@ -1,4 +1,4 @@
-"""One trial of an op on n jobs: forward and VJP as a session calls them, with every rule checked on the way."""
+"""An op run once on n jobs: forward and VJP as a session calls them, with every rule checked on the way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from whiteboard.errors import OpCheckError
-from whiteboard.ops.rows import sum_back
+from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Params, Shape
 

@@ -7,7 +7,7 @@ from string import ascii_letters
 import numpy as np
 
 from whiteboard.errors import ParamError
-from whiteboard.ops.contract import contract_each
+from whiteboard.ops.kernels.contract import contract_each
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import wrong_param, wrong_shape
 from whiteboard.ops.spec import REQUIRED, Example

@@ -16,10 +16,10 @@ from zlib import crc32
 import numpy as np
 
 from whiteboard.errors import ParamError, ShapeError, WhiteboardError
-from whiteboard.ops.corners import GUESSED, check_corners
+from whiteboard.ops.checking.corners import GUESSED, check_corners
+from whiteboard.ops.checking.run_once import Trial, fault, forward, run
 from whiteboard.ops.registry import get
 from whiteboard.ops.spec import Example, OpSpec
-from whiteboard.ops.trial import Trial, fault, forward, run
 from whiteboard.types import Array, Params
 
 JOBS = 5

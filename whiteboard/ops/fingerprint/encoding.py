@@ -18,8 +18,8 @@ import numpy as np
 
 from whiteboard import locks
 from whiteboard.errors import ParamError
-from whiteboard.ops.arrays import array_parts, scalar_parts
-from whiteboard.ops.fingerprint import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.arrays import array_parts, scalar_parts
+from whiteboard.ops.fingerprint.code import Fingerprint, Terms, fingerprint
 from whiteboard.types import Params
 
 DEEPEST: Final = 100

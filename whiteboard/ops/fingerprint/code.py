@@ -37,13 +37,13 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from whiteboard.ops import blas, classes, names, primitives
-from whiteboard.ops.arrays import array_parts, scalar_parts
-from whiteboard.ops.libraries import Library, library_name, library_of, library_of_module
-from whiteboard.ops.names import Chain
-from whiteboard.ops.purity import DISTRIBUTION_METHODS, REMEDY, Verdict, verdict
-from whiteboard.ops.source import OpaqueError, canonical, function_node, refuse
-from whiteboard.ops.watch import MISSING, Watch, is_writable
+from whiteboard.ops.fingerprint import blas, classes, primitives, referenced_names
+from whiteboard.ops.fingerprint.arrays import array_parts, scalar_parts
+from whiteboard.ops.fingerprint.libraries import Library, library_name, library_of, library_of_module
+from whiteboard.ops.fingerprint.purity import DISTRIBUTION_METHODS, REMEDY, Verdict, verdict
+from whiteboard.ops.fingerprint.referenced_names import Chain
+from whiteboard.ops.fingerprint.source import OpaqueError, canonical, function_node, refuse
+from whiteboard.ops.fingerprint.watch import MISSING, Watch, is_writable
 
 SCHEME = "whiteboard-op-2"
 """Names the encoding below; a change of it changes every fingerprint."""
@@ -360,8 +360,8 @@ class _Walk:
             self._library(where, f"{module}.{name}", library, name)
         else:
             node = function_node(function)
-            nodes = names.read(node)
-            uses = names.chains(nodes)
+            nodes = referenced_names.read(node)
+            uses = referenced_names.chains(nodes)
             self._put("function", canonical(node))
             self.blas |= blas.written(node)
             self._place = _place(function, node.lineno)
@@ -384,12 +384,12 @@ class _Walk:
         self._place = outside
 
     def _refuse_memory(self, function: FunctionType, nodes: list[Any], first: str) -> None:
-        for text, line in names.written_state(function, nodes, first):
+        for text, line in referenced_names.written_state(function, nodes, first):
             if text.partition(".")[0] not in self.terms.ignore:
                 self._place = _place(function, line)
                 remedy = REMEDY[Verdict.STATE].format(name=text.partition(".")[0])
                 self._refuse(f"{function.__qualname__!r} writes {text!r} from outside itself: {remedy}")
-        for attribute, why, line in names.impure_attributes(nodes):
+        for attribute, why, line in referenced_names.impure_attributes(nodes):
             if attribute not in self.terms.ignore and not (why is Verdict.FILES and self.terms.reads):
                 self._place = _place(function, line)
                 remedy = REMEDY[why].format(top="", name=attribute)
@@ -398,7 +398,7 @@ class _Walk:
     def _imports(self, function: FunctionType, nodes: list[Any], uses: dict[str, dict[Chain, int]]) -> None:
         """Write what is imported inside a function; it has to be a library's."""
         name = function.__qualname__
-        for name_in, module, attributes, line in names.imports(nodes):
+        for name_in, module, attributes, line in referenced_names.imports(nodes):
             if name_in in self.terms.ignore or module.partition(".")[0] in self.terms.ignore:
                 continue
             self._place = _place(function, line)
@@ -423,7 +423,7 @@ class _Walk:
 
     def _globals(self, function: FunctionType, uses: dict[str, dict[Chain, int]]) -> None:
         """Write what each global name of the function stands for."""
-        for key in sorted(uses.keys() & names.global_names(function)):
+        for key in sorted(uses.keys() & referenced_names.global_names(function)):
             if key in self.terms.ignore:
                 continue
             self._place = _place(function, next(iter(uses[key].values())))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from whiteboard.errors import ParamError
-from whiteboard.ops.cotangents import pull
+from whiteboard.ops.kernels.cotangents import pull
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import ShapeRule, broadcast, wrong_param
 from whiteboard.ops.spec import Example

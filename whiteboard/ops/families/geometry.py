@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from whiteboard.ops.contract import contract
-from whiteboard.ops.cotangents import pull_rows
-from whiteboard.ops.lengths import mended, unit
+from whiteboard.ops.kernels.contract import contract
+from whiteboard.ops.kernels.cotangents import pull_rows
+from whiteboard.ops.kernels.lengths import mended, unit
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import same_vectors
 from whiteboard.ops.spec import Example
