@@ -17,9 +17,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool, StaticPool
 
+from whiteboard.concurrency.forks import watch
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.bounds import VALUE_BYTES, Steps, let_write, was_endless
-from whiteboard.storage.fork import watch
 from whiteboard.storage.held import Held
 from whiteboard.storage.holders import holders
 from whiteboard.storage.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from whiteboard.concurrency.alarm import Alarm
 from whiteboard.errors import ClosedError, StoreError
-from whiteboard.storage.alarm import Alarm
 from whiteboard.storage.location import wal_bytes
 
 # From this size on it is cut, a moment after the write that found it so: what follows in a burst need not wait for it.

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.concurrency.forks import watch
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
-from whiteboard.storage.fork import watch
 from whiteboard.storage.index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.pages import PAGE_BYTES, check_page, owned, take
 

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.concurrency.alarm import Alarm
+from whiteboard.concurrency.forks import watch
+from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.storage.admission import Admission
-from whiteboard.storage.alarm import Alarm
 from whiteboard.storage.base import DISK, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict, live_bytes
-from whiteboard.storage.fork import watch
-from whiteboard.storage.overlap import overlapped
 from whiteboard.storage.pages import check_page, encode_page, fits, merged, owned, take
 from whiteboard.storage.pending import Pending, WriteBehind
 from whiteboard.storage.reading import Gathering, Lookup, Wanted

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import MISS, Found, Page
-from whiteboard.storage.overlap import overlapped
 from whiteboard.storage.pages import Blob, decode_page
 from whiteboard.storage.rows import hashes_of, read_pages, select_index
 

@@ -13,8 +13,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import audit, bins, locks, ops, specs
+from whiteboard import audit, bins, ops, specs
 from whiteboard.columns import plain
+from whiteboard.concurrency import locks
 from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.history import Commit

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import locks
+from whiteboard.concurrency import locks
 from whiteboard.exact import exact_sums
 from whiteboard.types import Array, Ids
 

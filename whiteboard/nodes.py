@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import locks
+from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateNodeError, ShapeError, UnknownNodeError
 from whiteboard.keys import DIGEST_BYTES, tokens
 from whiteboard.types import Array, Ids, Shape

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from whiteboard import locks
+from whiteboard.concurrency import locks
 from whiteboard.types import Array, Shape
 
 POISON = "WHITEBOARD_POISON"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from whiteboard import locks
+from whiteboard.concurrency import locks
 from whiteboard.errors import ClosedError
 
 Item = TypeVar("Item")

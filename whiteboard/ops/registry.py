@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypeAlias, TypeVar
 
-from whiteboard import locks
+from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
 from whiteboard.ops.fingerprint.code import BUILT_IN, Fingerprint, Terms, declared, fingerprint

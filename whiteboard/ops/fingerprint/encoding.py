@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from whiteboard import locks
+from whiteboard.concurrency import locks
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.arrays import array_parts, scalar_parts
 from whiteboard.ops.fingerprint.code import Fingerprint, Terms, fingerprint

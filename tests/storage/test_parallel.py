@@ -9,21 +9,21 @@ from collections.abc import Iterator
 import pytest
 
 from tests.storage.samples import run_python
-from whiteboard.storage import overlap
-from whiteboard.storage.overlap import overlapped
+from whiteboard.concurrency import parallel
+from whiteboard.concurrency.parallel import overlapped
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4])
 @pytest.mark.parametrize("n", [0, 1, 2, 50])
 def test_results_come_in_order(n: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results are those of a loop, however many threads there are."""
-    monkeypatch.setattr(overlap, "cores", lambda: cores)
+    monkeypatch.setattr(parallel, "cores", lambda: cores)
     assert list(overlapped(lambda i: i * i, range(n))) == [i * i for i in range(n)]
 
 
 def test_few_items_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items are taken as results are, by the thread that asks for these."""
-    monkeypatch.setattr(overlap, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -40,7 +40,7 @@ def test_few_items_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_error_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one item raises is raised where its result would have been."""
-    monkeypatch.setattr(overlap, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     results = overlapped(lambda i: 1 // i, [1, 1, 0, 1])
     assert [next(results), next(results)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
@@ -51,9 +51,9 @@ def test_while_the_interpreter_ends() -> None:
     """At exit, where no thread can be given work any more, the caller does it."""
     code = """
 import atexit
-from whiteboard.storage import overlap
-overlap.cores = lambda: 2
-atexit.register(lambda: print(list(overlap.overlapped(str, range(4)))))
+from whiteboard.concurrency import parallel
+parallel.cores = lambda: 2
+atexit.register(lambda: print(list(parallel.overlapped(str, range(4)))))
 """
     done = run_python(code)
     assert (done.stdout.strip(), done.stderr) == ("['0', '1', '2', '3']", "")
@@ -61,4 +61,4 @@ atexit.register(lambda: print(list(overlap.overlapped(str, range(4)))))
 
 def test_cores_are_those_of_the_process() -> None:
     """One core at least is worth a thread, and four at most."""
-    assert 1 <= overlap.cores() <= min(4, os.cpu_count() or 1)
+    assert 1 <= parallel.cores() <= min(4, os.cpu_count() or 1)
