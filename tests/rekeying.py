@@ -15,9 +15,9 @@ import numpy as np
 
 import whiteboard as wb
 from tests.storage.samples import transaction
-from whiteboard import keys
-from whiteboard.arithmetic import arithmetic_class
-from whiteboard.lineage import FIRST_SCHEME
+from whiteboard.identity import keys
+from whiteboard.identity.arithmetic import arithmetic_class
+from whiteboard.identity.lineage import FIRST_SCHEME
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.ops.spec import OpSpec
 from whiteboard.storage import open_store

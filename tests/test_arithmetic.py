@@ -22,8 +22,8 @@ import threadpoolctl
 
 import whiteboard as wb
 from tests.storage.samples import environment
-from whiteboard import arithmetic
-from whiteboard.arithmetic import arithmetic_class, float_mode
+from whiteboard.identity import arithmetic
+from whiteboard.identity.arithmetic import arithmetic_class, float_mode
 from whiteboard.ops.fingerprint import blas
 
 FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO = 0x8000, 0x0040, 0x2000, 0x4000, 0x6000

@@ -164,7 +164,7 @@ def test_a_cotangent_of_its_own(board: wb.Board, system: System) -> None:
 def test_another_arithmetic(board: wb.Board, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package from a machine that rounds otherwise is named as such."""
     board.flush()
-    monkeypatch.setattr("whiteboard.arithmetic._kernels", lambda: b"another machine!")
+    monkeypatch.setattr("whiteboard.identity.arithmetic._kernels", lambda: b"another machine!")
     found = board.explain(wb.Job("mul", (0, 1)), system)
     assert [difference.what for difference in found.differences] == ["arithmetic"]
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from whiteboard import keys
 from whiteboard.errors import DtypeError, ParamError
+from whiteboard.identity import keys
 from whiteboard.ops.fingerprint.encoding import DEEPEST, encode, encode_params
 
 

@@ -223,13 +223,13 @@ class Expect(NamedTuple):
 
 
 EXPECTED = [
-    Expect("whiteboard.keys", "from whiteboard.errors import ShapeError", (), "earlier"),
-    Expect("whiteboard.keys", "from whiteboard import errors, ops", (), "earlier-by-package"),
+    Expect("whiteboard.identity.keys", "from whiteboard.errors import ShapeError", (), "earlier"),
+    Expect("whiteboard.identity.keys", "from whiteboard import errors, ops", (), "earlier-by-package"),
     Expect("whiteboard.ops.families.linear", "from whiteboard.ops.spec import OpSpec", (), "own-folder"),
-    Expect("whiteboard.keys", "from whiteboard.system import System", ("later",), "later"),
+    Expect("whiteboard.identity.keys", "from whiteboard.system import System", ("later",), "later"),
     Expect("whiteboard.pipeline", "import whiteboard.system", ("later",), "pipeline-before-system"),
     Expect("whiteboard.system", "def f():\n    from whiteboard import board", ("later",), "lazily-later"),
-    Expect("whiteboard.keys", "import whiteboard as wb", ("later",), "the-package-itself"),
+    Expect("whiteboard.identity.keys", "import whiteboard as wb", ("later",), "the-package-itself"),
     Expect("whiteboard.board", "from whiteboard.storage import base", (), "board-to-storage"),
     Expect("whiteboard.triage", "from whiteboard.storage import base", ("only board",), "stage-to-storage"),
     Expect("whiteboard.board", "from whiteboard import migrations", ("Alembic",), "to-migrations"),

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whiteboard import keys, nodes
+from whiteboard import nodes
 from whiteboard.errors import DuplicateNodeError, ShapeError, UnknownNodeError
+from whiteboard.identity import keys
 from whiteboard.nodes import Nodes, positions
 
 

@@ -16,8 +16,9 @@ from tests import rekeying
 from tests.rekeying import A, Answer, B, N, as_before, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole
 from tests.storage.samples import transaction
-from whiteboard import keys, lineage, rekey
+from whiteboard import rekey
 from whiteboard.errors import ParamError, StoreError
+from whiteboard.identity import keys, lineage
 from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.rekey import Change, Code, Held

@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import keys
-from whiteboard.arithmetic import arithmetic_class
 from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
+from whiteboard.identity import keys
+from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
 from whiteboard.session import Session
 from whiteboard.storage.base import Page

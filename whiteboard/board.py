@@ -19,8 +19,8 @@ from whiteboard.concurrency import locks
 from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.history import Commit
+from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.jobs import Job, OpResult
-from whiteboard.keys import DIGEST_BYTES
 from whiteboard.pipeline import Pipeline
 from whiteboard.pool import BufferPool
 from whiteboard.queue import JobQueue, Ticket

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 
 from whiteboard.columns import fitted, ids_column
 from whiteboard.errors import StaleImpulseError, UnknownNodeError
+from whiteboard.identity.keys import digest, encode_first
 from whiteboard.impulses import Impulses
-from whiteboard.keys import digest, encode_first
 from whiteboard.nodes import Nodes
 
 

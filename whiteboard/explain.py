@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import keys, lineage
-from whiteboard.arithmetic import arithmetic_class
 from whiteboard.errors import ParamError
+from whiteboard.identity import keys, lineage
+from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.jobs import Job, batches
 from whiteboard.nodes import Nodes
 from whiteboard.ops.fingerprint.encoding import encode

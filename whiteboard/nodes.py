@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateNodeError, ShapeError, UnknownNodeError
-from whiteboard.keys import DIGEST_BYTES, tokens
+from whiteboard.identity.keys import DIGEST_BYTES, tokens
 from whiteboard.types import Array, Ids, Shape
 
 

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import bins, given, keys, lineage, promises, separate
+from whiteboard import bins, given, promises, separate
 from whiteboard.agreement import Agreement
-from whiteboard.arithmetic import arithmetic_class
 from whiteboard.concurrency import locks
 from whiteboard.errors import ParamError, UncachedWarning, warn
+from whiteboard.identity import keys, lineage
+from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
 from whiteboard.pool import BufferPool
 from whiteboard.session import Session

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.columns import check_dtype, plain
 from whiteboard.errors import DtypeError, ShapeError, UnknownNodeError
+from whiteboard.identity.keys import DIGEST_BYTES, tokens
 from whiteboard.jobs import JobBatch
-from whiteboard.keys import DIGEST_BYTES, tokens
 from whiteboard.nodes import Arena, Nodes
 from whiteboard.pool import Lender
 from whiteboard.types import Array, Ids, Shape

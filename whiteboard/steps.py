@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import NonFiniteError, ParamError, ShapeError
+from whiteboard.identity.keys import tokens
 from whiteboard.impulses import Sums
-from whiteboard.keys import tokens
 from whiteboard.nodes import Arena, Change, Nodes
 from whiteboard.rules import Rule
 from whiteboard.types import Array, Ids

@@ -23,7 +23,8 @@ import numpy as np
 import whiteboard as wb
 from scripts.benching import measure, peers
 from scripts.benching.peers import PEERS
-from whiteboard import bins, board, keys, ops, pipeline, propagate, queue, separate, session, sources, system
+from whiteboard import bins, board, ops, pipeline, propagate, queue, separate, session, sources, system
+from whiteboard.identity import keys
 from whiteboard.nodes import Nodes
 from whiteboard.pool import BufferPool
 from whiteboard.storage.memory import MemoryTier

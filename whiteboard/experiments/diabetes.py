@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from whiteboard.experiments.definition import MEASURES, Experiment, Outcome, Stop
+from whiteboard.identity.keys import token
 from whiteboard.jobs import JobBatch
-from whiteboard.keys import token
 from whiteboard.rules import Relax
 from whiteboard.system import System
 from whiteboard.types import Array

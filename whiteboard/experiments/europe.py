@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.experiments.definition import Experiment, Outcome, Stop
+from whiteboard.identity.keys import token
 from whiteboard.jobs import JobBatch
-from whiteboard.keys import token
 from whiteboard.rules import StressDescent
 from whiteboard.system import System
 from whiteboard.types import Array

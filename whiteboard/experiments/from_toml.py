@@ -50,8 +50,8 @@ import numpy as np
 from whiteboard import ops
 from whiteboard.errors import ExperimentError, WhiteboardError
 from whiteboard.experiments.definition import Experiment, Stop
+from whiteboard.identity.keys import digest, encode_first
 from whiteboard.jobs import JobBatch
-from whiteboard.keys import digest, encode_first
 from whiteboard.rules import Relax, Rule, StressDescent
 from whiteboard.specs import check_name
 from whiteboard.system import System

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import keys
-from whiteboard.arithmetic import arithmetic_class
 from whiteboard.errors import ParamError, UnknownOpError
+from whiteboard.identity import keys
+from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode, encode_params
 from whiteboard.ops.spec import OpSpec
