@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from whiteboard import agreement, ops
+from whiteboard import ops
+from whiteboard.evaluation import agreement
 from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
 

@@ -11,7 +11,7 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.audit import DAMAGED, NO_OP, NO_SOURCES, NO_VALUES, OTHER_KEY, audit
-from whiteboard.sources import ArraySources
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.storage import provenance
 from whiteboard.storage.base import Page
 from whiteboard.storage.distance import FARTHEST, ulps

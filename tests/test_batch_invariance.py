@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import whiteboard as wb
 from whiteboard import ops
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.spec import Example
-from whiteboard.sources import ArraySources
 from whiteboard.types import Array
 
 EXACT = [name for name in FAMILY if ops.get(name).exactness == "exact"]

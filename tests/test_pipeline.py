@@ -16,12 +16,12 @@ import pytest
 import whiteboard as wb
 from whiteboard import ops
 from whiteboard.errors import DtypeError, ShapeError
+from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.spec import OpSpec
-from whiteboard.pipeline import Pipeline
-from whiteboard.pool import BufferPool
-from whiteboard.sources import ArraySources
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError, WhiteboardError
+from whiteboard.evaluation.session import Session
 from whiteboard.ops.spec import OpSpec
-from whiteboard.session import Session
 
 
 def broadcast(op: str, shapes: tuple[tuple[int, ...], ...], params: Any) -> tuple[int, ...]:

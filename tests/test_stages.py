@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whiteboard import bins, separate
 from whiteboard.errors import ClosedError
-from whiteboard.pool import BufferPool
-from whiteboard.queue import JobQueue, Ticket
+from whiteboard.evaluation import bins, separate
+from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.queue import JobQueue, Ticket
+from whiteboard.evaluation.triage import Form, compute_all, triage
 from whiteboard.storage.base import Found, Page
-from whiteboard.triage import Form, compute_all, triage
 
 F8 = np.dtype(np.float64)
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
+from whiteboard.evaluation.session import Session
 from whiteboard.identity import keys
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
-from whiteboard.session import Session
 from whiteboard.storage.base import Page
 from whiteboard.storage.distance import FARTHEST, ulps
 from whiteboard.types import Array, Ids

@@ -13,18 +13,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import audit, bins, ops, specs
-from whiteboard.columns import plain
+from whiteboard import audit, ops, specs
 from whiteboard.concurrency import locks
 from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
+from whiteboard.evaluation import bins
+from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.columns import plain
+from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.queue import JobQueue, Ticket
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.history import Commit
 from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.jobs import Job, OpResult
-from whiteboard.pipeline import Pipeline
-from whiteboard.pool import BufferPool
-from whiteboard.queue import JobQueue, Ticket
-from whiteboard.sources import ArraySources
 from whiteboard.storage import Stores, maintenance, open_store, provenance, removal
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.storage.eviction import Evicted

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from whiteboard.columns import fitted, ids_column
 from whiteboard.errors import StaleImpulseError, UnknownNodeError
+from whiteboard.evaluation.columns import fitted, ids_column
 from whiteboard.identity.keys import digest, encode_first
 from whiteboard.impulses import Impulses
 from whiteboard.nodes import Nodes

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
+from whiteboard.evaluation.sources import NodeSources, Sources, locate
 from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.jobs import Job, batches
@@ -18,7 +19,6 @@ from whiteboard.nodes import Nodes
 from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.ops.spec import OpSpec
 from whiteboard.residuals import residual
-from whiteboard.sources import NodeSources, Sources, locate
 from whiteboard.types import Array, Params
 
 _WORDS: Final = {"ones": "ones", "cotangent": "a cotangent"}

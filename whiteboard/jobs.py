@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard.columns import ids_column, real_column
 from whiteboard.errors import ParamError, ShapeError
+from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.types import HIT_NAMES, Array, Ids, Params
 

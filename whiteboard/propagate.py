@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.columns import check_dtype
 from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
+from whiteboard.evaluation.columns import check_dtype
+from whiteboard.evaluation.pipeline import Evaluated, Pipeline
+from whiteboard.evaluation.sources import NodeSources, Sources, locate
 from whiteboard.impulses import Impulses, Measure
 from whiteboard.jobs import BatchResult, JobBatch
 from whiteboard.nodes import Nodes, positions
 from whiteboard.ops.spec import OpSpec
-from whiteboard.pipeline import Evaluated, Pipeline
 from whiteboard.residuals import Residual, residual
-from whiteboard.sources import NodeSources, Sources, locate
 from whiteboard.types import Array, Ids, Params
 
 

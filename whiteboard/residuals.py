@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.columns import plain
 from whiteboard.errors import ShapeError
+from whiteboard.evaluation.columns import plain
 from whiteboard.impulses import Measure
 from whiteboard.jobs import JobBatch
 from whiteboard.types import Array

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whiteboard.errors import StaleImpulseError
+from whiteboard.evaluation.queue import Ticket
 from whiteboard.jobs import Job, OpResult, shown
-from whiteboard.queue import Ticket
 from whiteboard.system import System
 
 

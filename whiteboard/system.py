@@ -11,8 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import bins, specs, state
-from whiteboard.columns import attribute, fitted, ids_column
+from whiteboard import specs, state
 from whiteboard.direct import impulse, place
 from whiteboard.errors import (
     ParamError,
@@ -22,15 +21,17 @@ from whiteboard.errors import (
     UnknownSystemError,
     WhiteboardError,
 )
+from whiteboard.evaluation import bins
+from whiteboard.evaluation.columns import attribute, fitted, ids_column
+from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.sources import locate
 from whiteboard.history import Commit, Snapshot
 from whiteboard.impulses import Inbox, Parcel
 from whiteboard.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.nodes import Change, Nodes
 from whiteboard.ops.spec import OpSpec
-from whiteboard.pipeline import Pipeline
 from whiteboard.propagate import Propagated, propagate
 from whiteboard.rules import Rule
-from whiteboard.sources import locate
 from whiteboard.steps import different, merged, ruled, steps
 from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
 from whiteboard.types import Array, Ids, ResultSink

@@ -23,10 +23,11 @@ import numpy as np
 import whiteboard as wb
 from scripts.benching import measure, peers
 from scripts.benching.peers import PEERS
-from whiteboard import bins, board, ops, pipeline, propagate, queue, separate, session, sources, system
+from whiteboard import board, ops, propagate, system
+from whiteboard.evaluation import bins, pipeline, queue, separate, session, sources
+from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.identity import keys
 from whiteboard.nodes import Nodes
-from whiteboard.pool import BufferPool
 from whiteboard.storage.memory import MemoryTier
 
 SIZES = (8, 64, 1024)

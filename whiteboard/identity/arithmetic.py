@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import threadpoolctl
 
-from whiteboard.columns import FLOATS
+from whiteboard.evaluation.columns import FLOATS
 from whiteboard.types import Array
 
 Setting = tuple[str, str, int]

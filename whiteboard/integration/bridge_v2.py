@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from whiteboard import board as boards
 from whiteboard import ops
 from whiteboard.board import Board
-from whiteboard.columns import check_dtype, plain
 from whiteboard.errors import ParamError, ShapeError, UnknownNodeError
+from whiteboard.evaluation.columns import check_dtype, plain
+from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.pipeline import Pipeline
 from whiteboard.propagate import edge_lengths, pull, weighted
 from whiteboard.residuals import residual as residual_of
-from whiteboard.sources import ArraySources
 from whiteboard.system import System
 from whiteboard.types import Array, ResultSink
 

@@ -12,14 +12,15 @@ from typing import Any, Final
 import numpy as np
 
 from whiteboard import board as boards
-from whiteboard import given, ops
+from whiteboard import ops
 from whiteboard.errors import ParamError, WhiteboardError
+from whiteboard.evaluation import validation
+from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.integration.legacy.entries import NoResult, Reader, Result
 from whiteboard.integration.legacy.folders import Entry
 from whiteboard.integration.legacy.verify import Compared, compare
 from whiteboard.ops.spec import OpSpec
-from whiteboard.pipeline import Pipeline
-from whiteboard.sources import ArraySources
 from whiteboard.types import Array
 
 LEAST_SAMPLE: Final = 10
@@ -216,7 +217,7 @@ def _misfit(spec: OpSpec, result: Result) -> str:
     """Say why a result is none of the op's, or nothing."""
     try:
         sources = ArraySources(spec.name, [source[None] for source in result.sources])
-        given.check(spec, spec.bind(result.params), sources, result.y[None], [grad[None] for grad in result.grads])
+        validation.check(spec, spec.bind(result.params), sources, result.y[None], [grad[None] for grad in result.grads])
     except WhiteboardError as error:
         return str(error)
     return ""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
+from whiteboard.evaluation.session import Session
 from whiteboard.ops.spec import OpSpec
-from whiteboard.session import Session
 from whiteboard.storage.distance import ulps
 from whiteboard.types import Array
 

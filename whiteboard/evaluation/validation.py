@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from whiteboard.errors import DtypeError, ShapeError
+from whiteboard.evaluation.session import canonical
+from whiteboard.evaluation.sources import Sources
 from whiteboard.ops.spec import OpSpec
-from whiteboard.session import canonical
-from whiteboard.sources import Sources
 from whiteboard.types import Array, Ids, Page, Params, Shape
 
 

@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard.columns import check_dtype, plain
 from whiteboard.errors import DtypeError, ShapeError, UnknownNodeError
+from whiteboard.evaluation.buffers import Lender
+from whiteboard.evaluation.columns import check_dtype, plain
 from whiteboard.identity.keys import DIGEST_BYTES, tokens
 from whiteboard.jobs import JobBatch
 from whiteboard.nodes import Arena, Nodes
-from whiteboard.pool import Lender
 from whiteboard.types import Array, Ids, Shape
 
 

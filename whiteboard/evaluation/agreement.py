@@ -13,11 +13,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from whiteboard.errors import WrongHitWarning, warn
+from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.session import Session
+from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.triage import Triage
 from whiteboard.ops.spec import OpSpec
-from whiteboard.pool import BufferPool
-from whiteboard.session import Session
-from whiteboard.sources import Sources
-from whiteboard.triage import Triage
 from whiteboard.types import MISS, Array, Page
 
 SHARE: Final = 0.01

@@ -11,18 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard import bins, given, promises, separate
-from whiteboard.agreement import Agreement
 from whiteboard.concurrency import locks
 from whiteboard.errors import ParamError, UncachedWarning, warn
+from whiteboard.evaluation import bins, promises, separate, validation
+from whiteboard.evaluation.agreement import Agreement
+from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.session import Session
+from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
-from whiteboard.pool import BufferPool
-from whiteboard.session import Session
-from whiteboard.sources import Sources
 from whiteboard.storage.base import Found, Page
-from whiteboard.triage import Form, Triage, compute_all, triage
 from whiteboard.types import DISK, MEMORY, MISS, Array, Ids, Params, Shape
 
 
@@ -90,7 +90,7 @@ class Pipeline:
             Where given, the gradients are the VJPs of its rows, under keys of their own; else those of ones.
         """
         bound = spec.bind(params)
-        shape = given.shape(spec, bound, sources)
+        shape = validation.shape(spec, bound, sources)
         with self._lock:
             names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
             cacheable = cacheable and not self.agreement.distrusts(spec)
@@ -108,7 +108,7 @@ class Pipeline:
                         self._store.put(page)
             plan.settle()
             self._count(plan, known, jobs=cotangent is None)
-        one = given.one_shape(spec, plan.pages, plan.page) if shape is None else shape
+        one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
         fields = {"y": one, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
         columns = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
@@ -137,7 +137,7 @@ class Pipeline:
             Of the op, or of these parameters, nothing can be stored, as they have no fingerprint.
         """
         bound = spec.bind(params)
-        shape = given.check(spec, bound, sources, y, grads)
+        shape = validation.check(spec, bound, sources, y, grads)
         columns = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
         record = lineage.record(spec, bound, "ones")
         size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
@@ -150,7 +150,7 @@ class Pipeline:
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
             form = partial(_form, spec, shape, sources)
             for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
-                arrays = {name: given.owned(column, rows) for name, column in columns.items()}
+                arrays = {name: validation.owned(column, rows) for name, column in columns.items()}
                 src_ids, versions = sources.provenance(rows) or (None, None)
                 self._store.put(Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows]))
                 added[rows] = True

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import OpCheckError
+from whiteboard.evaluation.session import Session
 from whiteboard.ops.spec import OpSpec
-from whiteboard.session import Session
 from whiteboard.types import Array, Shape
 
 ROWS: Final = 16
