@@ -126,7 +126,8 @@ def key_prefix(
     """Return the digest that all keys of one op, parameter set and gradient kind begin from.
 
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
-    VJP of a cotangent, whose token is then the last one of the key. `arithmetic` is `whiteboard.identity.arithmetic`'s class.
+    VJP of a cotangent, whose token is then the last one of the key. `arithmetic` is the class that
+    `whiteboard.identity.arithmetic` gives.
     """
     given = encode_params(params) if params else NO_PARAMS
     return _prefix(SCHEME, name, version, fingerprint, exactness, arithmetic, given, gradient, fan_in)
