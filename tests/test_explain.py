@@ -15,7 +15,7 @@ from tests.storage.samples import transaction
 from whiteboard.ops import registry
 from whiteboard.storage.base import Page
 from whiteboard.storage.pages import Blob, decode_page, encode_page
-from whiteboard.system import System
+from whiteboard.systems.system import System
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whiteboard.impulses import Impulses, Inbox, Measure, Parcel, fsum, ordered_sum
+from whiteboard.systems.impulses import Impulses, Inbox, Measure, Parcel, fsum, ordered_sum
 
 RNG = np.random.default_rng(7)
 

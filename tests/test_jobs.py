@@ -9,7 +9,7 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.errors import DtypeError, ParamError, ShapeError, WhiteboardError
-from whiteboard.jobs import Job, JobBatch, batches
+from whiteboard.systems.jobs import Job, JobBatch, batches
 
 
 class Refused(NamedTuple):

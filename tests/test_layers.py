@@ -226,9 +226,9 @@ EXPECTED = [
     Expect("whiteboard.identity.keys", "from whiteboard.errors import ShapeError", (), "earlier"),
     Expect("whiteboard.identity.keys", "from whiteboard import errors, ops", (), "earlier-by-package"),
     Expect("whiteboard.ops.families.linear", "from whiteboard.ops.spec import OpSpec", (), "own-folder"),
-    Expect("whiteboard.identity.keys", "from whiteboard.system import System", ("later",), "later"),
-    Expect("whiteboard.evaluation.pipeline", "import whiteboard.system", ("later",), "pipeline-before-system"),
-    Expect("whiteboard.system", "def f():\n    from whiteboard import board", ("later",), "lazily-later"),
+    Expect("whiteboard.identity.keys", "from whiteboard.systems.system import System", ("later",), "later"),
+    Expect("whiteboard.evaluation.pipeline", "import whiteboard.systems.system", ("later",), "pipeline-before-system"),
+    Expect("whiteboard.systems.system", "def f():\n    from whiteboard import board", ("later",), "lazily-later"),
     Expect("whiteboard.identity.keys", "import whiteboard as wb", ("later",), "the-package-itself"),
     Expect("whiteboard.board", "from whiteboard.storage import base", (), "board-to-storage"),
     Expect("whiteboard.evaluation.triage", "from whiteboard.storage import base", ("only board",), "stage-to-storage"),
@@ -241,9 +241,11 @@ EXPECTED = [
     Expect("whiteboard.storage.schema", "def f():\n    import alembic", (), "lazy-alembic"),
     Expect("whiteboard.migrations.env", "from alembic import context", (), "migrations-alembic"),
     Expect("whiteboard.cli", "import rich.table, click, matplotlib.pyplot", ("inside",), "cli-rich"),
-    Expect("whiteboard.rules", "try:\n    import autograd\nexcept ImportError: ...", ("inside",), "eager-in-try"),
-    Expect("whiteboard.rules", "import scipy", ("not a dependency",), "undeclared"),
-    Expect("whiteboard.rules", "import json, numpy as np", (), "declared"),
+    Expect(
+        "whiteboard.systems.rules", "try:\n    import autograd\nexcept ImportError: ...", ("inside",), "eager-in-try"
+    ),
+    Expect("whiteboard.systems.rules", "import scipy", ("not a dependency",), "undeclared"),
+    Expect("whiteboard.systems.rules", "import json, numpy as np", (), "declared"),
 ]
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whiteboard import nodes
 from whiteboard.errors import DuplicateNodeError, ShapeError, UnknownNodeError
 from whiteboard.identity import keys
-from whiteboard.nodes import Nodes, positions
+from whiteboard.systems import nodes
+from whiteboard.systems.nodes import Nodes, positions
 
 
 def make(ids: list[int], **attrs: np.ndarray) -> Nodes:

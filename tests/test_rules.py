@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whiteboard.errors import ParamError
-from whiteboard.impulses import Sums
-from whiteboard.rules import Relax, StressDescent
+from whiteboard.systems.impulses import Sums
+from whiteboard.systems.rules import Relax, StressDescent
 
 
 def stress_and_sums(p: np.ndarray, edges: np.ndarray, lengths: np.ndarray, n: int) -> tuple[float, Sums]:

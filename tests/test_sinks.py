@@ -11,7 +11,7 @@ import pytest
 
 from whiteboard import BatchResult, CallbackSink, JsonlSink, ListSink, NullSink, OpResult
 from whiteboard.errors import SinkError
-from whiteboard.history import Commit
+from whiteboard.systems.history import Commit
 
 RESULT = OpResult("a", None, np.array([1.5, np.nan]), (np.array([np.inf, -np.inf]),), "miss")
 BATCH = BatchResult(

@@ -11,7 +11,7 @@ import pytest
 
 import whiteboard as wb
 from tests.test_takeover import step
-from whiteboard import specs
+from whiteboard.systems import specification
 
 
 class Colour(enum.StrEnum):
@@ -42,7 +42,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_is_taken(what: str) -> None:
     """With Python's own types, so that it equals what is read again."""
     given, kept = TAKEN[what]
-    found = specs.plain("s", {"x": given})
+    found = specification.plain("s", {"x": given})
     assert found == {"x": kept}
     assert type(found["x"]) is type(kept)
 
@@ -52,7 +52,7 @@ def test_what_is_refused_is_named(what: str) -> None:
     """By the keys that lead to it."""
     given, says = REFUSED[what]
     with pytest.raises(wb.ParamError, match=says):
-        specs.plain("s", {"x": given})
+        specification.plain("s", {"x": given})
 
 
 def test_what_contains_itself_is_refused() -> None:
@@ -60,9 +60,9 @@ def test_what_contains_itself_is_refused() -> None:
     loop: dict[str, Any] = {}
     loop["x"] = loop
     with pytest.raises(wb.ParamError, match="contains itself"):
-        specs.plain("s", loop)
+        specification.plain("s", loop)
     with pytest.raises(wb.ParamError, match="expected a mapping"):
-        specs.plain("s", [1])  # type: ignore[arg-type]
+        specification.plain("s", [1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 named set of nodes that resumes at its last commit.
 """
 
-from whiteboard import errors, ops, rules
+from whiteboard import errors, ops
 from whiteboard.board import Board, CallResult, ManyResult, open
 from whiteboard.errors import (
     ClosedError,
@@ -37,12 +37,13 @@ from whiteboard.errors import (
     WhiteboardWarning,
     WrongHitWarning,
 )
-from whiteboard.history import Commit, Snapshot
 from whiteboard.integration.calls import Ops
-from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult
 from whiteboard.ops import op
-from whiteboard.sinks import CallbackSink, JsonlSink, ListSink, NullSink
-from whiteboard.system import System
+from whiteboard.systems import rules
+from whiteboard.systems.history import Commit, Snapshot
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult
+from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
+from whiteboard.systems.system import System
 from whiteboard.types import ResultSink
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import audit, ops, specs
+from whiteboard import audit, ops
 from whiteboard.concurrency import locks
 from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
 from whiteboard.evaluation import bins
@@ -23,15 +23,16 @@ from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.history import Commit
 from whiteboard.identity.keys import DIGEST_BYTES
-from whiteboard.jobs import Job, OpResult
 from whiteboard.storage import Stores, maintenance, open_store, provenance, removal
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.storage.eviction import Evicted
 from whiteboard.storage.kin import Kin, holder, kin
-from whiteboard.submission import Submission, answer
-from whiteboard.system import System
+from whiteboard.systems import specification
+from whiteboard.systems.history import Commit
+from whiteboard.systems.jobs import Job, OpResult
+from whiteboard.systems.submission import Submission, answer
+from whiteboard.systems.system import System
 from whiteboard.types import HIT_NAMES, Array, Params
 
 
@@ -118,7 +119,7 @@ class Board:
             The system exists with another specification; the message says what differs.
         """
         self._open()
-        spec = None if spec is None else specs.plain(name, spec)
+        spec = None if spec is None else specification.plain(name, spec)
         with self._lock:
             if takeover:
                 self._take_over(name, spec)
@@ -128,7 +129,7 @@ class Board:
 
     def _take_over(self, name: str, spec: Mapping[str, Any] | None) -> None:
         """Become the writer of a system that is not another one, and let what is older than the store's go."""
-        specs.check_name(name)
+        specification.check_name(name)
         record = self._stores.versions.system(name)
         if record is not None:
             _check_spec(name, record.spec, spec)
@@ -143,7 +144,7 @@ class Board:
         return next((Commit.of(record) for record in self._stores.versions.commits(name)[-1:]), None)
 
     def _load(self, name: str, spec: Mapping[str, Any] | None) -> System:
-        specs.check_name(name)
+        specification.check_name(name)
         record = self._stores.versions.system(name)
         kept = None if record is None else self._stores.versions.state(name)
         if record is None:
@@ -181,7 +182,7 @@ class Board:
         UnknownSystemError
         """
         self._open()
-        specs.check_name(name)
+        specification.check_name(name)
         record = self._stores.versions.system(name)
         if record is None:
             msg = f"{self._stores.path or ':memory:'} has no system {name!r}"
@@ -473,7 +474,7 @@ def _answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
 
 def _check_spec(name: str, has: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> None:
     """Raise where a system is asked for with another specification than it has."""
-    if asked is not None and (differs := specs.differences(has or {}, asked)):
+    if asked is not None and (differs := specification.differences(has or {}, asked)):
         msg = f"system {name!r} exists with another specification: {differs}"
         raise SpecError(msg)
 

@@ -14,11 +14,11 @@ from whiteboard.errors import ParamError
 from whiteboard.evaluation.sources import NodeSources, Sources, locate
 from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
-from whiteboard.jobs import Job, batches
-from whiteboard.nodes import Nodes
 from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.ops.spec import OpSpec
-from whiteboard.residuals import residual
+from whiteboard.systems.jobs import Job, batches
+from whiteboard.systems.nodes import Nodes
+from whiteboard.systems.residuals import residual
 from whiteboard.types import Array, Params
 
 _WORDS: Final = {"ones": "ones", "cotangent": "a cotangent"}

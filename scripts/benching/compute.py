@@ -23,12 +23,13 @@ import numpy as np
 import whiteboard as wb
 from scripts.benching import measure, peers
 from scripts.benching.peers import PEERS
-from whiteboard import board, ops, propagate, system
+from whiteboard import board, ops
 from whiteboard.evaluation import bins, pipeline, queue, separate, session, sources
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.identity import keys
-from whiteboard.nodes import Nodes
 from whiteboard.storage.memory import MemoryTier
+from whiteboard.systems import propagate, system
+from whiteboard.systems.nodes import Nodes
 
 SIZES = (8, 64, 1024)
 BINS = (1, 16, 256)

@@ -12,7 +12,7 @@ import numpy as np
 
 import whiteboard as wb
 from scripts.benching.measure import interleaved, machine, parser, report, timed
-from whiteboard.impulses import Impulses, ordered_sum
+from whiteboard.systems.impulses import Impulses, ordered_sum
 
 NODES, WIDTH = 10_000, 64
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import pytest
 import whiteboard as wb
 from whiteboard.experiments.drive import drive
 from whiteboard.experiments.europe import classical_scaling, europe, north_up, table
-from whiteboard.jobs import JobBatch
+from whiteboard.systems.jobs import JobBatch
 
 
 def test_the_table_is_whole() -> None:

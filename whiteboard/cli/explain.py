@@ -14,7 +14,7 @@ from whiteboard.cli.ops import import_modules, module_option
 from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.explain import Explanation
-from whiteboard.jobs import ATTRS, Job
+from whiteboard.systems.jobs import ATTRS, Job
 
 
 @click.command()

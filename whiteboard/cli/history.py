@@ -12,8 +12,8 @@ from whiteboard.board import Board
 from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.experiments.definition import measured
-from whiteboard.history import Snapshot
-from whiteboard.jobs import ATTRS
+from whiteboard.systems.history import Snapshot
+from whiteboard.systems.jobs import ATTRS
 
 _DIGITS: Final = 4000  # more than Python reads are no number
 

@@ -13,7 +13,7 @@ from whiteboard.cli.options import echo, existing, json_option, store_option
 from whiteboard.cli.terminal import json_text, say
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 from whiteboard.experiments.definition import measured
-from whiteboard.system import System
+from whiteboard.systems.system import System
 
 _INFO = ("path", "schema", "sqlite", "systems", "packages", "pages", "bytes_disk", "ops", "evicted")
 

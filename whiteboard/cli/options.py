@@ -10,7 +10,7 @@ import click
 from whiteboard.board import Board
 from whiteboard.cli.terminal import columns, json_text, padded, say, visible
 from whiteboard.errors import UnknownSystemError
-from whiteboard.system import System
+from whiteboard.systems.system import System
 
 _NAMED: Final = 10
 

@@ -21,11 +21,11 @@ from whiteboard.experiments import load
 from whiteboard.experiments.definition import Experiment, Outcome, Plot
 from whiteboard.experiments.draw import check_plot
 from whiteboard.experiments.drive import drive
-from whiteboard.history import Commit
-from whiteboard.sinks import JsonlSink, NullSink
 from whiteboard.storage.location import locate
 from whiteboard.storage.place import refuse
-from whiteboard.system import System
+from whiteboard.systems.history import Commit
+from whiteboard.systems.sinks import JsonlSink, NullSink
+from whiteboard.systems.system import System
 
 INTERRUPTED = 130
 

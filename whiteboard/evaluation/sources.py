@@ -12,8 +12,8 @@ from whiteboard.errors import DtypeError, ShapeError, UnknownNodeError
 from whiteboard.evaluation.buffers import Lender
 from whiteboard.evaluation.columns import check_dtype, plain
 from whiteboard.identity.keys import DIGEST_BYTES, tokens
-from whiteboard.jobs import JobBatch
-from whiteboard.nodes import Arena, Nodes
+from whiteboard.systems.jobs import JobBatch
+from whiteboard.systems.nodes import Arena, Nodes
 from whiteboard.types import Array, Ids, Shape
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whiteboard.errors import ParamError
-from whiteboard.history import Commit
-from whiteboard.jobs import Job, JobBatch
-from whiteboard.rules import Rule
-from whiteboard.system import System
+from whiteboard.systems.history import Commit
+from whiteboard.systems.jobs import Job, JobBatch
+from whiteboard.systems.rules import Rule
+from whiteboard.systems.system import System
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ import numpy as np
 
 from whiteboard.experiments.definition import MEASURES, Experiment, Outcome, Stop
 from whiteboard.identity.keys import token
-from whiteboard.jobs import JobBatch
-from whiteboard.rules import Relax
-from whiteboard.system import System
+from whiteboard.systems.jobs import JobBatch
+from whiteboard.systems.rules import Relax
+from whiteboard.systems.system import System
 from whiteboard.types import Array
 
 WEIGHTS, INTERCEPT = -1, -2

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from whiteboard.errors import ExperimentError
 from whiteboard.experiments.definition import MEASURES, Experiment, Outcome
-from whiteboard.history import Commit
-from whiteboard.jobs import BatchResult, OpResult
-from whiteboard.system import System
+from whiteboard.systems.history import Commit
+from whiteboard.systems.jobs import BatchResult, OpResult
+from whiteboard.systems.system import System
 from whiteboard.types import HIT_NAMES, MISS
 
 

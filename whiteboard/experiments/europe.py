@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from whiteboard.experiments.definition import Experiment, Outcome, Stop
 from whiteboard.identity.keys import token
-from whiteboard.jobs import JobBatch
-from whiteboard.rules import StressDescent
-from whiteboard.system import System
+from whiteboard.systems.jobs import JobBatch
+from whiteboard.systems.rules import StressDescent
+from whiteboard.systems.system import System
 from whiteboard.types import Array
 
 OMEGA = 0.95

@@ -51,10 +51,10 @@ from whiteboard import ops
 from whiteboard.errors import ExperimentError, WhiteboardError
 from whiteboard.experiments.definition import Experiment, Stop
 from whiteboard.identity.keys import digest, encode_first
-from whiteboard.jobs import JobBatch
-from whiteboard.rules import Relax, Rule, StressDescent
-from whiteboard.specs import check_name
-from whiteboard.system import System
+from whiteboard.systems.jobs import JobBatch
+from whiteboard.systems.rules import Relax, Rule, StressDescent
+from whiteboard.systems.specification import check_name
+from whiteboard.systems.system import System
 from whiteboard.types import Array
 
 TOP = {"name", "measure", "nodes", "jobs", "rule", "stop", "options"}

@@ -22,10 +22,10 @@ from whiteboard.errors import ParamError, ShapeError, UnknownNodeError
 from whiteboard.evaluation.columns import check_dtype, plain
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import ArraySources
-from whiteboard.jobs import BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.propagate import edge_lengths, pull, weighted
-from whiteboard.residuals import residual as residual_of
-from whiteboard.system import System
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
+from whiteboard.systems.propagate import edge_lengths, pull, weighted
+from whiteboard.systems.residuals import residual as residual_of
+from whiteboard.systems.system import System
 from whiteboard.types import Array, ResultSink
 
 Push = tuple[int, Any, str, Array]

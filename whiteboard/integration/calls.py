@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.integration.bridge_v2 import ForeignSystem, push_impulses_from_op_v2
-from whiteboard.system import System
+from whiteboard.systems.system import System
 from whiteboard.types import Array, ResultSink
 
 

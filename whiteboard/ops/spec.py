@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.encoding import is_mapping
-from whiteboard.specs import is_name
+from whiteboard.systems.specification import is_name
 from whiteboard.types import Array, Params, Shape
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]

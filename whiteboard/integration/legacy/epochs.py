@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from whiteboard import board as boards
 from whiteboard.errors import ParamError, SpecError, WhiteboardError
-from whiteboard.system import System
+from whiteboard.systems.system import System
 
 _FILE = re.compile(r"epoch_(\d+)\.npz")
 _ARRAY = re.compile(r"(?:node_?)?(?P<id>\d+)[._/](?P<attr>theta|p)|(?P<attr2>theta|p)[._/](?P<id2>\d+)")

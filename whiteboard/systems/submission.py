@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from whiteboard.errors import StaleImpulseError
 from whiteboard.evaluation.queue import Ticket
-from whiteboard.jobs import Job, OpResult, shown
-from whiteboard.system import System
+from whiteboard.systems.jobs import Job, OpResult, shown
+from whiteboard.systems.system import System
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,8 +11,6 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import specs, state
-from whiteboard.direct import impulse, place
 from whiteboard.errors import (
     ParamError,
     ShapeError,
@@ -25,15 +23,17 @@ from whiteboard.evaluation import bins
 from whiteboard.evaluation.columns import attribute, fitted, ids_column
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import locate
-from whiteboard.history import Commit, Snapshot
-from whiteboard.impulses import Inbox, Parcel
-from whiteboard.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.nodes import Change, Nodes
 from whiteboard.ops.spec import OpSpec
-from whiteboard.propagate import Propagated, propagate
-from whiteboard.rules import Rule
-from whiteboard.steps import different, merged, ruled, steps
 from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
+from whiteboard.systems import specification, state
+from whiteboard.systems.history import Commit, Snapshot
+from whiteboard.systems.impulses import Inbox, Parcel
+from whiteboard.systems.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
+from whiteboard.systems.node_impulse import impulse, place
+from whiteboard.systems.nodes import Change, Nodes
+from whiteboard.systems.propagate import Propagated, propagate
+from whiteboard.systems.rules import Rule
+from whiteboard.systems.transition import different, merged, ruled, steps
 from whiteboard.types import Array, Ids, ResultSink
 
 
@@ -455,7 +455,7 @@ class System:
         ParamError
             For a name that cannot be one.
         """
-        specs.check_name(name)
+        specification.check_name(name)
         head = self.head
         kept = self._kept(head.id if at is None and head is not None else at)
         record = SystemRecord(name, os.urandom(16).hex(), self.spec, (self.name, kept.commit.number))

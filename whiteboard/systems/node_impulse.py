@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 from whiteboard.errors import StaleImpulseError, UnknownNodeError
 from whiteboard.evaluation.columns import fitted, ids_column
 from whiteboard.identity.keys import digest, encode_first
-from whiteboard.impulses import Impulses
-from whiteboard.nodes import Nodes
+from whiteboard.systems.impulses import Impulses
+from whiteboard.systems.nodes import Nodes
 
 
 def impulse(

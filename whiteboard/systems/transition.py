@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import NonFiniteError, ParamError, ShapeError
 from whiteboard.identity.keys import tokens
-from whiteboard.impulses import Sums
-from whiteboard.nodes import Arena, Change, Nodes
-from whiteboard.rules import Rule
+from whiteboard.systems.impulses import Sums
+from whiteboard.systems.nodes import Arena, Change, Nodes
+from whiteboard.systems.rules import Rule
 from whiteboard.types import Array, Ids
 
 Moved: TypeAlias = tuple[Ids, Array, Array]

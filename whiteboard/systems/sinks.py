@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from whiteboard.errors import SinkError
-from whiteboard.jobs import BatchResult
+from whiteboard.systems.jobs import BatchResult
 
 
 class NullSink:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ShapeError
 from whiteboard.evaluation.columns import plain
-from whiteboard.impulses import Measure
-from whiteboard.jobs import JobBatch
+from whiteboard.systems.impulses import Measure
+from whiteboard.systems.jobs import JobBatch
 from whiteboard.types import Array
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency import locks
-from whiteboard.exact import exact_sums
+from whiteboard.systems.exact import exact_sums
 from whiteboard.types import Array, Ids
 
 LONG_RUN = 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from whiteboard import state
 from whiteboard.storage.base import CommitRecord, State
+from whiteboard.systems import state
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from whiteboard.errors import ParamError
-from whiteboard.impulses import Sums
+from whiteboard.systems.impulses import Sums
 from whiteboard.types import Array
 
 
@@ -40,7 +40,7 @@ class StressDescent:
     omega : float
         Step, 0 < ω < 1.
     exact : bool
-        Sum the impulses as integers, correctly rounded (`whiteboard.exact`), instead of in content order.
+        Sum the impulses as integers, correctly rounded (`whiteboard.systems.exact`), instead of in content order.
     """
 
     omega: float = 0.9

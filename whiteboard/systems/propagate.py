@@ -11,11 +11,11 @@ from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError
 from whiteboard.evaluation.columns import check_dtype
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
 from whiteboard.evaluation.sources import NodeSources, Sources, locate
-from whiteboard.impulses import Impulses, Measure
-from whiteboard.jobs import BatchResult, JobBatch
-from whiteboard.nodes import Nodes, positions
 from whiteboard.ops.spec import OpSpec
-from whiteboard.residuals import Residual, residual
+from whiteboard.systems.impulses import Impulses, Measure
+from whiteboard.systems.jobs import BatchResult, JobBatch
+from whiteboard.systems.nodes import Nodes, positions
+from whiteboard.systems.residuals import Residual, residual
 from whiteboard.types import Array, Ids, Params
 
 
