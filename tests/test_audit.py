@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from whiteboard.audit import DAMAGED, NO_OP, NO_SOURCES, NO_VALUES, OTHER_KEY, audit
 from whiteboard.evaluation.sources import ArraySources
+from whiteboard.inspection.audit import DAMAGED, NO_OP, NO_SOURCES, NO_VALUES, OTHER_KEY, audit
 from whiteboard.storage import provenance
 from whiteboard.storage.base import Page
 from whiteboard.storage.distance import FARTHEST, ulps

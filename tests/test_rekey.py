@@ -16,12 +16,12 @@ from tests import rekeying
 from tests.rekeying import A, Answer, B, N, as_before, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole
 from tests.storage.samples import transaction
-from whiteboard import rekey
 from whiteboard.errors import ParamError, StoreError
 from whiteboard.identity import keys, lineage
+from whiteboard.inspection import rekey
+from whiteboard.inspection.rekey import Change, Code, Held
 from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode_params
-from whiteboard.rekey import Change, Code, Held
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page, Renamed
 from whiteboard.storage.pages import take

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from whiteboard import audit, ops
+from whiteboard import ops
 from whiteboard.concurrency import locks
 from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
 from whiteboard.evaluation import bins
@@ -22,8 +22,9 @@ from whiteboard.evaluation.columns import plain
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources
-from whiteboard.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.identity.keys import DIGEST_BYTES
+from whiteboard.inspection import audit
+from whiteboard.inspection.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
 from whiteboard.storage import Stores, maintenance, open_store, provenance, removal
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.storage.eviction import Evicted

@@ -156,7 +156,7 @@ def test_keys_of_the_present_scheme_are_left(tmp_path: Path) -> None:
 
 
 RENAMING = (
-    "from whiteboard.rekey import Change, Code\n"
+    "from whiteboard.inspection.rekey import Change, Code\n"
     "from whiteboard.storage import renaming\n"
     "renaming.BATCH_BYTES = 1\n"
     "old, new = (Code(1, bytes.fromhex(each)) for each in sys.argv[2:])\n"

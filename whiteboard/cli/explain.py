@@ -13,7 +13,7 @@ from whiteboard import board as boards
 from whiteboard.cli.ops import import_modules, module_option
 from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 from whiteboard.cli.terminal import say
-from whiteboard.explain import Explanation
+from whiteboard.inspection.explain import Explanation
 from whiteboard.systems.jobs import ATTRS, Job
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import click
 
 from whiteboard import board as boards
-from whiteboard.audit import AuditReport
 from whiteboard.cli.ops import import_modules, module_option
 from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.terminal import say
+from whiteboard.inspection.audit import AuditReport
 from whiteboard.storage.maintenance import VerifyReport
 
 _BYTES: Final = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

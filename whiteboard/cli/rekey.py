@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from whiteboard import ops
-from whiteboard import rekey as rekeying
 from whiteboard.cli.move import described
 from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.progress import bar
 from whiteboard.cli.terminal import say
 from whiteboard.errors import UnknownOpError
+from whiteboard.inspection import rekey as rekeying
 from whiteboard.storage.renaming import Report, headers, rename
 
 _SHOWN_CONFLICTS = 10

@@ -186,5 +186,5 @@ SCHEMES: dict[bytes, Callable[[Identity, NDArray[np.uint8]], list[bytes]]] = {
 }
 """Every scheme there was: ``SCHEMES[scheme](identity, tokens)`` gives the keys of n jobs, tokens (n, k, 16).
 
-`SCHEME` is one of them. An older one stays, so that `whiteboard.rekey` can tell what a key was made of.
+`SCHEME` is one of them. An older one stays, so that `whiteboard.inspection.rekey` can tell what a key was made of.
 """

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.audit import Values
 from whiteboard.errors import ParamError
 from whiteboard.identity import keys, lineage
+from whiteboard.inspection.audit import Values
 from whiteboard.storage.base import Page, Renamed
 
 NO_LINEAGE: Final = "their page was written too early to say what their keys are made of"
