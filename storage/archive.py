@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError
-from whiteboard.storage import valid
-from whiteboard.storage.codec import MAX_BYTES, Data
-from whiteboard.storage.pages import HEADER_BYTES, Blob, Laid, digest_of, is_intact, pieces
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.codec import MAX_BYTES, Data
+from whiteboard.storage.page.format import HEADER_BYTES, Blob, Laid, digest_of, is_intact, pieces
 
 FORMAT: Final = 1
 """The newest format, which this version writes; it reads all up to it."""
@@ -96,7 +96,7 @@ class Frame:
         ValueError
             It holds no object.
         """
-        found = valid.read_json(self.header)
+        found = row_checks.read_json(self.header)
         if not isinstance(found, dict):
             message = "it holds no JSON object"
             raise ValueError(message)  # noqa: TRY004

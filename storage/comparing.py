@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import content
 from whiteboard.storage.base import Page
-from whiteboard.storage.distance import largest
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, Laid, decode_page, joined
+from whiteboard.storage.page import page_checks
+from whiteboard.storage.page.distance import largest
+from whiteboard.storage.page.format import Blob, Laid, decode_page, joined
 from whiteboard.storage.rows import hashes_of, select_index
 from whiteboard.storage.rows import laid as laid_in
 
@@ -141,7 +141,7 @@ def kept_rows(
 ) -> tuple[Page, NDArray[np.int64]] | None:
     """A page of the store, of a large one the rows in some slots, and the slots in it; None where it is damaged."""
     try:
-        meta, arrays = content.entries(laid)
+        meta, arrays = page_checks.entries(laid)
         if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
             return decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True), slots
         _check_once(laid, page_id, whole)
@@ -149,7 +149,7 @@ def kept_rows(
         types = {f"a:{name}": (array.dtype, array.shape[1:]) for name, array in page.arrays.items()}
         only = None if _types(arrays) == types else NAMED  # what is not alike is not compared any further
         runs = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
-        parts = [content.rows(laid, int(run[0]), int(run[-1]) + 1, only) for run in runs if len(run)]
+        parts = [page_checks.rows(laid, int(run[0]), int(run[-1]) + 1, only) for run in runs if len(run)]
         if not parts:
             return None
         return joined(parts), np.where(np.isin(slots, inside), np.searchsorted(inside, slots), -1)
@@ -161,9 +161,9 @@ def is_at(kept: Laid, page_id: int, slot: int, bare: Page, whole: set[int]) -> b
     """Whether a large page of the store, which is not damaged, has a package in a slot."""
     try:
         _check_once(kept, page_id, whole)
-        meta, _ = content.entries(kept)
+        meta, _ = page_checks.entries(kept)
         inside = 0 <= slot < meta["n"]
-        return inside and np.array_equal(content.rows(kept, slot, slot + 1, ("keys",)).keys, bare.keys)
+        return inside and np.array_equal(page_checks.rows(kept, slot, slot + 1, ("keys",)).keys, bare.keys)
     except CorruptPackageError:
         return False
 
@@ -171,13 +171,13 @@ def is_at(kept: Laid, page_id: int, slot: int, bare: Page, whole: set[int]) -> b
 def _check_once(laid: Laid, page_id: int, whole: set[int]) -> None:
     """Raise where a large page of the store is damaged, and was not found whole before."""
     if page_id not in whole:
-        content.checked(laid)
+        page_checks.checked(laid)
         whole.add(page_id)
 
 
 def distance_of(laid: Laid, row: int, kept: Laid, slot: int) -> tuple[int | None, str]:
     """How far two packages are apart, and in which array they are farthest, empty where they are the same bytes."""
-    (_, ours), (_, theirs) = content.entries(kept), content.entries(laid)
+    (_, ours), (_, theirs) = page_checks.entries(kept), page_checks.entries(laid)
     if _types(ours) != _types(theirs):
         return None, "y"
     worst, where = 0, ""
@@ -198,7 +198,7 @@ def distance_of(laid: Laid, row: int, kept: Laid, slot: int) -> tuple[int | None
     return worst, where
 
 
-def _types(arrays: Mapping[str, content.Entry]) -> dict[str, Any]:
+def _types(arrays: Mapping[str, page_checks.Entry]) -> dict[str, Any]:
     """Dtype and shape of one package's arrays."""
     return {name: (entry.dtype, entry.shape[1:]) for name, entry in arrays.items() if name.startswith("a:")}
 

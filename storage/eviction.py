@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
+from whiteboard.storage.page import row_checks
 from whiteboard.storage.rows import delete_pages
 
 STEP_PAGES: Final = 16
@@ -102,8 +102,8 @@ def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[
             if excess is not None and nbytes >= excess:
                 break
             victims.append(page_id)
-            packages += valid.count(n)
-            nbytes += valid.count(size) + valid.count(n) * _INDEX_ROW_BYTES
+            packages += row_checks.count(n)
+            nbytes += row_checks.count(size) + row_checks.count(n) * _INDEX_ROW_BYTES
     return victims, Evicted(len(victims), packages, nbytes)
 
 

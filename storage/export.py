@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError, CorruptPackageError, ParamError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import archive, content, holdings, parts, schema, valid
+from whiteboard.storage import archive, holdings, parts, schema
 from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
 from whiteboard.storage.engine import Database
 from whiteboard.storage.graft import damage
 from whiteboard.storage.holdings import Incoming
 from whiteboard.storage.location import StoreUrl, locate_file
+from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.rows import laid, ops_of
 
 ALL: Final = "*"
@@ -247,7 +248,7 @@ def _write_page(database: Database, writer: Writer, page_id: int, written: _Writ
         if page is None:
             return  # evicted since the plan was made
         try:
-            rows = content.checked(page)
+            rows = page_checks.checked(page)
         except CorruptPackageError:
             written.damaged += 1
             return
@@ -263,7 +264,7 @@ def _write_system(
     after = -1 if since is None else since
     if system.name not in names:
         try:
-            valid.system(system.name, system.uuid, system.spec, system.origin)
+            row_checks.system(system.name, system.uuid, system.spec, system.origin)
         except ValueError as error:
             message = f"system {reprlib.repr(system.name)}: its row is damaged: {error}"
             raise CorruptPackageError(message) from error

@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
-from whiteboard.storage.codec import DEFAULT, MAX_BYTES, Encoding
-from whiteboard.storage.pages import PAGE_BYTES, cuts, most_rows
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
+from whiteboard.storage.page.format import PAGE_BYTES, cuts, most_rows
 from whiteboard.storage.rows import INDEXED
 
 
@@ -93,7 +93,7 @@ def plan(connection: Connection, form: Form, ops: Collection[str] | None) -> Pla
         if ops is not None and row.op not in ops:
             continue
         try:
-            page_id, _, n, nbytes, digest, header = valid.row(t.page, row)
+            page_id, _, n, nbytes, digest, header = row_checks.row(t.page, row)
             signature, row_bytes, encoding = _described(header)
         except (CorruptPackageError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             made.damaged.append(row.id)

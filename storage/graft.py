@@ -15,11 +15,11 @@ from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import ADD_COMMIT, LAST_OWN, by_name, seal
 from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
-from whiteboard.storage.pages import is_intact, moved, pieces
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import is_intact, moved, pieces
 from whiteboard.storage.sealed import Sealed
 from whiteboard.storage.writers import Writers
 
@@ -88,7 +88,7 @@ class Graft:
     def takes(self, system: Incoming) -> bool:
         """Whether a system is one that a store holds; one that is not is counted as damaged."""
         try:
-            valid.system(system.name, system.uuid, system.spec, system.origin)
+            row_checks.system(system.name, system.uuid, system.spec, system.origin)
         except ValueError as error:
             self.systems.damaged.append((str(system.name), 0, str(error)))
             return False
@@ -237,7 +237,7 @@ def _agree(ours: Mapping[int, bytes], system: Incoming, spec: str | None) -> boo
 
 def _read(spec: str | None) -> Any:
     try:
-        return None if spec is None else valid.read_json(spec)
+        return None if spec is None else row_checks.read_json(spec)
     except ValueError:
         return spec  # a damaged row of the store is like no other
 

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
-from whiteboard.storage.pages import Blob, unpack
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import Blob, unpack
 from whiteboard.storage.rows import AS_COLUMN, read_data
 
 _LAST: Final = 2**62
@@ -61,7 +61,7 @@ class Span:
 def by_name(connection: Connection, name: str) -> Row[Any] | None:
     """The row of a system with its origin's name, as it lies; None where there is none."""
     # A name that is no text in UTF-8, as an argument of a command may be, is no row's, and cannot be asked for.
-    return connection.execute(_BY_NAME, {"name": name}).first() if valid.is_text(name) else None
+    return connection.execute(_BY_NAME, {"name": name}).first() if row_checks.is_text(name) else None
 
 
 def record_of(row: Row[Any]) -> SystemRecord:
@@ -74,7 +74,7 @@ def record_of(row: Row[Any]) -> SystemRecord:
     """
     check_system(row)
     try:
-        spec = None if row.spec is None else valid.read_json(row.spec)
+        spec = None if row.spec is None else row_checks.read_json(row.spec)
     except ValueError as error:
         message = f"system {row.name!r}: its row is damaged: the specification cannot be read: {error}"
         raise CorruptPackageError(message) from error
@@ -97,7 +97,7 @@ def check_system(row: Row[Any]) -> Row[Any]:
     ------
     CorruptPackageError
     """
-    valid.row(t.system, row, f"system {reprlib.repr(row.name)}: ")
+    row_checks.row(t.system, row, f"system {reprlib.repr(row.name)}: ")
     if not is_name(row.name):
         message = f"system {row.name!r}: row {row.id} of system is damaged: this is no name"
         raise CorruptPackageError(message)
@@ -149,7 +149,7 @@ def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:
         rows = connection.execute(_ALL, bounds)  # a number that is a text, which is above all numbers, is seen so
     else:
         rows = connection.execute(_SOME, {**bounds, "upto": span.upto})
-    return list(valid.rows(t.commit_log, rows, f"system {span.name!r}: "))
+    return list(row_checks.rows(t.commit_log, rows, f"system {span.name!r}: "))
 
 
 def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[Span, Row[Any]]]:
@@ -160,7 +160,7 @@ def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[
         bounds = {"id": span.system_id, "after": span.after, "upto": upto}
         last = connection.execute(_KEYFRAME, bounds).scalar()
         rows = connection.execute(_SINCE, {**bounds, "since": span.after if last is None else last})
-        found[:0] = [(span, row) for row in valid.rows(t.commit_log, rows, f"system {span.name!r}: ")]
+        found[:0] = [(span, row) for row in row_checks.rows(t.commit_log, rows, f"system {span.name!r}: ")]
         if last is not None:
             break
     return found

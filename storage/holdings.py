@@ -11,11 +11,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob, Laid
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import Blob, Laid
 from whiteboard.storage.rows import INDEXED, count_packages, select_pages
 from whiteboard.storage.schema import ensure
 
@@ -95,7 +95,7 @@ def layout(connection: Connection, ops: Collection[str] | None, upto: int) -> li
 
 def _pages(connection: Connection, ops: Collection[str] | None) -> Iterator[tuple[int, int]]:
     sql = f"SELECT id, op, n FROM page WHERE id IN ({INDEXED}) ORDER BY id"
-    found = valid.rows(t.page, connection.exec_driver_sql(sql))
+    found = row_checks.rows(t.page, connection.exec_driver_sql(sql))
     return ((page_id, n) for page_id, op, n in found if ops is None or op in ops)
 
 
@@ -128,7 +128,7 @@ def own_commits(database: Database, name: str, after: int, upto: int) -> Iterato
     for number in numbers:
         with database.read() as connection:
             found = connection.execute(select(log).where(*inside, log.c.number == number)).one()
-            row = valid.row(log, found, f"system {name!r}: ")
+            row = row_checks.row(log, found, f"system {name!r}: ")
             blobs = tuple(node_pages(connection, [(span, row)])[span.system_id, number])
         yield LoggedCommit({name: row._mapping[name] for name in LOGGED}, row.seal, blobs)
 

@@ -16,7 +16,7 @@ from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LoggedCommit
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Laid
+from whiteboard.storage.page.format import Laid
 from whiteboard.storage.place import refuse
 from whiteboard.storage.survey import Survey, commit_of, damaged, survey
 from whiteboard.storage.union import Packages, Union

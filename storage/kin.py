@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import unpack
+from whiteboard.storage.page.format import unpack
 from whiteboard.storage.rows import hashes_of, select_index, select_pages
 
 _COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
-from whiteboard.storage import content, recent, valid
+from whiteboard.storage import recent
 from whiteboard.storage import tables as t
 from whiteboard.storage.comparing import LARGE
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.history import BY_ID, Span, check_head, is_name, log_of, node_pages, opened, record_of, spans_of
-from whiteboard.storage.pages import Blob, Laid, decode_page
+from whiteboard.storage.page import page_checks, row_checks
+from whiteboard.storage.page.format import Blob, Laid, decode_page
 from whiteboard.storage.rows import (
     INDEXED,
     delete_index,
@@ -207,7 +208,7 @@ def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
             found = connection.exec_driver_sql(f"SELECT 1 {strays} LIMIT 1").first()
         if found:
             database.write(lambda connection: connection.exec_driver_sql(f"DELETE {strays}"))
-    return Evicted(len(rows), 0, sum(valid.count(row.nbytes) for row in rows))
+    return Evicted(len(rows), 0, sum(row_checks.count(row.nbytes) for row in rows))
 
 
 def _structure(database: Database) -> tuple[str, ...]:
@@ -238,7 +239,7 @@ def _looked_at(database: Database, page_id: int) -> NDArray[np.uint8] | DamagedP
             found = connection.exec_driver_sql(_SELECT_PAGE, (page_id,)).one_or_none()
             if found is None:
                 return None
-            row = valid.row(t.page, found)
+            row = row_checks.row(t.page, found)
             op, packages = row.op, row.n
             with laid(connection, page_id) as page:
                 return None if page is None else _keys(page)
@@ -247,10 +248,10 @@ def _looked_at(database: Database, page_id: int) -> NDArray[np.uint8] | DamagedP
 
 
 def _keys(page: Laid) -> NDArray[np.uint8]:
-    _, arrays = content.entries(page)
+    _, arrays = page_checks.entries(page)
     if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
         return decode_page(Blob(page.header, page.digest, page.data[:]), provenance=True).keys
-    n = content.checked(page)
+    n = page_checks.checked(page)
     return arrays["keys"].rows(0, n)
 
 
@@ -298,7 +299,7 @@ def _named(database: Database, system_id: int) -> str | None:
     try:
         with database.read() as connection:
             found = connection.exec_driver_sql("SELECT name FROM system WHERE id = ?", (system_id,)).one()
-            name = str(valid.row(t.system, found).name)
+            name = str(row_checks.row(t.system, found).name)
             return name if is_name(name) else None
     except CorruptPackageError:
         return None

@@ -21,7 +21,7 @@ from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, Found, PackageStore, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict, live_bytes
-from whiteboard.storage.pages import check_page, encode_page, fits, merged, owned, take
+from whiteboard.storage.page.format import check_page, encode_page, fits, merged, owned, take
 from whiteboard.storage.pending import Pending, WriteBehind
 from whiteboard.storage.reading import Gathering, Lookup, Wanted
 from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, count_packages, hashes_of, is_empty, select_index

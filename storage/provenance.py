@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
 from whiteboard.storage.base import NodeColumns, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.history import log_of, node_pages, opened, spans_of
-from whiteboard.storage.pages import decode_page, take, unpack
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import decode_page, take, unpack
 from whiteboard.storage.rows import select_pages
 
 
@@ -74,7 +74,7 @@ def sampled(database: Database, sample: float, seed: int) -> list[Part]:
         raise ParamError(message)
     with database.read() as connection:
         found = connection.exec_driver_sql("SELECT id, op, n FROM page WHERE n > 0 ORDER BY id")
-        pages = list(valid.rows(t.page, found))
+        pages = list(row_checks.rows(t.page, found))
     if not sample or not pages:
         return []
     chance = random.Random(seed)
@@ -119,7 +119,7 @@ def node_values(database: Database, wanted: Mapping[int, Sequence[int]]) -> list
     """The values at the wanted versions, one `NodeValues` a system and attribute; damaged commits are left out."""
     with database.read() as connection:
         rows = connection.exec_driver_sql("SELECT name FROM system ORDER BY name")
-        names = [row.name for row in valid.rows(t.system, rows)]
+        names = [row.name for row in row_checks.rows(t.system, rows)]
     ids = np.array(sorted(wanted), np.int64)
     found: dict[tuple[str, str], NodeValues] = {}
     for name in names if len(ids) else ():

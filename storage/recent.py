@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from whiteboard.storage.valid import MOST_ROWS
+from whiteboard.storage.page.row_checks import MOST_ROWS
 
 _MOST_HASHES: Final = 49_152
 _MOST_PAGES: Final = 384

@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
-from whiteboard.storage import recent, valid
+from whiteboard.storage import recent
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import Encoding
 from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.eviction import give_back
 from whiteboard.storage.forms import Form, Lying, Plan, Step, plan
 from whiteboard.storage.location import StoreUrl, locate_file, probe
-from whiteboard.storage.pages import Blob, cuts, decode_page, encode_page, joined, take
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.codec import Encoding
+from whiteboard.storage.page.format import Blob, cuts, decode_page, encode_page, joined, take
 from whiteboard.storage.rows import PageRow, hashes_of, insert_page, ops_of, select_in, select_pages, update_page
 from whiteboard.storage.schema import ensure
 
@@ -296,7 +297,7 @@ def _move_access(connection: Connection, made: _Made, ids: Sequence[int]) -> Non
     """Give the new pages the last use and the hits of the old ones, each its share."""
     sql = "SELECT page_id, last_use, hits FROM page_access WHERE page_id IN"
     rows_of = select_in(connection, sql, [page.page_id for page in made.sources])
-    found = [tuple(map(valid.count, row)) for row in rows_of]
+    found = [tuple(map(row_checks.count, row)) for row in rows_of]
     if not found:
         return
     last, hits = max(row[1] for row in found), sum(row[2] for row in found)

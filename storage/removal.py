@@ -18,7 +18,7 @@ from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, give_back, last_use
 from whiteboard.storage.history import by_name
-from whiteboard.storage.pages import decode_page, encode_page, take
+from whiteboard.storage.page.format import decode_page, encode_page, take
 from whiteboard.storage.rows import (
     Batch,
     Broken,

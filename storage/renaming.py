@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import holdings, provenance, schema, valid
+from whiteboard.storage import holdings, provenance, schema
 from whiteboard.storage import tables as t
 from whiteboard.storage.base import Page, Renamed
 from whiteboard.storage.comparing import Conflict, compare
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.pages import Blob, decode_page, encode_page, take
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import Blob, decode_page, encode_page, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
 from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS
 
@@ -123,7 +124,7 @@ def _headers(database: Database, op: str | None = None) -> Iterator[Header]:
     where, given = ("", ()) if op is None else ("WHERE op = ?", (op,))
     with database.read() as connection:
         found = connection.exec_driver_sql(f"SELECT id, op, n, header FROM page {where} ORDER BY id", given)
-        for page_id, name, n, header in valid.rows(t.page, found):
+        for page_id, name, n, header in row_checks.rows(t.page, found):
             yield Header(page_id, name, n, *_said(header))
 
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import recent, valid
+from whiteboard.storage import recent
 from whiteboard.storage import tables as t
-from whiteboard.storage.pages import Blob, Laid, Moved, Packed, pieces, unpack
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import Blob, Laid, Moved, Packed, pieces, unpack
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -297,13 +298,13 @@ def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> Non
 def ops_of(connection: Connection) -> list[str]:
     """The ops that there are pages of, in order."""
     sql = "SELECT min(id) AS id, op FROM page GROUP BY op ORDER BY op"
-    return [row.op for row in valid.rows(t.page, connection.exec_driver_sql(sql))]
+    return [row.op for row in row_checks.rows(t.page, connection.exec_driver_sql(sql))]
 
 
 def by_op(connection: Connection) -> dict[str, dict[str, int]]:
     """What the pages hold, by op: packages, pages, nbytes, and compute_ns, which is what a package cost on average."""
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for row in valid.rows(t.page, connection.exec_driver_sql("SELECT id, op, n, nbytes, cost_ns FROM page")):
+    for row in row_checks.rows(t.page, connection.exec_driver_sql("SELECT id, op, n, nbytes, cost_ns FROM page")):
         of = found[row.op]
         for place, value in enumerate((row.n, 1, row.nbytes, row.cost_ns)):
             of[place] += value
@@ -318,7 +319,7 @@ def evicted(connection: Connection) -> dict[str, dict[str, int]]:
     rows = connection.exec_driver_sql("SELECT reason, pages, packages, nbytes, last FROM eviction ORDER BY reason")
     return {
         row.reason: {name: getattr(row, name) for name in ("pages", "packages", "nbytes", "last")}
-        for row in valid.rows(t.eviction, rows)
+        for row in row_checks.rows(t.eviction, rows)
     }
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import content, valid
 from whiteboard.storage.history import seal
-from whiteboard.storage.pages import Laid
+from whiteboard.storage.page import page_checks, row_checks
+from whiteboard.storage.page.format import Laid
 
 
 class Sealed:
@@ -25,13 +25,13 @@ class Sealed:
         self._digests: list[bytes] = []
         self._rows = 0
         try:
-            valid.commit(values)
+            row_checks.commit(values)
         except ValueError as error:
             raise CorruptPackageError(str(error)) from error
 
     def add(self, page: Laid) -> None:
         """Look at the next node page, whose digest fits."""
-        self._rows += content.check_nodes(self._uuid, self._values["number"], page)
+        self._rows += page_checks.check_nodes(self._uuid, self._values["number"], page)
         self._digests.append(page.digest)
 
     def close(self) -> None:

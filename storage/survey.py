@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
-from whiteboard.storage import content, valid
 from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame, Reader
 from whiteboard.storage.holdings import LOGGED, Incoming, identity
+from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.sealed import Sealed
 
 
@@ -94,7 +94,7 @@ class _Surveyor:
         self._begun = True
         if frame.kind == PAGE:
             self._system = None
-            content.check_packages(frame)
+            page_checks.check_packages(frame)
             self.found.pages += 1
         elif frame.kind == SYSTEM:
             self._system = None
@@ -109,7 +109,7 @@ class _Surveyor:
             self.found.digest = before
 
     def _take_system(self, fields: Mapping[str, Any]) -> None:
-        name, uuid, spec = valid.system(*(fields.get(key) for key in ("name", "uuid", "spec")))
+        name, uuid, spec = row_checks.system(*(fields.get(key) for key in ("name", "uuid", "spec")))
         if name in self._histories:
             _refuse(f"a system {name!r} is there twice")
         origin, base = fields.get("origin"), fields.get("base")

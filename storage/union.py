@@ -9,11 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage import comparing, content
+from whiteboard.storage import comparing
 from whiteboard.storage.base import Page
 from whiteboard.storage.comparing import NAMED, Conflict, compare, conflict_of, distance_of, is_at
 from whiteboard.storage.engine import Database
-from whiteboard.storage.pages import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
+from whiteboard.storage.page import page_checks
+from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
 from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index
 from whiteboard.storage.rows import laid as laid_in
 
@@ -57,13 +58,13 @@ class Union:
         CorruptPackageError
             The page fails the gate. Nothing of it is taken.
         """
-        _, arrays = content.entries(laid)
+        _, arrays = page_checks.entries(laid)
         if sum(entry.nbytes for entry in arrays.values()) > comparing.LARGE:
             self._add_large(laid)
             return
         blob = Blob(laid.header, laid.digest, laid.data[:])
         page = decode_page(blob, provenance=True)
-        content.check_page(page)
+        page_checks.check_page(page)
         self._add(page, blob)
 
     def _add(self, page: Page, laid: Blob | None) -> None:
@@ -85,8 +86,8 @@ class Union:
     def _add_large(self, laid: Laid) -> None:
         """Take a page that is never in memory as a whole."""
         self.flush()
-        n = content.checked(laid)
-        _, arrays = content.entries(laid)
+        n = page_checks.checked(laid)
+        _, arrays = page_checks.entries(laid)
         hashes = hashes_of(arrays["keys"].rows(0, n))
         with self._database.read() as connection:
             index = select_index(connection, hashes)
@@ -104,11 +105,11 @@ class Union:
         else:
             step = max(1, comparing.PART // max(1, each))
             for start in range(0, n, step):
-                self._add(content.rows(laid, start, min(n, start + step)), None)
+                self._add(page_checks.rows(laid, start, min(n, start + step)), None)
 
     def _add_whole(self, laid: Laid, added: int) -> None:
         """Take a page as it lies, from where it lies."""
-        meta, arrays = content.entries(laid)
+        meta, arrays = page_checks.entries(laid)
         hashes = hashes_of(arrays["keys"].rows(0, meta["n"]))
         packed = Packed(laid.header, laid.digest, (laid.data,))
         self._wait(PageRow(meta["op"], meta["n"], meta["cost_ns"], hashes, packed))
@@ -124,7 +125,7 @@ class Union:
 
     def _is_fresh(self, laid: Laid, row: int, hashed: np.int64) -> bool:
         """Whether the store does not hold one large package; what it holds is compared part by part, and counted."""
-        bare = content.rows(laid, row, row + 1, NAMED)
+        bare = page_checks.rows(laid, row, row + 1, NAMED)
         with self._database.read() as connection:
             index = select_index(connection, np.array([hashed]))
             if len(index):
@@ -132,7 +133,7 @@ class Union:
                 with laid_in(connection, page_id) as kept:
                     if kept is not None and is_at(kept, page_id, slot, bare, self._whole):
                         ulps, array = distance_of(laid, row, kept, slot)
-                        self._count(bare, content.rows(kept, slot, slot + 1, NAMED), ulps, array)
+                        self._count(bare, page_checks.rows(kept, slot, slot + 1, NAMED), ulps, array)
                         return False
         return bool(len(self._fresh(bare, np.array([hashed]))))
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Table
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import recent, valid
+from whiteboard.storage import recent
 from whiteboard.storage import tables as t
 from whiteboard.storage.engine import Database
+from whiteboard.storage.page import row_checks
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
@@ -56,7 +57,7 @@ def give_row(connection: Connection, system_id: int) -> None:
     uuid = ""
     for (header,) in connection.exec_driver_sql(_HEADERS, (system_id,)):
         try:
-            uuid = str(valid.read_json(header)["system"])
+            uuid = str(row_checks.read_json(header)["system"])
             break
         except (ValueError, TypeError, KeyError):
             continue
@@ -85,7 +86,7 @@ def _looked_at(database: Database, table: Table) -> Iterator[Unreadable]:
     sql = f"SELECT * FROM {table.name}"
     try:
         with database.read() as connection:
-            for _ in valid.rows(table, connection.exec_driver_sql(sql)):
+            for _ in row_checks.rows(table, connection.exec_driver_sql(sql)):
                 pass
     except CorruptPackageError:
         # Where one of them is too large to be read, SQLite does not say which.
@@ -94,7 +95,7 @@ def _looked_at(database: Database, table: Table) -> Iterator[Unreadable]:
         for row_id in ids:
             try:
                 with database.read() as connection:
-                    valid.row(table, connection.exec_driver_sql(f"{sql} WHERE rowid = ?", (row_id,)).one())
+                    row_checks.row(table, connection.exec_driver_sql(f"{sql} WHERE rowid = ?", (row_id,)).one())
             except CorruptPackageError as error:
                 yield Unreadable(table.name, (row_id,), str(error))
 

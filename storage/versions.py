@@ -25,7 +25,6 @@ from whiteboard.errors import (
     UnknownSystemError,
 )
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
 from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.engine import Database
@@ -47,7 +46,8 @@ from whiteboard.storage.history import (
     spans_of,
 )
 from whiteboard.storage.packages import SqlitePackages
-from whiteboard.storage.pages import Blob, pack
+from whiteboard.storage.page import row_checks
+from whiteboard.storage.page.format import Blob, pack
 from whiteboard.storage.rows import Batch
 from whiteboard.storage.writers import Writers
 
@@ -226,7 +226,7 @@ def _create(connection: Connection, system: SystemRecord, origin_id: int | None,
         raise SpecError(message)
     spec = None if system.spec is None else json.dumps(dict(system.spec), sort_keys=True)
     try:
-        valid.system(system.name, system.uuid, spec)
+        row_checks.system(system.name, system.uuid, spec)
     except ValueError as error:
         message = f"system {system.name!r} cannot be stored: {error}"
         raise SpecError(message) from error

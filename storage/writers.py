@@ -20,8 +20,8 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage import tables as t
-from whiteboard.storage import valid
 from whiteboard.storage.engine import Database
+from whiteboard.storage.page import row_checks
 
 _BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
 
@@ -121,7 +121,7 @@ def _row_of(connection: Connection, name: str) -> Row[Any] | None:
     """The claim of a system; one that is damaged is nobody's, as no process can be told by it."""
     row = connection.execute(_BY_NAME, {"name": name}).first()
     try:
-        return row if row is None else valid.row(t.writer, row)
+        return row if row is None else row_checks.row(t.writer, row)
     except CorruptPackageError:
         return None
 

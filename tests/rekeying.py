@@ -25,7 +25,7 @@ from whiteboard.storage.base import Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.kin import kin
 from whiteboard.storage.location import locate_file
-from whiteboard.storage.pages import Blob, decode_page, encode_page
+from whiteboard.storage.page.format import Blob, decode_page, encode_page
 from whiteboard.storage.pending import WriteBehind
 
 BODIES = ("x * y * scale", "y * x * scale")

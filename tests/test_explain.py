@@ -14,7 +14,7 @@ import whiteboard as wb
 from tests.storage.samples import transaction
 from whiteboard.ops import registry
 from whiteboard.storage.base import Page
-from whiteboard.storage.pages import Blob, decode_page, encode_page
+from whiteboard.storage.page.format import Blob, decode_page, encode_page
 from whiteboard.systems.system import System
 
 

@@ -21,9 +21,9 @@ from tests.storage.samples import environment
 from tests.storage.test_migrations import thawed
 from whiteboard.storage import schema
 from whiteboard.storage.archive import Reader
-from whiteboard.storage.codec import Encoding
 from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
+from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.recompress import forecast
 
 KILLS = 3

@@ -46,7 +46,7 @@ APART = {
 
 MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
 
-VALUES = ("whiteboard.storage.base", "whiteboard.storage.distance")
+VALUES = ("whiteboard.storage.base", "whiteboard.storage.page.distance")
 """The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
 
 MAY_IMPORT_VALUES = frozenset({"audit", "integration", "pipeline", "rekey", "state", "history", "system", "triage"})
@@ -233,9 +233,9 @@ EXPECTED = [
     Expect("whiteboard.board", "from whiteboard.storage import base", (), "board-to-storage"),
     Expect("whiteboard.evaluation.triage", "from whiteboard.storage import base", ("only board",), "stage-to-storage"),
     Expect("whiteboard.board", "from whiteboard import migrations", ("Alembic",), "to-migrations"),
-    Expect("whiteboard.storage.pages", "from whiteboard.storage.base import Page", (), "storage-to-itself"),
-    Expect("whiteboard.storage.pages", "from whiteboard.types import Array", ("only",), "storage-to-types"),
-    Expect("whiteboard.storage.pages", "from .. import types", ("only",), "relative"),
+    Expect("whiteboard.storage.page.format", "from whiteboard.storage.base import Page", (), "storage-to-itself"),
+    Expect("whiteboard.storage.page.format", "from whiteboard.types import Array", ("only",), "storage-to-types"),
+    Expect("whiteboard.storage.page.format", "from .. import types", ("only",), "relative"),
     Expect("whiteboard.helpers", "import numpy", ("no layer",), "unknown-part"),
     Expect("whiteboard.storage.schema", "import alembic", ("inside",), "eager-alembic"),
     Expect("whiteboard.storage.schema", "def f():\n    import alembic", (), "lazy-alembic"),

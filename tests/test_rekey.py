@@ -24,7 +24,7 @@ from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page, Renamed
-from whiteboard.storage.pages import take
+from whiteboard.storage.page.format import take
 from whiteboard.storage.renaming import Report, headers, rename
 
 SIZES = {"arrays": N, "params": 50, "nodes": 20, "cotangent": 20}

@@ -24,11 +24,11 @@ import numpy as np
 from scripts.benching import measure
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import Encoding
 from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.merge import merge
+from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.recompress import recompress
 
 WIDTH = 64

@@ -20,8 +20,8 @@ import numpy as np
 from scripts.torturing.workload import finish, page_of
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import DEFAULT, MAX_BYTES, Encoding
-from whiteboard.storage.pages import Blob, decode_page, digest_of, encode_page
+from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
+from whiteboard.storage.page.format import Blob, decode_page, digest_of, encode_page
 
 SLACK = 400 * 2**20
 """Bytes that the interpreter, and the blobs themselves, may take besides."""

@@ -21,7 +21,7 @@ from whiteboard.storage import archive
 from whiteboard.storage.archive import COMMIT, NODES, PAGE, Reader, Writer
 from whiteboard.storage.history import seal
 from whiteboard.storage.holdings import LOGGED
-from whiteboard.storage.pages import Blob, digest_of, pack, unpack
+from whiteboard.storage.page.format import Blob, digest_of, pack, unpack
 
 ESCAPES: Final = "\x1b]0;title\x07\x1b[31m\u202egnp.\r\n"
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 import whiteboard as wb
 from whiteboard.storage import log, schema
-from whiteboard.storage.codec import Encoding
 from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
 from whiteboard.storage.intake import import_archive
+from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.recompress import recompress
 
 T = TypeVar("T")

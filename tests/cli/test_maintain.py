@@ -13,7 +13,7 @@ import pytest
 import whiteboard as wb
 from tests.storage.samples import transaction
 from whiteboard.cli import status
-from whiteboard.storage.pages import decode_page, encode_page
+from whiteboard.storage.page.format import decode_page, encode_page
 from whiteboard.storage.rows import select_pages
 
 

@@ -14,7 +14,7 @@ from whiteboard.errors import ArchiveError
 from whiteboard.storage import archive
 from whiteboard.storage.archive import MAGIC, Reader, Writer
 from whiteboard.storage.export import export
-from whiteboard.storage.pages import Blob, digest_of
+from whiteboard.storage.page.format import Blob, digest_of
 from whiteboard.storage.survey import survey
 
 

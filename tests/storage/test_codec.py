@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import codec
-from whiteboard.storage.codec import BLOSC2, PLAIN, RAW, Encoding, decode, encode
+from whiteboard.storage.page import codec
+from whiteboard.storage.page.codec import BLOSC2, PLAIN, RAW, Encoding, decode, encode
 
 ARRAYS = hnp.arrays(
     st.one_of(

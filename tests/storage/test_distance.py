@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from whiteboard.storage.distance import largest
+from whiteboard.storage.page.distance import largest
 
 
 class Expect(NamedTuple):

@@ -17,12 +17,13 @@ import whiteboard as wb
 from tests.storage.samples import run_python
 from whiteboard import cli
 from whiteboard.errors import ArchiveError
-from whiteboard.storage import archive, codec, comparing, content
+from whiteboard.storage import archive, comparing
 from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Writer
-from whiteboard.storage.codec import Encoding
 from whiteboard.storage.history import seal
 from whiteboard.storage.intake import import_archive
-from whiteboard.storage.pages import Blob, Moved, digest_of, moved, pack
+from whiteboard.storage.page import codec, page_checks
+from whiteboard.storage.page.codec import Encoding
+from whiteboard.storage.page.format import Blob, Moved, digest_of, moved, pack
 
 UUID = "u" * 32
 Write = Callable[[Writer], None]
@@ -460,9 +461,9 @@ def test_rows_of_a_page_are_those_rows(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     arrays = {"keys": chance.integers(0, 256, (50, 16), np.uint8), "a:y": np.repeat(chance.normal(size=(50, 40)), 9, 1)}
     blob = pack({"op": "x", "n": 50, "cost_ns": 500}, arrays).joined()
-    content.check_packages(blob)
+    page_checks.check_packages(blob)
     for start, end in [(0, 1), (0, 50), (7, 31), (49, 50)]:
-        found = content.rows(blob, start, end)
+        found = page_checks.rows(blob, start, end)
         assert np.array_equal(found.keys, arrays["keys"][start:end])
         assert np.array_equal(found.arrays["y"], arrays["a:y"][start:end])
         assert found.cost_ns == 10 * (end - start)

@@ -14,7 +14,7 @@ from whiteboard.storage import archive, open_store
 from whiteboard.storage.archive import Reader, Writer
 from whiteboard.storage.export import export
 from whiteboard.storage.intake import import_archive
-from whiteboard.storage.pages import Blob, digest_of
+from whiteboard.storage.page.format import Blob, digest_of
 
 
 def test_a_store_comes_through(tmp_path: Path) -> None:

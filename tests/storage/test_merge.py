@@ -14,7 +14,7 @@ from whiteboard.errors import ConflictError, SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.base import CommitRecord
 from whiteboard.storage.merge import merge
-from whiteboard.storage.pages import digest_of
+from whiteboard.storage.page.format import digest_of
 
 
 def _rows(path: Path) -> list[object]:

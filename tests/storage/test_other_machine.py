@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from whiteboard.storage import open_store, pages
+from whiteboard.storage import open_store
 from whiteboard.storage.export import export
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.maintenance import gc, verify
 from whiteboard.storage.merge import merge
+from whiteboard.storage.page import format
 
 X = np.arange(12.0).reshape(4, 3)
-WAYS = list(permutations(pages._HASHES))
+WAYS = list(permutations(format._HASHES))
 
 
 @contextmanager
 def machine(name: str) -> Iterator[None]:
     """A machine that is quicker at one hash."""
-    with mock.patch.object(pages, "_quicker", return_value=name):
+    with mock.patch.object(format, "_quicker", return_value=name):
         yield
 
 

@@ -12,12 +12,13 @@ import pytest
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.errors import StoreError
-from whiteboard.storage import pages, recent, schema
+from whiteboard.storage import recent, schema
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, MEMORY, Page
 from whiteboard.storage.engine import Database
 from whiteboard.storage.location import locate
 from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.page import format
 from whiteboard.storage.pending import WriteBehind
 from whiteboard.storage.rows import COUNT_PACKAGES
 
@@ -210,7 +211,7 @@ def test_pages_that_changed_places(path: Path) -> None:
 
 def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package beyond SQLite's limit is not stored; it is counted and told once, and no error for who put it."""
-    monkeypatch.setattr(pages, "MAX_BYTES", pages.HEADER_BYTES + 1000)
+    monkeypatch.setattr(format, "MAX_BYTES", format.HEADER_BYTES + 1000)
     with pytest.warns(RuntimeWarning, match=r"op 'mul'.*larger than SQLite can hold"):
         store.put(page_of([1], size=100))
     store.put(page_of([2], size=10))
@@ -297,7 +298,7 @@ def test_provenance_is_stored(store: SqlitePackages, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         row = connection.execute("SELECT header, digest, data FROM page").fetchone()
     connection.close()
-    back = pages.decode_page(pages.Blob(*row), provenance=True)
+    back = format.decode_page(format.Blob(*row), provenance=True)
     np.testing.assert_array_equal(back.src_ids, np.arange(3)[:, None])
 
 

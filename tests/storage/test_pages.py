@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.storage.samples import key_of, page_of, value_of
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import pages
 from whiteboard.storage.base import Page
-from whiteboard.storage.pages import Blob, cuts, decode_page, digest_of, encode_page, merged, owned, take
+from whiteboard.storage.page import format
+from whiteboard.storage.page.format import Blob, cuts, decode_page, digest_of, encode_page, merged, owned, take
 
 
 def _resealed(blob: Blob, change: Callable[[Any], Any]) -> Blob:
@@ -52,9 +52,9 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(("written", "read"), [("blake2b", "sha256"), ("sha256", "blake2b")])
 def test_digests_of_another_machine(written: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that was hashed where the other hash is the quicker one is read, and its damage is found."""
-    monkeypatch.setattr(pages, "_quicker", lambda: written)
+    monkeypatch.setattr(format, "_quicker", lambda: written)
     blob = encode_page(page_of(range(30))).joined()
-    monkeypatch.setattr(pages, "_quicker", lambda: read)
+    monkeypatch.setattr(format, "_quicker", lambda: read)
     assert decode_page(blob).n == 30
     assert encode_page(page_of(range(30))).joined().digest != blob.digest
     with pytest.raises(CorruptPackageError, match="digest"):
@@ -137,7 +137,7 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     page = Page("op", page_of(range(500)).keys, {f"g{i}": np.zeros((500, 100)) for i in range(10)})
     blob = encode_page(page).joined()
     assert len(blob.data) < 40_000
-    monkeypatch.setattr(pages, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(format, "MAX_BYTES", 1_000_000)
     with pytest.raises(CorruptPackageError, match="more than"):
         decode_page(blob)
 

@@ -17,7 +17,6 @@ from tests.storage.samples import page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.storage import open_store, recompress
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import DEFAULT, Encoding
 from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict
 from whiteboard.storage.export import export
@@ -25,7 +24,8 @@ from whiteboard.storage.forms import Form
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.location import locate_file
 from whiteboard.storage.merge import merge
-from whiteboard.storage.pages import Blob, decode_page
+from whiteboard.storage.page.codec import DEFAULT, Encoding
+from whiteboard.storage.page.format import Blob, decode_page
 
 SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
 
@@ -166,7 +166,7 @@ def test_a_killed_call_goes_on(tmp_path: Path) -> None:
     recompress.recompress(whole, form)
     code = (
         "from whiteboard.storage import recompress\n"
-        "from whiteboard.storage.codec import Encoding\n"
+        "from whiteboard.storage.page.codec import Encoding\n"
         "from whiteboard.storage.forms import Form\n"
         "recompress.BATCH_BYTES = 1\n"
         "recompress.recompress(sys.argv[1], Form(Encoding('lz4', 1), 40_000), progress=progress)"
@@ -282,7 +282,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
         "import resource, sys\n"
         "from whiteboard.errors import StoreError\n"
         "from whiteboard.storage import recompress\n"
-        "from whiteboard.storage.codec import Encoding\n"
+        "from whiteboard.storage.page.codec import Encoding\n"
         "from whiteboard.storage.forms import Form\n"
         "recompress.BATCH_BYTES = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))\n"

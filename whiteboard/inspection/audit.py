@@ -16,7 +16,7 @@ from whiteboard.identity import keys
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
 from whiteboard.storage.base import Page
-from whiteboard.storage.distance import FARTHEST, ulps
+from whiteboard.storage.page.distance import FARTHEST, ulps
 from whiteboard.types import Array, Ids
 
 NO_SOURCES: Final = "their sources were no nodes"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
+from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
 
 PAGE_BYTES: Final = 512 * 1024
 """Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""

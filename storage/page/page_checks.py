@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import codec, valid
 from whiteboard.storage.base import Page
-from whiteboard.storage.codec import MAX_BYTES, Data
-from whiteboard.storage.pages import Laid, is_intact
+from whiteboard.storage.page import codec, row_checks
+from whiteboard.storage.page.codec import MAX_BYTES, Data
+from whiteboard.storage.page.format import Laid, is_intact
 
 ATTRS: Final = ("theta", "p")
 
@@ -49,7 +49,7 @@ def check_packages(page: Laid) -> int:
     """The same of a page whose digest fits."""
     meta, arrays = entries(page)
     try:
-        valid.page(meta.get("op"), meta.get("n"), meta.get("cost_ns"), meta.get("lineage"))
+        row_checks.page(meta.get("op"), meta.get("n"), meta.get("cost_ns"), meta.get("lineage"))
     except ValueError as error:
         raise CorruptPackageError(str(error)) from error
     n: int = meta["n"]
@@ -70,7 +70,7 @@ def check_page(page: Page) -> None:
     columns |= {name: getattr(page, name) for name in ("keys", "src_ids", "versions", "tokens")}
     check_arrays(page.n, {name: (each.dtype, each.shape) for name, each in columns.items() if each is not None})
     try:
-        valid.page(page.op, page.n, page.cost_ns, page.lineage)
+        row_checks.page(page.op, page.n, page.cost_ns, page.lineage)
     except ValueError as error:
         raise CorruptPackageError(str(error)) from error
 
@@ -93,8 +93,8 @@ def check_arrays(n: int, arrays: Described) -> None:
     ------
     CorruptPackageError
     """
-    if not 0 < n <= valid.MOST_ROWS:
-        message = f"a page of {n} packages, expected 1 to {valid.MOST_ROWS}"
+    if not 0 < n <= row_checks.MOST_ROWS:
+        message = f"a page of {n} packages, expected 1 to {row_checks.MOST_ROWS}"
         raise CorruptPackageError(message)
     sources = arrays.get("src_ids", arrays.get("versions", (None, (n, 0))))[1]
     for name, (dtype, shape) in arrays.items():
@@ -141,7 +141,7 @@ def check_nodes(uuid: str, number: int, page: Laid) -> int:
     values = arrays["values"]
     if values.dtype not in _FLOATS or values.shape[:1] != (n,) or (attr == "p" and len(values.shape) != 2):
         wrong.append("values")
-    if not 0 < n <= valid.MOST_ROWS:
+    if not 0 < n <= row_checks.MOST_ROWS:
         wrong.append("ids")
     if wrong:
         odd = arrays[wrong[0]]
@@ -166,7 +166,7 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
     found: dict[str, Entry] = {}
     try:
         room = len(page.data)
-        meta = valid.read_json(page.header)
+        meta = row_checks.read_json(page.header)
         for name, dtype, shape, how, offset, length in meta.pop("arrays"):
             if type(name) is not str or name in found:
                 message = f"array name {reprlib.repr(name)} is no name, or there twice"
