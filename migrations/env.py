@@ -1,10 +1,10 @@
-"""Alembic's entry point: it runs on the connection that `whiteboard.storage.schema` hands over, never on its own."""
+"""Alembic's entry point: it runs on the connection that `whiteboard.storage.sqlite.schema` hands over, never on its own."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from whiteboard.storage.tables import VERSION_TABLE, metadata
+from whiteboard.storage.sqlite.tables import VERSION_TABLE, metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:

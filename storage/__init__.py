@@ -17,15 +17,15 @@ from types import TracebackType
 from typing import Any, Final
 
 from whiteboard.errors import ClosedError, ParamError, StoreError, WhiteboardError
-from whiteboard.storage import schema
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import PackageStore, VersionStore
-from whiteboard.storage.engine import Database
-from whiteboard.storage.location import Location, StoreUrl, locate
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.pending import WriteBehind
-from whiteboard.storage.rows import by_op, evicted
+from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import Location, StoreUrl, locate
+from whiteboard.storage.sqlite.rows import by_op, evicted
 from whiteboard.storage.versions import SqliteVersions
 from whiteboard.storage.writers import Writers
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.base import Page
-from whiteboard.storage.engine import Database
 from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.distance import largest
 from whiteboard.storage.page.format import Blob, Laid, decode_page, joined
-from whiteboard.storage.rows import hashes_of, select_index
-from whiteboard.storage.rows import laid as laid_in
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import hashes_of, select_index
+from whiteboard.storage.sqlite.rows import laid as laid_in
 
 # Larger pages are not decoded as a whole, but in parts of about so many bytes.
 LARGE: Final = 16 * 2**20

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from whiteboard.storage.engine import Database
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.rows import delete_pages
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import delete_pages
 
 STEP_PAGES: Final = 16
 """Pages deleted in one transaction: some 5,000 index rows, which hold the write lock for tens of milliseconds."""

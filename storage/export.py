@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError, CorruptPackageError, ParamError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import archive, holdings, parts, schema
+from whiteboard.storage import archive, holdings
 from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
-from whiteboard.storage.engine import Database
 from whiteboard.storage.graft import damage
 from whiteboard.storage.holdings import Incoming
-from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.page import page_checks, row_checks
-from whiteboard.storage.rows import laid, ops_of
+from whiteboard.storage.sqlite import part_files, schema
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import StoreUrl, locate_file
+from whiteboard.storage.sqlite.rows import laid, ops_of
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
@@ -106,7 +107,7 @@ def export(
         head, chosen, pages = _plan(database, systems, ops, since)
         part = path
         try:
-            part, file = parts.take(path, _same(head))
+            part, file = part_files.take(path, _same(head))
             with file:
                 return _write(database, file, part, path, head, chosen, pages, progress)
         except OSError as error:
@@ -230,7 +231,7 @@ def _write(
     }
     writer.done(counts)
     digest = archive.digest_up_to(file, writer.nbytes).hexdigest()
-    parts.name(part, path)
+    part_files.name(part, path)
     return Exported(path, **counts, nbytes=writer.nbytes, resumed=resumed, digest=digest)
 
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
-from whiteboard.storage import tables as t
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, unpack
-from whiteboard.storage.rows import AS_COLUMN, read_data
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.rows import AS_COLUMN, read_data
 
 _LAST: Final = 2**62
 """No commit has a number of so many; larger ones SQLite cannot be asked for."""

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from whiteboard.storage import tables as t
-from whiteboard.storage.engine import Database
 from whiteboard.storage.history import SYSTEMS, check_system, log_of, node_pages, spans_of
-from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, Laid
-from whiteboard.storage.rows import INDEXED, count_packages, select_pages
-from whiteboard.storage.schema import ensure
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import StoreUrl, locate_file
+from whiteboard.storage.sqlite.rows import INDEXED, count_packages, select_pages
+from whiteboard.storage.sqlite.schema import ensure
 
 LOGGED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
 """The fields of a commit that its seal covers."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
-from whiteboard.storage import schema
 from whiteboard.storage.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
-from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LoggedCommit
-from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.page.format import Laid
-from whiteboard.storage.place import refuse
+from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
+from whiteboard.storage.sqlite.file_identity import refuse
+from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.survey import Survey, commit_of, damaged, survey
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers

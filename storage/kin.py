@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.engine import Database
 from whiteboard.storage.page.format import unpack
-from whiteboard.storage.rows import hashes_of, select_index, select_pages
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import hashes_of, select_index, select_pages
 
 _COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
-from whiteboard.storage import recent
-from whiteboard.storage import tables as t
 from whiteboard.storage.comparing import LARGE
-from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.history import BY_ID, Span, check_head, is_name, log_of, node_pages, opened, record_of, spans_of
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.format import Blob, Laid, decode_page
-from whiteboard.storage.rows import (
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import (
     INDEXED,
     delete_index,
     delete_pages,
@@ -193,7 +193,7 @@ def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
     """Drop pages whose every package was stored by another process first, or repaired away."""
     with database.read() as connection:
         rows = list(connection.exec_driver_sql(f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({INDEXED})"))
-        lately = recent.index(connection)
+        lately = recent_index.index(connection)
         if len(lately):
             # Of a package that two pages have, the one with a row in the index counts, or else the first.
             doubles = np.setdiff1d(lately[:, 1], select_index(connection, lately[:, 0])[:, 1])
@@ -227,7 +227,7 @@ def _index(database: Database) -> NDArray[np.int64]:
         cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
         while rows := cursor.fetchmany(50_000):
             parts.append(index_array(rows))
-        parts.append(recent.index(connection))
+        parts.append(recent_index.index(connection))
     return np.concatenate(parts)
 
 

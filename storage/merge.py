@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
-from whiteboard.storage import holdings, schema
-from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
+from whiteboard.storage import holdings
 from whiteboard.storage.graft import Graft, Systems
-from whiteboard.storage.location import StoreUrl, locate_file
-from whiteboard.storage.place import same_file
-from whiteboard.storage.rows import laid
+from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
+from whiteboard.storage.sqlite.file_identity import same_file
+from whiteboard.storage.sqlite.location import StoreUrl, locate_file
+from whiteboard.storage.sqlite.rows import laid
 from whiteboard.storage.union import Packages, Union
 from whiteboard.storage.writers import Writers
 

@@ -19,12 +19,21 @@ from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, Found, PackageStore, Page
-from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict, live_bytes
 from whiteboard.storage.page.format import check_page, encode_page, fits, merged, owned, take
 from whiteboard.storage.pending import Pending, WriteBehind
 from whiteboard.storage.reading import Gathering, Lookup, Wanted
-from whiteboard.storage.rows import HASH_BITS, Batch, Broken, PageRow, count_packages, hashes_of, is_empty, select_index
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import (
+    HASH_BITS,
+    Batch,
+    Broken,
+    PageRow,
+    count_packages,
+    hashes_of,
+    is_empty,
+    select_index,
+)
 
 # From so many keys on, to ask first whether there is any package at all costs nothing.
 _MANY = 32

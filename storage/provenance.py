@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
-from whiteboard.storage import tables as t
 from whiteboard.storage.base import NodeColumns, Page
-from whiteboard.storage.engine import Database
 from whiteboard.storage.history import log_of, node_pages, opened, spans_of
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import decode_page, take, unpack
-from whiteboard.storage.rows import select_pages
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import select_pages
 
 
 @dataclass(frozen=True, slots=True)

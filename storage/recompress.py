@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
-from whiteboard.storage import recent
 from whiteboard.storage.base import Page
-from whiteboard.storage.engine import MOVING_CACHE_KIB, Database
 from whiteboard.storage.eviction import give_back
 from whiteboard.storage.forms import Form, Lying, Plan, Step, plan
-from whiteboard.storage.location import StoreUrl, locate_file, probe
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.page.format import Blob, cuts, decode_page, encode_page, joined, take
-from whiteboard.storage.rows import PageRow, hashes_of, insert_page, ops_of, select_in, select_pages, update_page
-from whiteboard.storage.schema import ensure
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
+from whiteboard.storage.sqlite.location import StoreUrl, locate_file, probe
+from whiteboard.storage.sqlite.rows import PageRow, hashes_of, insert_page, ops_of, select_in, select_pages, update_page
+from whiteboard.storage.sqlite.schema import ensure
 
 BATCH_BYTES: Final = 2 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for what one step makes alone."""
@@ -260,7 +260,7 @@ def _write(database: Database, batch: Sequence[_Made], said: Recompressed) -> No
 
 
 def _replaced(batch: Sequence[_Made], connection: Connection) -> list[_Made]:
-    recent.settle(connection)  # packages are moved by their rows
+    recent_index.settle(connection)  # packages are moved by their rows
     written = [made for made in batch if _stands(connection, made.sources)]
     for made in written:
         _replace(connection, made)

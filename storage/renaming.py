@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import holdings, provenance, schema
-from whiteboard.storage import tables as t
+from whiteboard.storage import holdings, provenance
 from whiteboard.storage.base import Page, Renamed
 from whiteboard.storage.comparing import Conflict, compare
-from whiteboard.storage.engine import Database
-from whiteboard.storage.location import StoreUrl, locate_file
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page, encode_page, take
-from whiteboard.storage.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
+from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import StoreUrl, locate_file
+from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
 from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS
 
 Concerns = Callable[[str, str | None], bool]

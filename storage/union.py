@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from whiteboard.storage import comparing
 from whiteboard.storage.base import Page
 from whiteboard.storage.comparing import NAMED, Conflict, compare, conflict_of, distance_of, is_at
-from whiteboard.storage.engine import Database
 from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
-from whiteboard.storage.rows import Batch, Broken, PageRow, hashes_of, select_index
-from whiteboard.storage.rows import laid as laid_in
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, hashes_of, select_index
+from whiteboard.storage.sqlite.rows import laid as laid_in
 
 BATCH_BYTES: Final = 4 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Table
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import recent
-from whiteboard.storage import tables as t
-from whiteboard.storage.engine import Database
 from whiteboard.storage.page import row_checks
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
@@ -77,7 +77,7 @@ def take_away(connection: Connection, rows: Unreadable) -> None:
 
 
 def _strays() -> Iterator[tuple[Table, str, str]]:
-    yield t.recent, recent.ODD, "that hold no hashes"
+    yield t.recent, recent_index.ODD, "that hold no hashes"
     for table in _OF_SYSTEMS:
         yield table, "typeof(system_id) <> 'integer'", "that belong to no system"
 

@@ -24,10 +24,8 @@ from whiteboard.errors import (
     UnknownCommitError,
     UnknownSystemError,
 )
-from whiteboard.storage import tables as t
 from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
-from whiteboard.storage.engine import Database
 from whiteboard.storage.history import (
     ADD_COMMIT,
     LAST_OWN,
@@ -48,7 +46,9 @@ from whiteboard.storage.history import (
 from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
-from whiteboard.storage.rows import Batch
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.rows import Batch
 from whiteboard.storage.writers import Writers
 
 KEYFRAME_COMMITS: Final = 4096

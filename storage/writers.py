@@ -19,9 +19,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
-from whiteboard.storage import tables as t
-from whiteboard.storage.engine import Database
 from whiteboard.storage.page import row_checks
+from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.database import Database
 
 _BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
 

@@ -18,9 +18,9 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.errors import ClosedError
-from whiteboard.storage.engine import Database
 from whiteboard.storage.index import PageIndex
 from whiteboard.storage.memory import MemoryTier
+from whiteboard.storage.sqlite.database import Database
 
 RULE = wb.rules.StressDescent(0.5)
 TORTURE = Path(__file__).parents[1] / "scripts" / "torturing" / "interrupts.py"

@@ -237,8 +237,8 @@ EXPECTED = [
     Expect("whiteboard.storage.page.format", "from whiteboard.types import Array", ("only",), "storage-to-types"),
     Expect("whiteboard.storage.page.format", "from .. import types", ("only",), "relative"),
     Expect("whiteboard.helpers", "import numpy", ("no layer",), "unknown-part"),
-    Expect("whiteboard.storage.schema", "import alembic", ("inside",), "eager-alembic"),
-    Expect("whiteboard.storage.schema", "def f():\n    import alembic", (), "lazy-alembic"),
+    Expect("whiteboard.storage.sqlite.schema", "import alembic", ("inside",), "eager-alembic"),
+    Expect("whiteboard.storage.sqlite.schema", "def f():\n    import alembic", (), "lazy-alembic"),
     Expect("whiteboard.migrations.env", "from alembic import context", (), "migrations-alembic"),
     Expect("whiteboard.cli", "import rich.table, click, matplotlib.pyplot", ("inside",), "cli-rich"),
     Expect(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import whiteboard as wb
-from whiteboard.storage import schema
+from whiteboard.storage.sqlite import schema
 
 ASSETS = Path(__file__).resolve().parents[2] / "tests" / "assets"
 

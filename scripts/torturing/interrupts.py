@@ -31,7 +31,7 @@ from typing import Any, Final
 import numpy as np
 
 import whiteboard as wb
-from whiteboard.storage import engine
+from whiteboard.storage.sqlite import database
 
 NODES: Final = 40
 _HANGS: Final = 30
@@ -40,7 +40,7 @@ RULE: Final = wb.rules.StressDescent(omega=0.5)
 CHECKED: Final = frozenset({"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"})
 """The instructions after which the interpreter looks whether a signal has come."""
 
-TRACED: Final = (str(Path(wb.__file__).parent), "/sqlalchemy/", "contextlib.py", str(Path(engine.__file__).parent))
+TRACED: Final = (str(Path(wb.__file__).parent), "/sqlalchemy/", "contextlib.py", str(Path(database.__file__).parent))
 
 
 # -- where a signal can reach
@@ -296,12 +296,12 @@ def check(scene: str, life: Life) -> None:
 @contextmanager
 def quick() -> Iterator[None]:
     """Have nobody wait for a minute: what would is a fault."""
-    before = engine.WAIT_SECONDS
-    engine.WAIT_SECONDS = 2.0
+    before = database.WAIT_SECONDS
+    database.WAIT_SECONDS = 2.0
     try:
         yield
     finally:
-        engine.WAIT_SECONDS = before
+        database.WAIT_SECONDS = before
 
 
 def lines(scene: str, step: int, error: type[BaseException], say: Callable[[str], None]) -> dict[str, int]:

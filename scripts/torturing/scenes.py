@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whiteboard as wb
-from whiteboard.storage import log, schema
 from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.recompress import recompress
+from whiteboard.storage.sqlite import schema, wal
 
 T = TypeVar("T")
 
@@ -188,12 +188,12 @@ def _normal(path: Path, do: Do) -> None:
 
 def _cut(path: Path, do: Do) -> None:
     """The log is cut again and again, in the background and by whoever writes."""
-    before = log._CUT_BYTES, log._MOST_BYTES, log._CUT_AGAIN_BYTES
-    log._CUT_BYTES, log._MOST_BYTES, log._CUT_AGAIN_BYTES = 100_000, 300_000, 50_000
+    before = wal._CUT_BYTES, wal._MOST_BYTES, wal._CUT_AGAIN_BYTES
+    wal._CUT_BYTES, wal._MOST_BYTES, wal._CUT_AGAIN_BYTES = 100_000, 300_000, 50_000
     try:
         rounds(path, do, range(1, ROUNDS), "full")
     finally:
-        log._CUT_BYTES, log._MOST_BYTES, log._CUT_AGAIN_BYTES = before
+        wal._CUT_BYTES, wal._MOST_BYTES, wal._CUT_AGAIN_BYTES = before
 
 
 def _gc(path: Path, do: Do) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.storage.test_migrations import thawed
 from whiteboard.cli import status
-from whiteboard.storage import schema
+from whiteboard.storage.sqlite import schema
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import whiteboard as wb
 from tests.storage.samples import transaction
 from whiteboard.cli import status
 from whiteboard.storage.page.format import decode_page, encode_page
-from whiteboard.storage.rows import select_pages
+from whiteboard.storage.sqlite.rows import select_pages
 
 
 class Done(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.storage.base import MISS, CommitRecord, Found, NodeColumns, Page, State, SystemRecord
-from whiteboard.storage.engine import Database
+from whiteboard.storage.sqlite.database import Database
 
 
 def key_of(number: int) -> bytes:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.storage.conformance import PackageStoreSuite, VersionStoreSuite
-from whiteboard.storage import open_store, schema
+from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore, VersionStore
-from whiteboard.storage.engine import Database
-from whiteboard.storage.location import locate
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.versions import SqliteVersions
 from whiteboard.storage.writers import Writers
 

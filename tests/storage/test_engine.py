@@ -14,10 +14,11 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python, transaction
 from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import Stores, log, open_store
+from whiteboard.storage import Stores, open_store
 from whiteboard.storage.maintenance import verify
 from whiteboard.storage.memory import MemoryTier
 from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.sqlite import wal
 
 
 @pytest.fixture
@@ -81,10 +82,10 @@ def test_no_read_transaction_stays_open(stores: Stores) -> None:
 
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that a reader keeps from being started anew grows without an error, and is cut when the reader is done."""
-    monkeypatch.setattr(log, "_CUT_BYTES", 300_000)
-    monkeypatch.setattr(log, "_MOST_BYTES", 300_000)
-    monkeypatch.setattr(log, "_CUT_AGAIN_BYTES", 100_000)
-    monkeypatch.setattr(log, "_WAIT_MS", 1)
+    monkeypatch.setattr(wal, "_CUT_BYTES", 300_000)
+    monkeypatch.setattr(wal, "_MOST_BYTES", 300_000)
+    monkeypatch.setattr(wal, "_CUT_AGAIN_BYTES", 100_000)
+    monkeypatch.setattr(wal, "_WAIT_MS", 1)
     path = tmp_path / "a.db"
     wal = Path(f"{path}-wal")
     with open_store(path) as stores:
@@ -107,8 +108,8 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_log_is_moved_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written is in the file itself a moment later, without another write."""
-    monkeypatch.setattr(log, "_CUT_BYTES", 100_000)
-    monkeypatch.setattr(log, "_CUT_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(wal, "_CUT_BYTES", 100_000)
+    monkeypatch.setattr(wal, "_CUT_AFTER_SECONDS", 0.01)
     path = tmp_path / "a.db"
     with open_store(path) as stores:
         before = path.stat().st_size

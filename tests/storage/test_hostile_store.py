@@ -18,10 +18,10 @@ import pytest
 import whiteboard as wb
 from tests.storage.samples import transaction
 from whiteboard.cli import status
-from whiteboard.storage import recent
-from whiteboard.storage.bounds import VALUE_BYTES
 from whiteboard.storage.export import export
 from whiteboard.storage.merge import merge
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite.bounds import VALUE_BYTES
 
 X = np.arange(10.0).reshape(5, 2)
 
@@ -161,7 +161,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         board.call_many("mul", np.ones((5, 2)), X)
         board.flush()
         with transaction(board._stores.database) as connection:
-            recent.settle(connection)
+            recent_index.settle(connection)
         board.call_many("add", np.ones((5, 2)), X)
     return path
 

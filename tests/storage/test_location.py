@@ -16,7 +16,8 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, key_of, page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, SchemaError, StoreError
-from whiteboard.storage import open_store, schema
+from whiteboard.storage import open_store
+from whiteboard.storage.sqlite import schema
 
 
 def _foreign(path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.storage.samples import page_of
 from whiteboard.errors import StoreError
-from whiteboard.storage import Stores, engine, open_store
+from whiteboard.storage import Stores, open_store
+from whiteboard.storage.sqlite import database
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
 
 def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that does not get its turn is one clear error and writes nothing; the next one works."""
-    monkeypatch.setattr(engine, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(database, "WAIT_SECONDS", 0.05)
     path = stores.path
     assert path is not None
     with open_store(path) as other:

@@ -13,10 +13,11 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
 from whiteboard.errors import ParamError, ReadOnlyError
-from whiteboard.storage import Stores, eviction, maintenance, open_store, recent, rows
+from whiteboard.storage import Stores, eviction, maintenance, open_store
 from whiteboard.storage.base import SystemRecord
 from whiteboard.storage.eviction import live_bytes
 from whiteboard.storage.maintenance import gc, verify
+from whiteboard.storage.sqlite import recent_index, rows
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def stores(path: Path) -> Iterator[Stores]:
 def settled(stores: Stores) -> Stores:
     """The same, with a row in ``package`` for each package."""
     with transaction(stores.database) as connection:
-        recent.settle(connection)
+        recent_index.settle(connection)
     return stores
 
 

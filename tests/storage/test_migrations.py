@@ -19,7 +19,8 @@ import whiteboard as wb
 from tests.storage.moving import assert_whole
 from tests.storage.samples import run_python, transaction
 from whiteboard.errors import SchemaError, StoreError
-from whiteboard.storage import open_store, recent, schema
+from whiteboard.storage import open_store
+from whiteboard.storage.sqlite import recent_index, schema
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 REVISIONS = sorted(path.name.removeprefix("schema-").removesuffix(".db.gz") for path in ASSETS.glob("schema-*.db.gz"))
@@ -83,7 +84,7 @@ def test_a_downgrade_that_loses_nothing(revision: str, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     thawed(schema.HEAD, path)
     with open_store(tmp_path / "a.db") as stores, transaction(stores.database) as connection:
-        recent.settle(connection)
+        recent_index.settle(connection)
     before = _dump(path)
     thawed(schema.HEAD, path)
     assert schema.downgrade(path, revision).after == revision
@@ -134,7 +135,7 @@ def test_differences_are_named(tmp_path: Path) -> None:
 
 
 _KILLED = (
-    "import os, signal, sys; from whiteboard.storage import engine, schema\n"
+    "import os, signal, sys; from whiteboard.storage.sqlite import database as engine, schema\n"
     "count, at = 0, int(sys.argv[2])\n"
     "class Watched(engine.Database):\n"
     "    def _connect(self):\n"
@@ -202,7 +203,7 @@ def test_no_room_for_the_copy_leaves_the_store(tmp_path: Path) -> None:
     thawed("0001", path)
     before = _dump(path)
     code = (
-        "import resource, sys; from whiteboard.errors import StoreError; from whiteboard.storage import schema\n"
+        "import resource, sys; from whiteboard.errors import StoreError; from whiteboard.storage.sqlite import schema\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "try: schema.upgrade(sys.argv[1])\n"
         "except StoreError as error: sys.exit(str(error))"
@@ -281,7 +282,7 @@ def test_upgrades_that_race_make_one_copy(tmp_path: Path) -> None:
     """Processes that come to upgrade one store at once all find it upgraded; one of them has done it."""
     path = tmp_path / "a.db"
     thawed("0001", path)
-    code = "import sys; from whiteboard.storage import schema; input(); print(schema.upgrade(sys.argv[1]).after)"
+    code = "import sys; from whiteboard.storage.sqlite import schema; input(); print(schema.upgrade(sys.argv[1]).after)"
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

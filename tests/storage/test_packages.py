@@ -12,15 +12,15 @@ import pytest
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.errors import StoreError
-from whiteboard.storage import recent, schema
 from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, MEMORY, Page
-from whiteboard.storage.engine import Database
-from whiteboard.storage.location import locate
 from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.page import format
 from whiteboard.storage.pending import WriteBehind
-from whiteboard.storage.rows import COUNT_PACKAGES
+from whiteboard.storage.sqlite import recent_index, schema
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import locate
+from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
 
 
 def _open(path: Path, bounds: WriteBehind | None = None, hash_bits: int = 63) -> SqlitePackages:
@@ -178,7 +178,7 @@ def test_damage_is_a_miss_and_is_replaced(path: Path, statement: str) -> None:
     store.flush()
     if "UPDATE package" in statement:
         with transaction(store.database) as connection:
-            recent.settle(connection)
+            recent_index.settle(connection)
     store.close()
     _sql(path, statement)
     store = _open(path)

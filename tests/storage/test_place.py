@@ -116,7 +116,7 @@ from whiteboard.storage.export import export
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.merge import merge
 from whiteboard.cli import status
-from whiteboard.storage import schema
+from whiteboard.storage.sqlite import schema
 from whiteboard.storage.export import export
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.maintenance import gc

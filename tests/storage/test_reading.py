@@ -9,11 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
-from whiteboard.storage import reading, schema
-from whiteboard.storage.engine import Database
-from whiteboard.storage.location import locate
+from whiteboard.storage import reading
 from whiteboard.storage.packages import SqlitePackages
-from whiteboard.storage.rows import select_index
+from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import locate
+from whiteboard.storage.sqlite.rows import select_index
 
 
 def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:

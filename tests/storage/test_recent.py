@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
-from whiteboard.storage import Stores, open_store, recent
+from whiteboard.storage import Stores, open_store
 from whiteboard.storage.maintenance import gc, verify
-from whiteboard.storage.rows import count_packages, hashes_of, select_index
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite.rows import count_packages, hashes_of, select_index
 
 KEYS = [key_of(i) for i in range(400)]
 
@@ -39,7 +40,7 @@ def _rows(stores: Stores) -> tuple[int, int]:
 @pytest.mark.parametrize("bound", ["_MOST_PAGES", "_MOST_HASHES"])
 def test_much_is_settled(stores: Stores, bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages wait for their rows until there are too many of them, or of their packages; all are found at any time."""
-    monkeypatch.setattr(recent, bound, 3 if bound == "_MOST_PAGES" else 160)
+    monkeypatch.setattr(recent_index, bound, 3 if bound == "_MOST_PAGES" else 160)
     seen = []
     for first in range(0, 400, 50):
         _put(stores, range(first, first + 50))
@@ -52,7 +53,7 @@ def test_much_is_settled(stores: Stores, bound: str, monkeypatch: pytest.MonkeyP
 
 def test_a_large_flush_is_settled_at_once(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has rows enough for an order of its own does not wait."""
-    monkeypatch.setattr(recent, "_MOST_HASHES", 100)
+    monkeypatch.setattr(recent_index, "_MOST_HASHES", 100)
     _put(stores, range(300))
     assert _rows(stores) == (300, 0)
 
@@ -70,16 +71,16 @@ def test_settled_or_not_is_the_same(
         for page_id, numbers in enumerate(parts, 1):
             hashes = hashes_of(page_of(numbers).keys)
             with transaction(database) as connection:
-                recent.add(connection, page_id, hashes)
+                recent_index.add(connection, page_id, hashes)
                 if data.draw(st.booleans()):
-                    recent.settle(connection)
+                    recent_index.settle(connection)
                 index = select_index(connection, wanted)
             for slot, number in enumerate(numbers):
                 first.setdefault(number, (page_id << 8) + slot)
             expected = {int(wanted[number]): place for number, place in first.items()}
             assert {h: (page << 8) + slot for h, page, slot in index.tolist()} == expected
         with transaction(database) as connection:
-            recent.settle(connection)
+            recent_index.settle(connection)
             assert count_packages(connection) == len(first)
 
 

@@ -17,15 +17,15 @@ from tests.storage.samples import page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.storage import open_store, recompress
 from whiteboard.storage.base import Page
-from whiteboard.storage.engine import Database
 from whiteboard.storage.eviction import evict
 from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
 from whiteboard.storage.intake import import_archive
-from whiteboard.storage.location import locate_file
 from whiteboard.storage.merge import merge
 from whiteboard.storage.page.codec import DEFAULT, Encoding
 from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import locate_file
 
 SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
 

@@ -18,7 +18,7 @@ from whiteboard.errors import ConflictError, CorruptPackageError
 from whiteboard.storage import Stores, open_store, versions
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.maintenance import verify
-from whiteboard.storage.rows import COUNT_PACKAGES
+from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
 
 
 @pytest.fixture

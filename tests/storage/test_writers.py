@@ -15,7 +15,7 @@ from sqlalchemy import update
 from tests.storage.samples import transaction
 from whiteboard.errors import ConflictError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.storage import tables as t
+from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.writers import _boot
 
 CLAIM = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whiteboard.cli.options import echo, json_option, store_option
-from whiteboard.storage import schema
+from whiteboard.storage.sqlite import schema
 
 
 @click.group()

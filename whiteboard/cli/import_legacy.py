@@ -19,7 +19,7 @@ from whiteboard.integration.legacy.entries import Reader
 from whiteboard.integration.legacy.folders import KINDS, entries, kind_of
 from whiteboard.integration.legacy.function import load
 from whiteboard.integration.legacy.results import Check, take
-from whiteboard.storage.location import locate
+from whiteboard.storage.sqlite.location import locate
 
 
 @click.command("import-legacy")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from whiteboard.errors import SchemaError, StoreError
-from whiteboard.storage.engine import Database
-from whiteboard.storage.location import StoreUrl, create_empty, locate
-from whiteboard.storage.parts import sync_folder
-from whiteboard.storage.tables import FORMAT, HEAD_TRIGGER_NAME, VERSION_TABLE, metadata
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import StoreUrl, create_empty, locate
+from whiteboard.storage.sqlite.part_files import sync_folder
+from whiteboard.storage.sqlite.tables import FORMAT, HEAD_TRIGGER_NAME, VERSION_TABLE, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from whiteboard.concurrency.alarm import Alarm
 from whiteboard.errors import ClosedError, StoreError
-from whiteboard.storage.location import wal_bytes
+from whiteboard.storage.sqlite.location import wal_bytes
 
 # From this size on it is cut, a moment after the write that found it so: what follows in a burst need not wait for it.
 # All writers wait while it is cut, so it is done while there is little to move.

@@ -19,14 +19,14 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.concurrency.forks import watch
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
-from whiteboard.storage.bounds import VALUE_BYTES, Steps, let_write, was_endless
-from whiteboard.storage.held import Held
-from whiteboard.storage.holders import holders
-from whiteboard.storage.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
-from whiteboard.storage.lock import WriteLock
-from whiteboard.storage.log import LogKeeper
-from whiteboard.storage.place import Place
-from whiteboard.storage.tables import APPLICATION_ID, VERSION_TABLE
+from whiteboard.storage.sqlite.bounds import VALUE_BYTES, Steps, let_write, was_endless
+from whiteboard.storage.sqlite.connection import Held
+from whiteboard.storage.sqlite.file_identity import Place
+from whiteboard.storage.sqlite.holders import holders
+from whiteboard.storage.sqlite.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
+from whiteboard.storage.sqlite.tables import APPLICATION_ID, VERSION_TABLE
+from whiteboard.storage.sqlite.wal import LogKeeper
+from whiteboard.storage.sqlite.write_queue import WriteLock
 
 WAIT_SECONDS = 60.0
 """How long a write waits for another process before it is an error."""

@@ -21,8 +21,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from whiteboard.errors import ReadOnlyError, SchemaError, StoreError
-from whiteboard.storage.place import SECOND_NAME
-from whiteboard.storage.tables import APPLICATION_ID
+from whiteboard.storage.sqlite.file_identity import SECOND_NAME
+from whiteboard.storage.sqlite.tables import APPLICATION_ID
 
 StoreUrl: TypeAlias = "str | os.PathLike[str]"
 

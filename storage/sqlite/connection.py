@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from whiteboard.storage.bounds import Steps, bound
+from whiteboard.storage.sqlite.bounds import Steps, bound
 
 _MANY_CURSORS: Final = 64
 

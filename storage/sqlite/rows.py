@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import recent
-from whiteboard.storage import tables as t
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, Laid, Moved, Packed, pieces, unpack
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import tables as t
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -146,7 +146,7 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     """
     hashes = np.unique(hashes)
     found = select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
-    rows = np.concatenate([index_array(found), recent.find(connection, hashes)])
+    rows = np.concatenate([index_array(found), recent_index.find(connection, hashes)])
     _, first = np.unique(rows[:, 0], return_index=True)
     return rows[first]
 
@@ -252,8 +252,8 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
         return []
     ids = [insert_page(connection, page) for page in pages]
     for page_id, page in zip(ids, pages, strict=True):
-        recent.add(connection, page_id, page.hashes)
-    recent.settle_if_many(connection)
+        recent_index.add(connection, page_id, page.hashes)
+    recent_index.settle_if_many(connection)
     count_uses(connection, dict.fromkeys(ids, 0))
     return ids
 
@@ -291,7 +291,7 @@ def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
 def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> None:
     """Delete index rows, given as (hash, page_id)."""
     if rows := list(rows):
-        recent.settle(connection)
+        recent_index.settle(connection)
         connection.exec_driver_sql(_DELETE_INDEX, rows)
 
 
@@ -327,7 +327,7 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
     """Delete pages with their index rows and access counts, and count them; returns the number of index rows."""
     rows: list[tuple[int, int]] = []
     unreadable: list[int] = []
-    recent.settle(connection)
+    recent_index.settle(connection)
     blobs = select_pages(connection, ids)
     for page_id, blob in blobs.items():
         try:

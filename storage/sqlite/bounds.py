@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from whiteboard.storage.location import file_bytes
 from whiteboard.storage.page.codec import MAX_BYTES
 from whiteboard.storage.page.format import HEADER_BYTES
+from whiteboard.storage.sqlite.location import file_bytes
 
 VALUE_BYTES: Final = HEADER_BYTES
 """Most bytes of a value that is read as a column. The data of a page may be larger, and is read as an opened blob."""
