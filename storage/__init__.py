@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any, Final
 
 from whiteboard.errors import ClosedError, ParamError, StoreError, WhiteboardError
-from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import PackageStore, VersionStore
-from whiteboard.storage.memory import MemoryTier
-from whiteboard.storage.packages import SqlitePackages
-from whiteboard.storage.pending import WriteBehind
+from whiteboard.storage.cache.admission import Admission
+from whiteboard.storage.cache.memory import MemoryTier
+from whiteboard.storage.cache.packages import SqlitePackages
+from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import Location, StoreUrl, locate

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
+from whiteboard.storage.cache.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.comparing import LARGE
-from whiteboard.storage.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
 from whiteboard.storage.history import BY_ID, Span, check_head, is_name, log_of, node_pages, opened, record_of, spans_of
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.format import Blob, Laid, decode_page

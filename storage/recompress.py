@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.base import Page
-from whiteboard.storage.eviction import give_back
+from whiteboard.storage.cache.eviction import give_back
 from whiteboard.storage.forms import Form, Lying, Plan, Step, plan
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding

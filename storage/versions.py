@@ -26,6 +26,7 @@ from whiteboard.errors import (
 )
 from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
+from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.history import (
     ADD_COMMIT,
     LAST_OWN,
@@ -43,7 +44,6 @@ from whiteboard.storage.history import (
     since_keyframe,
     spans_of,
 )
-from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
 from whiteboard.storage.sqlite import tables as t

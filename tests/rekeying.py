@@ -22,9 +22,9 @@ from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.ops.spec import OpSpec
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
-from whiteboard.storage.kin import kin
+from whiteboard.storage.cache.page_summaries import kin
+from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.page.format import Blob, decode_page, encode_page
-from whiteboard.storage.pending import WriteBehind
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate_file
 

@@ -18,8 +18,8 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.errors import ClosedError
-from whiteboard.storage.index import PageIndex
-from whiteboard.storage.memory import MemoryTier
+from whiteboard.storage.cache.memory import MemoryTier
+from whiteboard.storage.cache.page_index import PageIndex
 from whiteboard.storage.sqlite.database import Database
 
 RULE = wb.rules.StressDescent(0.5)

@@ -27,7 +27,7 @@ from whiteboard import board, ops
 from whiteboard.evaluation import bins, pipeline, queue, separate, session, sources
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.identity import keys
-from whiteboard.storage.memory import MemoryTier
+from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.systems import propagate, system
 from whiteboard.systems.nodes import Nodes
 

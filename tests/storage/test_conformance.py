@@ -10,8 +10,8 @@ import pytest
 from tests.storage.conformance import PackageStoreSuite, VersionStoreSuite
 from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore, VersionStore
-from whiteboard.storage.memory import MemoryTier
-from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.cache.memory import MemoryTier
+from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate

@@ -15,9 +15,9 @@ import pytest
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python, transaction
 from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, open_store
+from whiteboard.storage.cache.memory import MemoryTier
+from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.maintenance import verify
-from whiteboard.storage.memory import MemoryTier
-from whiteboard.storage.packages import SqlitePackages
 from whiteboard.storage.sqlite import wal
 
 

@@ -12,8 +12,8 @@ import pytest
 from tests.storage.samples import assert_found, key_of, page_of
 from whiteboard.storage import open_store
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
-from whiteboard.storage.index import footprint
-from whiteboard.storage.memory import MemoryTier
+from whiteboard.storage.cache.memory import MemoryTier
+from whiteboard.storage.cache.page_index import footprint
 
 
 class _Below(PackageStore):

@@ -12,11 +12,11 @@ import pytest
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.errors import StoreError
-from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, MEMORY, Page
-from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.cache.admission import Admission
+from whiteboard.storage.cache.packages import SqlitePackages
+from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.page import format
-from whiteboard.storage.pending import WriteBehind
 from whiteboard.storage.sqlite import recent_index, schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate

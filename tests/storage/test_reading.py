@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
-from whiteboard.storage import reading
-from whiteboard.storage.packages import SqlitePackages
+from whiteboard.storage.cache import lookup
+from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate
@@ -54,10 +54,10 @@ def test_both_ways_agree(
             connection.exec_driver_sql("UPDATE page SET data = x'00' WHERE id = ?", (page_id,))
     keys = [key_of(number) for number in numbers]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_SAMPLED", 10_000)
+        patch.setattr(lookup, "_SAMPLED", 10_000)
         by_index = store.find(keys)
-        patch.setattr(reading, "_SAMPLED", sampled[0])
-        patch.setattr(reading, "_SAMPLE", sampled[1])
+        patch.setattr(lookup, "_SAMPLED", sampled[0])
+        patch.setattr(lookup, "_SAMPLE", sampled[1])
         found = store.find(keys)
     assert_found(found, numbers, lambda _: False)
     assert (found.page >= 0)[by_index.page >= 0].all()
@@ -82,9 +82,9 @@ def test_many_keys_are_found_by_their_pages(tmp_path: Path, monkeypatch: pytest.
         read.extend(ids)
         return decoded(connection, ids)  # type: ignore[arg-type]
 
-    decoded = reading.decoded
-    monkeypatch.setattr("whiteboard.storage.reading.select_index", counted)
-    monkeypatch.setattr(reading, "decoded", followed)
+    decoded = lookup.decoded
+    monkeypatch.setattr("whiteboard.storage.cache.lookup.select_index", counted)
+    monkeypatch.setattr(lookup, "decoded", followed)
     assert_found(store.find([key_of(i) for i in range(3000)]), range(3000), lambda _: True)
     assert sum(asked) < 1000
     assert sorted(read) == list(range(1, 7))

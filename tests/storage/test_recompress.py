@@ -17,7 +17,7 @@ from tests.storage.samples import page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.storage import open_store, recompress
 from whiteboard.storage.base import Page
-from whiteboard.storage.eviction import evict
+from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
 from whiteboard.storage.intake import import_archive

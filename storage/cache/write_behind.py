@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.storage.base import MEMORY, Page
-from whiteboard.storage.index import PageIndex, footprint
-from whiteboard.storage.reading import Gathering
+from whiteboard.storage.cache.lookup import Gathering
+from whiteboard.storage.cache.page_index import PageIndex, footprint
 
 
 @dataclass(frozen=True, slots=True)

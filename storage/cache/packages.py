@@ -17,12 +17,12 @@ from whiteboard.concurrency.alarm import Alarm
 from whiteboard.concurrency.forks import watch
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
-from whiteboard.storage.admission import Admission
 from whiteboard.storage.base import DISK, Found, PackageStore, Page
-from whiteboard.storage.eviction import evict, live_bytes
+from whiteboard.storage.cache.admission import Admission
+from whiteboard.storage.cache.eviction import evict, live_bytes
+from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
+from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page, encode_page, fits, merged, owned, take
-from whiteboard.storage.pending import Pending, WriteBehind
-from whiteboard.storage.reading import Gathering, Lookup, Wanted
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (
     HASH_BITS,

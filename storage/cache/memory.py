@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.concurrency.forks import watch
 from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
-from whiteboard.storage.index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
+from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.page.format import PAGE_BYTES, check_page, owned, take
 
 
