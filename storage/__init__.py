@@ -22,12 +22,12 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
+from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.versions import SqliteVersions
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import Location, StoreUrl, locate
 from whiteboard.storage.sqlite.rows import by_op, evicted
-from whiteboard.storage.versions import SqliteVersions
-from whiteboard.storage.writers import Writers
 
 __all__ = ["BACKENDS", "Options", "Stores", "open_store"]
 

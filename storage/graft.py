@@ -14,14 +14,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
-from whiteboard.storage.history import ADD_COMMIT, LAST_OWN, by_name, seal
+from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, by_name, seal
+from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import is_intact, moved, pieces
-from whiteboard.storage.sealed import Sealed
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.writers import Writers
 
 BATCH_BYTES: Final = 4 * 2**20
 BATCH_COMMITS: Final = 256

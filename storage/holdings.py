@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from whiteboard.storage.history import SYSTEMS, check_system, log_of, node_pages, spans_of
+from whiteboard.storage.commits.log import SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, Laid
 from whiteboard.storage.sqlite import tables as t

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.storage.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
+from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.holdings import LoggedCommit
 from whiteboard.storage.page.format import Laid
@@ -20,7 +21,6 @@ from whiteboard.storage.sqlite.file_identity import refuse
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.survey import Survey, commit_of, damaged, survey
 from whiteboard.storage.union import Packages, Union
-from whiteboard.storage.writers import Writers
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in bytes of the archive."""

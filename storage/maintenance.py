@@ -15,8 +15,18 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
 from whiteboard.storage.cache.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
+from whiteboard.storage.commits.log import (
+    BY_ID,
+    Span,
+    check_head,
+    is_name,
+    log_of,
+    node_pages,
+    opened,
+    record_of,
+    spans_of,
+)
 from whiteboard.storage.comparing import LARGE
-from whiteboard.storage.history import BY_ID, Span, check_head, is_name, log_of, node_pages, opened, record_of, spans_of
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.format import Blob, Laid, decode_page
 from whiteboard.storage.sqlite import recent_index

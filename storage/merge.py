@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.storage import holdings
+from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
@@ -14,7 +15,6 @@ from whiteboard.storage.sqlite.file_identity import same_file
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.sqlite.rows import laid
 from whiteboard.storage.union import Packages, Union
-from whiteboard.storage.writers import Writers
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in pages and systems of one source."""

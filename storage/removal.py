@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 from whiteboard.storage.base import Page
 from whiteboard.storage.cache.eviction import STEP_PAGES, Evicted, give_back, last_use
-from whiteboard.storage.history import by_name
+from whiteboard.storage.commits.log import by_name
 from whiteboard.storage.page.format import decode_page, encode_page, take
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import holdings, provenance
+from whiteboard.storage import holdings
 from whiteboard.storage.base import Page, Renamed
+from whiteboard.storage.commits import provenance
 from whiteboard.storage.comparing import Conflict, compare
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page, encode_page, take

@@ -12,10 +12,10 @@ import pytest
 import whiteboard as wb
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.inspection.audit import DAMAGED, NO_OP, NO_SOURCES, NO_VALUES, OTHER_KEY, audit
-from whiteboard.storage import provenance
 from whiteboard.storage.base import Page
+from whiteboard.storage.commits import provenance
+from whiteboard.storage.commits.provenance import NodeValues
 from whiteboard.storage.page.distance import FARTHEST, ulps
-from whiteboard.storage.provenance import NodeValues
 
 
 @pytest.fixture

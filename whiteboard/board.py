@@ -25,10 +25,11 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.inspection import audit
 from whiteboard.inspection.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.storage import Stores, maintenance, open_store, provenance, removal
+from whiteboard.storage import Stores, maintenance, open_store, removal
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.storage.cache.eviction import Evicted
 from whiteboard.storage.cache.page_summaries import Kin, holder, kin
+from whiteboard.storage.commits import provenance
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, OpResult

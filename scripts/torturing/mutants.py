@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from whiteboard.storage import archive
 from whiteboard.storage.archive import COMMIT, NODES, PAGE, Reader, Writer
-from whiteboard.storage.history import seal
+from whiteboard.storage.commits.log import seal
 from whiteboard.storage.holdings import LOGGED
 from whiteboard.storage.page.format import Blob, digest_of, pack, unpack
 

@@ -12,11 +12,11 @@ from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore, VersionStore
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
+from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.versions import SqliteVersions
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate
-from whiteboard.storage.versions import SqliteVersions
-from whiteboard.storage.writers import Writers
 
 
 def _packages(where: str) -> SqlitePackages:

@@ -19,7 +19,7 @@ from whiteboard import cli
 from whiteboard.errors import ArchiveError
 from whiteboard.storage import archive, comparing
 from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Writer
-from whiteboard.storage.history import seal
+from whiteboard.storage.commits.log import seal
 from whiteboard.storage.intake import import_archive
 from whiteboard.storage.page import codec, page_checks
 from whiteboard.storage.page.codec import Encoding

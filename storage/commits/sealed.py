@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.history import seal
+from whiteboard.storage.commits.log import seal
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.format import Laid
 

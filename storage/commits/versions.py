@@ -24,10 +24,10 @@ from whiteboard.errors import (
     UnknownCommitError,
     UnknownSystemError,
 )
-from whiteboard.storage.arenas import latest
 from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.history import (
+from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.log import (
     ADD_COMMIT,
     LAST_OWN,
     SYSTEMS,
@@ -44,12 +44,12 @@ from whiteboard.storage.history import (
     since_keyframe,
     spans_of,
 )
+from whiteboard.storage.commits.materialize import latest
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import Batch
-from whiteboard.storage.writers import Writers
 
 KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.base import NodeColumns, Page
-from whiteboard.storage.history import log_of, node_pages, opened, spans_of
+from whiteboard.storage.commits.log import log_of, node_pages, opened, spans_of
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import decode_page, take, unpack
 from whiteboard.storage.sqlite import tables as t
