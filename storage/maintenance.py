@@ -26,7 +26,6 @@ from whiteboard.storage.commits.log import (
     record_of,
     spans_of,
 )
-from whiteboard.storage.comparing import LARGE
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.format import Blob, Laid, decode_page
 from whiteboard.storage.sqlite import recent_index
@@ -42,6 +41,7 @@ from whiteboard.storage.sqlite.rows import (
     select_in,
     select_index,
 )
+from whiteboard.storage.transfer.compare import LARGE
 from whiteboard.storage.unreadable import Unreadable, any_name, give_row, take_away, unreadable, without_row
 
 _REPAIR_ROWS = 4096

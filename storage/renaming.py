@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage import holdings
 from whiteboard.storage.base import Page, Renamed
 from whiteboard.storage.commits import provenance
-from whiteboard.storage.comparing import Conflict, compare
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page, encode_page, take
 from whiteboard.storage.sqlite import schema
@@ -24,7 +22,9 @@ from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
-from whiteboard.storage.union import BATCH_BYTES, MOST_CONFLICTS
+from whiteboard.storage.transfer import contents
+from whiteboard.storage.transfer.compare import Conflict, compare
+from whiteboard.storage.transfer.merge_packages import BATCH_BYTES, MOST_CONFLICTS
 
 Concerns = Callable[[str, str | None], bool]
 """``concerns(op, lineage)``: whether packages of such a page are to get other keys; asked before the page is read."""
@@ -167,7 +167,7 @@ class _Renaming:
     def page(self, page_id: int) -> None:
         """Rename what can be renamed of one page; it may wait for `flush`."""
         with self._database.read() as connection:
-            blob = holdings.page(connection, page_id)
+            blob = contents.page(connection, page_id)
             try:
                 page = None if blob is None else decode_page(blob, provenance=True)
             except CorruptPackageError:

@@ -38,9 +38,9 @@ from scripts.torturing.workload import finish
 from whiteboard import cli
 from whiteboard.errors import ArchiveError, WhiteboardError
 from whiteboard.storage import open_store
-from whiteboard.storage.export import export
-from whiteboard.storage.intake import import_archive
-from whiteboard.storage.merge import merge
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
+from whiteboard.storage.transfer.merge import merge
 
 MEMORY: Final = 128 * 2**20
 """Bytes that a process may take beside what it had when it was forked."""

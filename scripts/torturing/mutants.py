@@ -17,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage import archive
-from whiteboard.storage.archive import COMMIT, NODES, PAGE, Reader, Writer
 from whiteboard.storage.commits.log import seal
-from whiteboard.storage.holdings import LOGGED
 from whiteboard.storage.page.format import Blob, digest_of, pack, unpack
+from whiteboard.storage.transfer import archive
+from whiteboard.storage.transfer.archive import COMMIT, NODES, PAGE, Reader, Writer
+from whiteboard.storage.transfer.contents import LOGGED
 
 ESCAPES: Final = "\x1b]0;title\x07\x1b[31m\u202egnp.\r\n"
 

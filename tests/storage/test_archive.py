@@ -11,11 +11,11 @@ import pytest
 
 from tests.storage.moving import filled
 from whiteboard.errors import ArchiveError
-from whiteboard.storage import archive
-from whiteboard.storage.archive import MAGIC, Reader, Writer
-from whiteboard.storage.export import export
 from whiteboard.storage.page.format import Blob, digest_of
-from whiteboard.storage.survey import survey
+from whiteboard.storage.transfer import archive
+from whiteboard.storage.transfer.archive import MAGIC, Reader, Writer
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.survey import survey
 
 
 @pytest.fixture

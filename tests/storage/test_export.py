@@ -16,8 +16,8 @@ import pytest
 from tests.storage.moving import filled, held, killed, numbers_held
 from tests.storage.samples import run_python
 from whiteboard.errors import ArchiveError, ParamError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage.export import export
-from whiteboard.storage.intake import import_archive
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
 
 
 class Expect(NamedTuple):
@@ -93,7 +93,7 @@ def test_a_killed_export_goes_on(tmp_path: Path) -> None:
     """Killed at each step, an export that is called again writes the archive that an undisturbed one writes."""
     store = filled(tmp_path / "a.db")
     whole = export(store, tmp_path / "whole.wb").path.read_bytes()
-    code = "from whiteboard.storage.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    code = "from whiteboard.storage.transfer.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
     for at in range(1, 9):
         path = tmp_path / f"{at}.wb"
         assert killed(code, at, str(store), str(path)).returncode == -9
@@ -228,7 +228,7 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_with(tmp_path: Path) -> None
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from whiteboard.errors import ArchiveError\n"
-        "from whiteboard.storage.export import export\n"
+        "from whiteboard.storage.transfer.export import export\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
         "try: export(sys.argv[1], Path(sys.argv[2]))\n"
         "except ArchiveError as error: sys.exit(str(error))"

@@ -17,13 +17,13 @@ import whiteboard as wb
 from tests.storage.samples import run_python
 from whiteboard import cli
 from whiteboard.errors import ArchiveError
-from whiteboard.storage import archive, comparing
-from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Writer
 from whiteboard.storage.commits.log import seal
-from whiteboard.storage.intake import import_archive
 from whiteboard.storage.page import codec, page_checks
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.page.format import Blob, Moved, digest_of, moved, pack
+from whiteboard.storage.transfer import archive, compare
+from whiteboard.storage.transfer.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Writer
+from whiteboard.storage.transfer.import_archive import import_archive
 
 UUID = "u" * 32
 Write = Callable[[Writer], None]
@@ -390,7 +390,7 @@ def test_what_an_archive_declares_takes_no_memory(kind: str, tmp_path: Path) -> 
     code = (
         "import resource, sys; from pathlib import Path; import numpy as np, blosc2\n"
         "from whiteboard.errors import ArchiveError\n"
-        "from whiteboard.storage.intake import import_archive\n"
+        "from whiteboard.storage.transfer.import_archive import import_archive\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for _ in range(2):\n"
@@ -429,8 +429,8 @@ def test_a_part_of_an_array_is_that_part_of_it(
 
 def test_large_pages_come_in_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large page of which the store holds some packages adds the others, counts what differs, and twice is once."""
-    monkeypatch.setattr(comparing, "LARGE", 1000)
-    monkeypatch.setattr(comparing, "PART", 3000)
+    monkeypatch.setattr(compare, "LARGE", 1000)
+    monkeypatch.setattr(compare, "PART", 3000)
     chance = np.random.default_rng(0)
     keys, y = chance.integers(0, 256, (40, 16), np.uint8), chance.normal(size=(40, 100))
     first = made(tmp_path / "a.wb", page(n=10, keys=keys[:10], a__y=y[:10], a__g0=-y[:10]))

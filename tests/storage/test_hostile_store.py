@@ -18,10 +18,10 @@ import pytest
 import whiteboard as wb
 from tests.storage.samples import transaction
 from whiteboard.cli import status
-from whiteboard.storage.export import export
-from whiteboard.storage.merge import merge
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.merge import merge
 
 X = np.arange(10.0).reshape(5, 2)
 

@@ -10,11 +10,12 @@ import pytest
 from tests.storage.moving import assert_whole, filled, held, killed, numbers_held, other_bits
 from tests.storage.samples import run_python
 from whiteboard.errors import ArchiveError, ConflictError
-from whiteboard.storage import archive, open_store
-from whiteboard.storage.archive import Reader, Writer
-from whiteboard.storage.export import export
-from whiteboard.storage.intake import import_archive
+from whiteboard.storage import open_store
 from whiteboard.storage.page.format import Blob, digest_of
+from whiteboard.storage.transfer import archive
+from whiteboard.storage.transfer.archive import Reader, Writer
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
 
 
 def test_a_store_comes_through(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_killed_import_goes_on(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     path = export(store, tmp_path / "a.wb").path
     code = (
-        "from whiteboard.storage import intake, union, graft\n"
+        "from whiteboard.storage.transfer import import_archive as intake, union, graft\n"
         "union.BATCH_BYTES = 1; graft.BATCH_BYTES = 1\n"
         "intake.import_archive(sys.argv[1], Path(sys.argv[2]), progress=progress)"
     )
@@ -165,7 +166,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from whiteboard.errors import StoreError\n"
-        "from whiteboard.storage import intake, union\n"
+        "from whiteboard.storage.transfer import import_archive as intake, union\n"
         "union.BATCH_BYTES = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\n"
         "try: intake.import_archive(sys.argv[1], Path(sys.argv[2]))\n"
@@ -186,8 +187,8 @@ def test_memory_does_not_grow_with_the_archive(tmp_path: Path) -> None:
         "import resource, sys; from pathlib import Path; import numpy as np, blosc2\n"
         "from whiteboard.storage import open_store\n"
         "from whiteboard.storage.base import Page\n"
-        "from whiteboard.storage.export import export\n"
-        "from whiteboard.storage.intake import import_archive\n"
+        "from whiteboard.storage.transfer.export import export\n"
+        "from whiteboard.storage.transfer.import_archive import import_archive\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "rng = np.random.default_rng(0)\n"
         "if sys.argv[2] == 'make':\n"

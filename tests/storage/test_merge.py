@@ -13,8 +13,8 @@ from tests.storage.samples import Model, page_of, run_python
 from whiteboard.errors import ConflictError, SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.base import CommitRecord
-from whiteboard.storage.merge import merge
 from whiteboard.storage.page.format import digest_of
+from whiteboard.storage.transfer.merge import merge
 
 
 def _rows(path: Path) -> list[object]:
@@ -158,7 +158,7 @@ def test_a_killed_merge_goes_on(tmp_path: Path) -> None:
     source, base = filled(tmp_path / "a.db"), _another_history(tmp_path / "base.db", "a")
     merge(base, [])
     code = (
-        "from whiteboard.storage import merge, union, graft\n"
+        "from whiteboard.storage.transfer import merge, union, graft\n"
         "union.BATCH_BYTES = 1; graft.BATCH_BYTES = 1\n"
         "merge.merge(sys.argv[1], sys.argv[2:], progress=progress)"
     )
@@ -266,7 +266,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from whiteboard.errors import StoreError\n"
-        "from whiteboard.storage import merge, union\n"
+        "from whiteboard.storage.transfer import merge, union\n"
         "union.BATCH_BYTES = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\n"
         "try: merge.merge(sys.argv[1], [sys.argv[2]])\n"

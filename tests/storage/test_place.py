@@ -14,9 +14,9 @@ import whiteboard as wb
 from tests.storage.samples import run_python
 from tests.test_takeover import step
 from whiteboard.cli import status
-from whiteboard.storage.export import export
-from whiteboard.storage.intake import import_archive
-from whiteboard.storage.merge import merge
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
+from whiteboard.storage.transfer.merge import merge
 
 
 def replaced(path: Path) -> None:
@@ -112,15 +112,15 @@ import whiteboard as wb
 from tests.storage.samples import run_python
 from tests.test_takeover import step
 from whiteboard.cli import status
-from whiteboard.storage.export import export
-from whiteboard.storage.intake import import_archive
-from whiteboard.storage.merge import merge
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
+from whiteboard.storage.transfer.merge import merge
 from whiteboard.cli import status
 from whiteboard.storage.sqlite import schema
-from whiteboard.storage.export import export
-from whiteboard.storage.intake import import_archive
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
 from whiteboard.storage.maintenance import gc
-from whiteboard.storage.merge import merge
+from whiteboard.storage.transfer.merge import merge
 from whiteboard.cli.copy import copied as copy
 
 path = folder / "a.db"

@@ -18,14 +18,14 @@ from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.storage import open_store, recompress
 from whiteboard.storage.base import Page
 from whiteboard.storage.cache.eviction import evict
-from whiteboard.storage.export import export
 from whiteboard.storage.forms import Form
-from whiteboard.storage.intake import import_archive
-from whiteboard.storage.merge import merge
 from whiteboard.storage.page.codec import DEFAULT, Encoding
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate_file
+from whiteboard.storage.transfer.export import export
+from whiteboard.storage.transfer.import_archive import import_archive
+from whiteboard.storage.transfer.merge import merge
 
 SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
 
@@ -240,7 +240,7 @@ def test_a_store_that_is_being_read_page_by_page(nbytes: int, at: int, tmp_path:
     merge(tmp_path / "c.db", [path], progress=progress)
     assert numbers_held(tmp_path / "c.db", every) == every
     path = filled(tmp_path / "again.db")
-    code = "from whiteboard.storage.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    code = "from whiteboard.storage.transfer.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
     assert killed(code, at, str(path), str(tmp_path / "again.wb")).returncode == -9
     progress(at, 0)
     export(path, tmp_path / "again.wb")

@@ -8,8 +8,8 @@ import click
 
 from whiteboard.cli.options import echo, filled, json_option
 from whiteboard.cli.progress import bar
-from whiteboard.storage.holdings import forecast
-from whiteboard.storage.merge import merge
+from whiteboard.storage.transfer.contents import forecast
+from whiteboard.storage.transfer.merge import merge
 
 
 @click.command()

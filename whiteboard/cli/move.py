@@ -12,12 +12,12 @@ import click
 from whiteboard.cli.options import MOST, echo, json_option
 from whiteboard.cli.progress import bar
 from whiteboard.cli.terminal import say
-from whiteboard.storage.comparing import Conflict
-from whiteboard.storage.export import export as export_store
-from whiteboard.storage.graft import Systems
-from whiteboard.storage.intake import import_archive
-from whiteboard.storage.merge import merge as merge_stores
-from whiteboard.storage.union import Packages
+from whiteboard.storage.transfer.compare import Conflict
+from whiteboard.storage.transfer.export import export as export_store
+from whiteboard.storage.transfer.import_archive import import_archive
+from whiteboard.storage.transfer.merge import merge as merge_stores
+from whiteboard.storage.transfer.merge_packages import Packages
+from whiteboard.storage.transfer.merge_systems import Systems
 
 _SHOWN_CONFLICTS = 10
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
-from whiteboard.storage.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
 from whiteboard.storage.commits.claims import Writers
-from whiteboard.storage.graft import Graft, Systems
-from whiteboard.storage.holdings import LoggedCommit
 from whiteboard.storage.page.format import Laid
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
 from whiteboard.storage.sqlite.file_identity import refuse
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
-from whiteboard.storage.survey import Survey, commit_of, damaged, survey
-from whiteboard.storage.union import Packages, Union
+from whiteboard.storage.transfer.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
+from whiteboard.storage.transfer.contents import LoggedCommit
+from whiteboard.storage.transfer.merge_packages import Packages, Union
+from whiteboard.storage.transfer.merge_systems import Graft, Systems
+from whiteboard.storage.transfer.survey import Survey, commit_of, damaged, survey
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in bytes of the archive."""

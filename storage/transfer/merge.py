@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
-from whiteboard.storage import holdings
 from whiteboard.storage.commits.claims import Writers
-from whiteboard.storage.graft import Graft, Systems
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
 from whiteboard.storage.sqlite.file_identity import same_file
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.sqlite.rows import laid
-from whiteboard.storage.union import Packages, Union
+from whiteboard.storage.transfer import contents
+from whiteboard.storage.transfer.merge_packages import Packages, Union
+from whiteboard.storage.transfer.merge_systems import Graft, Systems
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in pages and systems of one source."""
@@ -74,10 +74,10 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
 
 def _merge(database: Database, writers: Writers, source: Database, progress: Progress | None) -> Merged:
     with source.read() as connection:
-        ids = holdings.page_ids(connection, None)
+        ids = contents.page_ids(connection, None)
         last = ids[-1] if ids else 0
-        layout = holdings.layout(connection, None, last)
-        systems = holdings.incoming(connection)
+        layout = contents.layout(connection, None, last)
+        systems = contents.incoming(connection)
     union, graft = Union(database), Graft(database, writers)
     damaged, total = 0, len(ids) + len(systems)
     for done, page_id in enumerate(ids, 1):
@@ -85,15 +85,15 @@ def _merge(database: Database, writers: Writers, source: Database, progress: Pro
         if progress:
             progress(done, total)
     with source.read() as connection:
-        if holdings.layout(connection, None, last) != layout:
-            ids += holdings.page_ids(connection, None, last)
+        if contents.layout(connection, None, last) != layout:
+            ids += contents.page_ids(connection, None, last)
     for page_id in ids[total - len(systems) :]:
         damaged += _add(union, source, page_id)
     union.flush()
     for done, system in enumerate(systems, 1):
         if graft.takes(system):
             where = graft.place(system)
-            commits = holdings.own_commits(source, system.name, where.head, max(system.history, default=-1))
+            commits = contents.own_commits(source, system.name, where.head, max(system.history, default=-1))
             graft.graft(system, commits, where)
         if progress:
             progress(total - len(systems) + done, total)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError, CorruptPackageError, ParamError, UnknownCommitError, UnknownSystemError
-from whiteboard.storage import archive, holdings
-from whiteboard.storage.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
-from whiteboard.storage.graft import damage
-from whiteboard.storage.holdings import Incoming
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.sqlite import part_files, schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.sqlite.rows import laid, ops_of
+from whiteboard.storage.transfer import archive, contents
+from whiteboard.storage.transfer.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
+from whiteboard.storage.transfer.contents import Incoming
+from whiteboard.storage.transfer.merge_systems import damage
 
 ALL: Final = "*"
 """As the name of an op or a system: every one."""
@@ -123,11 +123,11 @@ def _plan(
 ) -> tuple[dict[str, Any], list[Incoming], list[int]]:
     """The first frame, the systems and the pages of an archive."""
     with database.read() as connection:
-        known = holdings.incoming(connection)
+        known = contents.incoming(connection)
         held = set(ops_of(connection))
-        pages = holdings.page_ids(connection, None if ALL in ops else ops)
+        pages = contents.page_ids(connection, None if ALL in ops else ops)
         last = pages[-1] if pages else 0
-        layout = holdings.layout(connection, None if ALL in ops else ops, last)
+        layout = contents.layout(connection, None if ALL in ops else ops, last)
     by_name = {system.name: system for system in known}
     wanted = set(by_name) if ALL in systems else set(systems)
     if missing := sorted(wanted - by_name.keys()):
@@ -239,9 +239,9 @@ def _later(database: Database, head: Mapping[str, Any]) -> list[int]:
     """Pages made since the plan, where what was planned may lie in them now."""
     ops = None if ALL in head["ops"] else head["ops"]
     with database.read() as connection:
-        if holdings.layout(connection, ops, head["last_page"]) == head.get("layout"):
+        if contents.layout(connection, ops, head["last_page"]) == head.get("layout"):
             return []
-        return holdings.page_ids(connection, ops, head["last_page"])
+        return contents.page_ids(connection, ops, head["last_page"])
 
 
 def _write_page(database: Database, writer: Writer, page_id: int, written: _Written) -> None:
@@ -279,7 +279,7 @@ def _write_system(
             fields["base"] = [since, system.history[since].hex()]
         writer.fields(SYSTEM, 0, fields)
         names[system.name] = after
-    for commit in holdings.own_commits(database, system.name, names[system.name], upto):
+    for commit in contents.own_commits(database, system.name, names[system.name], upto):
         if why := damage(system.uuid, commit):
             message = (
                 f"system {system.name!r}, commit {commit.number} is damaged: {why}; name what to export without it"

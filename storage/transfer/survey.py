@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
-from whiteboard.storage.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame, Reader
 from whiteboard.storage.commits.sealed import Sealed
-from whiteboard.storage.holdings import LOGGED, Incoming, identity
 from whiteboard.storage.page import page_checks, row_checks
+from whiteboard.storage.transfer.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame, Reader
+from whiteboard.storage.transfer.contents import LOGGED, Incoming, identity
 
 
 @dataclass(slots=True)

@@ -17,11 +17,11 @@ from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitE
 from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
-from whiteboard.storage.holdings import Incoming, LoggedCommit, identities
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import is_intact, moved, pieces
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identities
 
 BATCH_BYTES: Final = 4 * 2**20
 BATCH_COMMITS: Final = 256
