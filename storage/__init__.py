@@ -67,7 +67,7 @@ class Stores:
     writers : Writers
         Who may write which system.
     database : Database
-        For `whiteboard.storage.maintenance`.
+        For `whiteboard.storage.upkeep.maintenance`.
     pid : int
         The process that opened it.
     """

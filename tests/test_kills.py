@@ -19,12 +19,12 @@ from tests.legacy import GOOD, MAPPING, inputs, unpacked
 from tests.storage.moving import assert_whole, filled, held, numbers_held
 from tests.storage.samples import environment
 from tests.storage.test_migrations import thawed
-from whiteboard.storage.forms import Form
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.recompress import forecast
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.transfer.archive import Reader
 from whiteboard.storage.transfer.export import export
+from whiteboard.storage.upkeep.recompress import forecast
+from whiteboard.storage.upkeep.recompress_plan import Form
 
 KILLS = 3
 WHITEBOARD = (sys.executable, "-m", "whiteboard")

@@ -25,7 +25,7 @@ from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page, Renamed
 from whiteboard.storage.page.format import take
-from whiteboard.storage.renaming import Report, headers, rename
+from whiteboard.storage.upkeep.rename_keys import Report, headers, rename
 
 SIZES = {"arrays": N, "params": 50, "nodes": 20, "cotangent": 20}
 TOTAL = sum(SIZES.values())

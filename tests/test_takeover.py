@@ -112,7 +112,7 @@ def test_a_removal_that_fails_leaves_the_writer_fenced(tmp_path: Path, monkeypat
         mine = one.system("s")
         step(mine)
         with monkeypatch.context() as patch:
-            patch.setattr("whiteboard.storage.removal.remove", full)
+            patch.setattr("whiteboard.storage.upkeep.remove.remove", full)
             with pytest.raises(wb.StoreError, match="full"):
                 one.remove("s")
         step(mine)

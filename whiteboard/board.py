@@ -25,11 +25,12 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.inspection import audit
 from whiteboard.inspection.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.storage import Stores, maintenance, open_store, removal
+from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import State, SystemRecord
 from whiteboard.storage.cache.eviction import Evicted
 from whiteboard.storage.cache.page_summaries import Kin, holder, kin
 from whiteboard.storage.commits import provenance
+from whiteboard.storage.upkeep import maintenance, remove
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, OpResult
@@ -329,14 +330,14 @@ class Board:
         self._open()
         if not self._stores.options.readonly:
             self._stores.packages.flush()
-        done = removal.forget(
+        done = remove.forget(
             self._stores.database, op=op, version=version, older_than=older_than, key=key, dry_run=dry_run
         )
         if not dry_run:
             self._stores.packages.forget()
         return done
 
-    def remove(self, name: str, *, dry_run: bool = False) -> removal.Removed:
+    def remove(self, name: str, *, dry_run: bool = False) -> remove.Removed:
         """Delete a system with its commits; those that forks of it go on from stay under another name, until these go.
 
         Raises
@@ -348,9 +349,9 @@ class Board:
         """
         self._open()
         if dry_run:
-            return removal.remove(self._stores.database, name, dry_run=True)
+            return remove.remove(self._stores.database, name, dry_run=True)
         with self._stores.writers.claimed(name), self._lock:
-            done = removal.remove(self._stores.database, name)
+            done = remove.remove(self._stores.database, name)
             self._systems.pop(name, None)
         return done
 

@@ -24,12 +24,12 @@ import numpy as np
 from scripts.benching import measure
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
-from whiteboard.storage.forms import Form
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.recompress import recompress
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
 from whiteboard.storage.transfer.merge import merge
+from whiteboard.storage.upkeep.recompress import recompress
+from whiteboard.storage.upkeep.recompress_plan import Form
 
 WIDTH = 64
 _ROWS = 256

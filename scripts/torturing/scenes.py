@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whiteboard as wb
-from whiteboard.storage.forms import Form
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.recompress import recompress
 from whiteboard.storage.sqlite import schema, wal
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
+from whiteboard.storage.upkeep.recompress import recompress
+from whiteboard.storage.upkeep.recompress_plan import Form
 
 T = TypeVar("T")
 

@@ -157,7 +157,7 @@ def test_keys_of_the_present_scheme_are_left(tmp_path: Path) -> None:
 
 RENAMING = (
     "from whiteboard.inspection.rekey import Change, Code\n"
-    "from whiteboard.storage import renaming\n"
+    "from whiteboard.storage.upkeep import rename_keys as renaming\n"
     "renaming.BATCH_BYTES = 1\n"
     "old, new = (Code(1, bytes.fromhex(each)) for each in sys.argv[2:])\n"
     "change = Change('product', old, new)\n"

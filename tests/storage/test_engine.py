@@ -17,8 +17,8 @@ from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCom
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.maintenance import verify
 from whiteboard.storage.sqlite import wal
+from whiteboard.storage.upkeep.maintenance import verify
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
 from whiteboard.errors import ParamError, ReadOnlyError
-from whiteboard.storage import Stores, maintenance, open_store
+from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import SystemRecord
 from whiteboard.storage.cache import eviction
 from whiteboard.storage.cache.eviction import live_bytes
-from whiteboard.storage.maintenance import gc, verify
 from whiteboard.storage.sqlite import recent_index, rows
+from whiteboard.storage.upkeep import maintenance
+from whiteboard.storage.upkeep.maintenance import gc, verify
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.storage import open_store
-from whiteboard.storage.maintenance import gc, verify
 from whiteboard.storage.page import format
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
 from whiteboard.storage.transfer.merge import merge
+from whiteboard.storage.upkeep.maintenance import gc, verify
 
 X = np.arange(12.0).reshape(4, 3)
 WAYS = list(permutations(format._HASHES))

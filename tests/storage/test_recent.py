@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.maintenance import gc, verify
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.rows import count_packages, hashes_of, select_index
+from whiteboard.storage.upkeep.maintenance import gc, verify
 
 KEYS = [key_of(i) for i in range(400)]
 

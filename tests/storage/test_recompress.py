@@ -15,10 +15,9 @@ import pytest
 from tests.storage.moving import assert_whole, fill_system, held, killed, numbers_held
 from tests.storage.samples import page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
-from whiteboard.storage import open_store, recompress
+from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
 from whiteboard.storage.cache.eviction import evict
-from whiteboard.storage.forms import Form
 from whiteboard.storage.page.codec import DEFAULT, Encoding
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sqlite.database import Database
@@ -26,6 +25,8 @@ from whiteboard.storage.sqlite.location import locate_file
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
 from whiteboard.storage.transfer.merge import merge
+from whiteboard.storage.upkeep import recompress
+from whiteboard.storage.upkeep.recompress_plan import Form
 
 SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
 
@@ -165,9 +166,9 @@ def test_a_killed_call_goes_on(tmp_path: Path) -> None:
     before = packages(whole)
     recompress.recompress(whole, form)
     code = (
-        "from whiteboard.storage import recompress\n"
+        "from whiteboard.storage.upkeep import recompress\n"
         "from whiteboard.storage.page.codec import Encoding\n"
-        "from whiteboard.storage.forms import Form\n"
+        "from whiteboard.storage.upkeep.recompress_plan import Form\n"
         "recompress.BATCH_BYTES = 1\n"
         "recompress.recompress(sys.argv[1], Form(Encoding('lz4', 1), 40_000), progress=progress)"
     )
@@ -281,9 +282,9 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from whiteboard.errors import StoreError\n"
-        "from whiteboard.storage import recompress\n"
+        "from whiteboard.storage.upkeep import recompress\n"
         "from whiteboard.storage.page.codec import Encoding\n"
-        "from whiteboard.storage.forms import Form\n"
+        "from whiteboard.storage.upkeep.recompress_plan import Form\n"
         "recompress.BATCH_BYTES = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))\n"
         "try: recompress.recompress(sys.argv[1], Form(Encoding('raw', 0)))\n"

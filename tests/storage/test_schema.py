@@ -20,14 +20,14 @@ from sqlalchemy import create_engine
 from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.storage.forms import Form
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.recompress import recompress
 from whiteboard.storage.sqlite import schema, tables
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.merge import merge
+from whiteboard.storage.upkeep.recompress import recompress
+from whiteboard.storage.upkeep.recompress_plan import Form
 
 
 def _statements(path: Path) -> dict[str, str]:

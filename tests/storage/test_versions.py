@@ -18,8 +18,8 @@ from whiteboard.errors import ConflictError, CorruptPackageError
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.commits import versions
-from whiteboard.storage.maintenance import verify
 from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
+from whiteboard.storage.upkeep.maintenance import verify
 
 
 @pytest.fixture

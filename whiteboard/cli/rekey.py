@@ -15,7 +15,7 @@ from whiteboard.cli.progress import bar
 from whiteboard.cli.terminal import say
 from whiteboard.errors import UnknownOpError
 from whiteboard.inspection import rekey as rekeying
-from whiteboard.storage.renaming import Report, headers, rename
+from whiteboard.storage.upkeep.rename_keys import Report, headers, rename
 
 _SHOWN_CONFLICTS = 10
 

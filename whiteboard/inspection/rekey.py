@@ -74,7 +74,7 @@ def held(pages: Iterable[Header]) -> list[Held]:
 class Change:
     """Which packages get other keys: those of an op's old code, or, without an op, of older schemes than the present.
 
-    Its methods are what `whiteboard.storage.renaming.rename` asks for.
+    Its methods are what `whiteboard.storage.upkeep.rename_keys.rename` asks for.
     """
 
     op: str | None = None

@@ -22,7 +22,6 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.base import Page
 from whiteboard.storage.cache.eviction import give_back
-from whiteboard.storage.forms import Form, Lying, Plan, Step, plan
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.page.format import Blob, cuts, decode_page, encode_page, joined, take
@@ -31,6 +30,7 @@ from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file, probe
 from whiteboard.storage.sqlite.rows import PageRow, hashes_of, insert_page, ops_of, select_in, select_pages, update_page
 from whiteboard.storage.sqlite.schema import ensure
+from whiteboard.storage.upkeep.recompress_plan import Form, Lying, Plan, Step, plan
 
 BATCH_BYTES: Final = 2 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for what one step makes alone."""

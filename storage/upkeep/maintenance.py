@@ -42,7 +42,7 @@ from whiteboard.storage.sqlite.rows import (
     select_index,
 )
 from whiteboard.storage.transfer.compare import LARGE
-from whiteboard.storage.unreadable import Unreadable, any_name, give_row, take_away, unreadable, without_row
+from whiteboard.storage.upkeep.unreadable import Unreadable, any_name, give_row, take_away, unreadable, without_row
 
 _REPAIR_ROWS = 4096
 
