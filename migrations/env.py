@@ -1,4 +1,4 @@
-"""Alembic's entry point: it runs on the connection that `whiteboard.storage.sqlite.schema` hands over, never on its own."""
+"""Alembic's entry point: it runs on the connection that `storage/sqlite/schema.py` hands over, never on its own."""
 
 from __future__ import annotations
 

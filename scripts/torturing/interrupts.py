@@ -31,6 +31,7 @@ from typing import Any, Final
 import numpy as np
 
 import whiteboard as wb
+from whiteboard import storage
 from whiteboard.storage.sqlite import database
 
 NODES: Final = 40
@@ -40,7 +41,7 @@ RULE: Final = wb.rules.StressDescent(omega=0.5)
 CHECKED: Final = frozenset({"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"})
 """The instructions after which the interpreter looks whether a signal has come."""
 
-TRACED: Final = (str(Path(wb.__file__).parent), "/sqlalchemy/", "contextlib.py", str(Path(database.__file__).parent))
+TRACED: Final = (str(Path(wb.__file__).parent), "/sqlalchemy/", "contextlib.py", str(Path(storage.__file__).parent))
 
 
 # -- where a signal can reach

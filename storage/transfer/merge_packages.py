@@ -15,8 +15,7 @@ from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, enco
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, hashes_of, select_index
 from whiteboard.storage.sqlite.rows import laid as laid_in
-from whiteboard.storage.transfer import compare
-from whiteboard.storage.transfer.compare import NAMED, Conflict, compare, conflict_of, distance_of, is_at
+from whiteboard.storage.transfer.compare import LARGE, NAMED, PART, Conflict, compare, conflict_of, distance_of, is_at
 
 BATCH_BYTES: Final = 4 * 2**20
 """Bytes of encoded pages that one transaction writes at most, but for a page that is larger alone."""
@@ -59,7 +58,7 @@ class Union:
             The page fails the gate. Nothing of it is taken.
         """
         _, arrays = page_checks.entries(laid)
-        if sum(entry.nbytes for entry in arrays.values()) > compare.LARGE:
+        if sum(entry.nbytes for entry in arrays.values()) > LARGE:
             self._add_large(laid)
             return
         blob = Blob(laid.header, laid.digest, laid.data[:])
@@ -96,14 +95,14 @@ class Union:
             self._add_whole(laid, n)
         elif len(index) == n and self._is_kept(laid, index[:, 1]):
             self.packages.present += n
-        elif each > compare.LARGE:
+        elif each > LARGE:
             # What is there already is written again with what is not: it is not found there, as the index keeps what it
             # has. To cut a page of packages that are so large would take their size in memory.
             fresh = sum(self._is_fresh(laid, row, hashes[row]) for row in range(n))
             if fresh:
                 self._add_whole(laid, fresh)
         else:
-            step = max(1, compare.PART // max(1, each))
+            step = max(1, PART // max(1, each))
             for start in range(0, n, step):
                 self._add(page_checks.rows(laid, start, min(n, start + step)), None)
 

@@ -195,7 +195,8 @@ def test_a_log_on_a_full_disk(cli: Any) -> None:
 def test_a_log_that_fills_its_disk_has_whole_lines(tmp_path: Path) -> None:
     """Where room ends within a line, what was written of it is taken back, so that the next one begins a line."""
     code = (
-        "import resource, signal, sys; from whiteboard.systems.history import Commit; from whiteboard.systems.sinks import JsonlSink\n"
+        "import resource, signal, sys; from whiteboard.systems.history import Commit\n"
+        "from whiteboard.systems.sinks import JsonlSink\n"
         "from whiteboard.errors import SinkError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

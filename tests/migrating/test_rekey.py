@@ -157,17 +157,17 @@ def test_keys_of_the_present_scheme_are_left(tmp_path: Path) -> None:
 
 RENAMING = (
     "from whiteboard.inspection.rekey import Change, Code\n"
-    "from whiteboard.storage.upkeep import rename_keys as renaming\n"
-    "renaming.BATCH_BYTES = 1\n"
+    "from whiteboard.storage.upkeep import rename_keys\n"
+    "rename_keys.BATCH_BYTES = 1\n"
     "old, new = (Code(1, bytes.fromhex(each)) for each in sys.argv[2:])\n"
     "change = Change('product', old, new)\n"
 )
-CALL = "renaming.rename(sys.argv[1], change.concerns, change.rename, progress=progress)\n"
+CALL = "rename_keys.rename(sys.argv[1], change.concerns, change.rename, progress=progress)\n"
 INSIDE = (
-    "real = renaming.{0}\n"
+    "real = rename_keys.{0}\n"
     "def dying(*arguments):\n"
     "    done = real(*arguments); progress(0, 0); return done\n"
-    "renaming.{0} = dying\n"
+    "rename_keys.{0} = dying\n"
 )
 
 

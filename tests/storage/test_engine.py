@@ -87,7 +87,7 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(wal, "_CUT_AGAIN_BYTES", 100_000)
     monkeypatch.setattr(wal, "_WAIT_MS", 1)
     path = tmp_path / "a.db"
-    wal = Path(f"{path}-wal")
+    log = Path(f"{path}-wal")
     with open_store(path) as stores:
 
         def write(first: int) -> None:
@@ -98,11 +98,11 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 0
             for first in range(0, 500, 50):
                 write(first)
-            assert wal.stat().st_size > 900_000
+            assert log.stat().st_size > 900_000
             assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 0
         for first in range(500, 1500, 50):
             write(first)
-        assert wal.stat().st_size < 500_000
+        assert log.stat().st_size < 500_000
         assert_found(stores.packages.find([key_of(i) for i in range(1500)]), range(1500), lambda _: True, size=100)
 
 

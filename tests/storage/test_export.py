@@ -93,7 +93,10 @@ def test_a_killed_export_goes_on(tmp_path: Path) -> None:
     """Killed at each step, an export that is called again writes the archive that an undisturbed one writes."""
     store = filled(tmp_path / "a.db")
     whole = export(store, tmp_path / "whole.wb").path.read_bytes()
-    code = "from whiteboard.storage.transfer.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    code = (
+        "from whiteboard.storage.transfer.export import export\n"
+        "export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    )
     for at in range(1, 9):
         path = tmp_path / f"{at}.wb"
         assert killed(code, at, str(store), str(path)).returncode == -9

@@ -55,9 +55,9 @@ def test_a_killed_import_goes_on(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db")
     path = export(store, tmp_path / "a.wb").path
     code = (
-        "from whiteboard.storage.transfer import import_archive as intake, union, graft\n"
-        "union.BATCH_BYTES = 1; graft.BATCH_BYTES = 1\n"
-        "intake.import_archive(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+        "from whiteboard.storage.transfer import import_archive, merge_packages, merge_systems\n"
+        "merge_packages.BATCH_BYTES = 1; merge_systems.BATCH_BYTES = 1\n"
+        "import_archive.import_archive(sys.argv[1], Path(sys.argv[2]), progress=progress)"
     )
     for at in (1, 3, 6, 9, 11, 14, 19):
         target = tmp_path / f"{at}.db"
@@ -166,10 +166,10 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from whiteboard.errors import StoreError\n"
-        "from whiteboard.storage.transfer import import_archive as intake, union\n"
-        "union.BATCH_BYTES = 1\n"
+        "from whiteboard.storage.transfer import import_archive, merge_packages\n"
+        "merge_packages.BATCH_BYTES = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\n"
-        "try: intake.import_archive(sys.argv[1], Path(sys.argv[2]))\n"
+        "try: import_archive.import_archive(sys.argv[1], Path(sys.argv[2]))\n"
         "except StoreError as error: sys.exit(str(error))"
     )
     done = run_python(code, str(target), str(path))

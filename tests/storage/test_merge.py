@@ -158,8 +158,8 @@ def test_a_killed_merge_goes_on(tmp_path: Path) -> None:
     source, base = filled(tmp_path / "a.db"), _another_history(tmp_path / "base.db", "a")
     merge(base, [])
     code = (
-        "from whiteboard.storage.transfer import merge, union, graft\n"
-        "union.BATCH_BYTES = 1; graft.BATCH_BYTES = 1\n"
+        "from whiteboard.storage.transfer import merge, merge_packages, merge_systems\n"
+        "merge_packages.BATCH_BYTES = 1; merge_systems.BATCH_BYTES = 1\n"
         "merge.merge(sys.argv[1], sys.argv[2:], progress=progress)"
     )
     for at in range(1, 9):
@@ -266,8 +266,8 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from whiteboard.errors import StoreError\n"
-        "from whiteboard.storage.transfer import merge, union\n"
-        "union.BATCH_BYTES = 1\n"
+        "from whiteboard.storage.transfer import merge, merge_packages\n"
+        "merge_packages.BATCH_BYTES = 1\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))\n"
         "try: merge.merge(sys.argv[1], [sys.argv[2]])\n"
         "except StoreError as error: sys.exit(str(error))"

@@ -135,9 +135,9 @@ def test_differences_are_named(tmp_path: Path) -> None:
 
 
 _KILLED = (
-    "import os, signal, sys; from whiteboard.storage.sqlite import database as engine, schema\n"
+    "import os, signal, sys; from whiteboard.storage.sqlite import database, schema\n"
     "count, at = 0, int(sys.argv[2])\n"
-    "class Watched(engine.Database):\n"
+    "class Watched(database.Database):\n"
     "    def _connect(self):\n"
     "        raw = super()._connect()\n"
     "        raw.set_trace_callback(seen)\n"

@@ -241,7 +241,10 @@ def test_a_store_that_is_being_read_page_by_page(nbytes: int, at: int, tmp_path:
     merge(tmp_path / "c.db", [path], progress=progress)
     assert numbers_held(tmp_path / "c.db", every) == every
     path = filled(tmp_path / "again.db")
-    code = "from whiteboard.storage.transfer.export import export; export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    code = (
+        "from whiteboard.storage.transfer.export import export\n"
+        "export(sys.argv[1], Path(sys.argv[2]), progress=progress)"
+    )
     assert killed(code, at, str(path), str(tmp_path / "again.wb")).returncode == -9
     progress(at, 0)
     export(path, tmp_path / "again.wb")
