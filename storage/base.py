@@ -1,10 +1,12 @@
-"""The seams of the store: the values that cross it and the two ABCs that every backend implements.
+"""The ABCs that every backend implements; the values that cross with them are `whiteboard.records`.
 
 A store has two halves that share one file and one transaction at a commit:
 
 * `PackageStore` keeps the cache: immutable packages, found by key, stored by page. Losing one costs a
   recompute. The memory tier is a `PackageStore` that wraps another.
 * `VersionStore` keeps what must never be lost: systems, their commits and their node versions.
+
+`Store` is both, with who may write, and with all that is asked of a store beside calls and commits.
 
 Ownership: arrays inside a `Page` or a `NodeColumns` that was given to or returned by a store belong to the
 store and are read-only; callers copy what they change. Threading: every method may be called from any
@@ -14,96 +16,25 @@ thread. Atomicity: `VersionStore.append` is all or nothing; after it returns, th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from whiteboard.errors import ParamError
+from whiteboard.records.packages import Found, Page, PageSummary, Sampled
+from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
+from whiteboard.records.systems import CommitRecord, NodeColumns, NodeValues, State, SystemRecord
 
-MISS, MEMORY, DISK = 0, 1, 2
-"""What `Found.tier` says of each key."""
+Persist: TypeAlias = Literal["always", "never", "auto"]
+"""Which packages are kept on disk; ``"auto"``: those that cost more to compute than to load."""
 
+Durability: TypeAlias = Literal["normal", "full"]
+"""What commits survive: ``kill -9``, or a power loss too."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Page:
-    """The packages of one bin, stacked: row i of every column is package i.
-
-    Parameters
-    ----------
-    op : str
-        Name of the op that computed the packages.
-    keys : ndarray of uint8, shape (n, 16)
-        The packages' keys.
-    arrays : mapping of str to ndarray, each of shape (n, …)
-        ``"y"`` and one ``"g<i>"`` a source; C-contiguous, dtype kind in ``biufc``.
-    cost_ns : int
-        Measured cost in nanoseconds of computing all n packages.
-    src_ids, versions : ndarray of int64, shape (n, k), or None
-        Node ids and versions of the sources, where they were nodes: provenance for audits, never identity.
-    lineage : str or None
-        JSON of what the keys were made of beside the sources: the op's version, code, parameters, arithmetic.
-    tokens : ndarray of uint8, shape (n, k, 16), or None
-        Each source's token, and the cotangent's where it is in the key: with `lineage`, all that the keys are made of.
-        Pages of earlier versions have their first 32 bits, uint32 of shape (n, k).
-    """
-
-    op: str
-    keys: NDArray[np.uint8]
-    arrays: Mapping[str, NDArray[Any]]
-    cost_ns: int = 0
-    src_ids: NDArray[np.int64] | None = None
-    versions: NDArray[np.int64] | None = None
-    lineage: str | None = None
-    tokens: NDArray[np.uint8] | NDArray[np.uint32] | None = None
-
-    @property
-    def n(self) -> int:
-        """Number of packages in the page."""
-        return len(self.keys)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all columns, as they lie in memory."""
-        extra = sum(a.nbytes for a in (self.src_ids, self.versions, self.tokens) if a is not None)
-        return self.keys.nbytes + extra + sum(a.nbytes for a in self.arrays.values())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """Where each of n keys was found: columns, so that a caller gathers page by page.
-
-    ``page[i]`` indexes `pages`, or is -1 for a miss; ``slot[i]`` is the row in that page; ``tier[i]`` is
-    `MISS`, `MEMORY` or `DISK`.
-    """
-
-    pages: list[Page]
-    page: NDArray[np.int64]
-    slot: NDArray[np.int64]
-    tier: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Renamed:
-    """Other keys for some packages of a page.
-
-    Parameters
-    ----------
-    rows : ndarray of int, shape (m,)
-        Which of them, ascending.
-    keys : ndarray of uint8, shape (m, 16)
-    tokens : ndarray of uint8, shape (m, k, 16)
-    lineage : str
-        What the page of these packages says from then on.
-    kept : mapping of str to int
-        Why the others keep their keys, and how many.
-    """
-
-    rows: NDArray[np.intp]
-    keys: NDArray[np.uint8]
-    tokens: NDArray[np.uint8]
-    lineage: str
-    kept: Mapping[str, int]
+Progress: TypeAlias = Callable[[int, int], None]
+"""``progress(done, total)``, called between the steps of what takes long; an exception from it stops the work there."""
 
 
 class PackageStore(ABC):
@@ -140,60 +71,6 @@ class PackageStore(ABC):
 
         puts, packages, pages, bytes_memory, bytes_disk, collisions, corrupt, and whatever else the store counts.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class SystemRecord:
-    """A system as the store knows it. `spec` is JSON-able; `origin` is (name, commit number) for a fork."""
-
-    name: str
-    uuid: str
-    spec: Mapping[str, Any] | None = None
-    origin: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CommitRecord:
-    """One commit of a system. `number` counts from 0 within the system's history; `parent` is None for the first.
-
-    `stress` and `residual_norm` are of the state that the commit consumed (its parent's), or None where no
-    job measured them. `digest` is the hex digest of the state that the commit made. `changed` counts nodes.
-    """
-
-    number: int
-    parent: int | None
-    changed: int
-    stress: float | None
-    residual_norm: float | None
-    digest: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NodeColumns:
-    """Rows of one arena: n nodes that share attribute, shape and dtype.
-
-    Parameters
-    ----------
-    attr : str
-        Attribute name (``"theta"`` or ``"p"``).
-    ids, versions : ndarray of int64, shape (n,)
-    fixed : ndarray of bool, shape (n,)
-    values : ndarray, shape (n, …)
-    """
-
-    attr: str
-    ids: NDArray[np.int64]
-    versions: NDArray[np.int64]
-    fixed: NDArray[np.bool_]
-    values: NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class State:
-    """All nodes of a system at one commit, one `NodeColumns` an arena, rows by ascending id."""
-
-    commit: CommitRecord
-    columns: list[NodeColumns] = field(default_factory=list)
 
 
 class VersionStore(ABC):
@@ -242,3 +119,117 @@ class VersionStore(ABC):
     @abstractmethod
     def fork(self, system: SystemRecord) -> None:
         """Create a system whose history is `system.origin`'s up to that commit; no page is copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a store is opened; see `whiteboard.storage.open_store`.
+
+    Raises
+    ------
+    ParamError
+        A field has a value that it cannot have.
+    """
+
+    memory_bytes: int = 256 * 2**20
+    max_bytes: int | None = None
+    persist: Persist = "always"
+    durability: Durability = "normal"
+    readonly: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (("persist", get_args(Persist)), ("durability", get_args(Durability))):
+            if getattr(self, name) not in choices:
+                message = f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                raise ParamError(message)
+        for name in ("memory_bytes", "max_bytes"):
+            value = getattr(self, name)
+            unbounded = name == "max_bytes" and value is None
+            if not unbounded and (type(value) is not int or value < 0):
+                message = f"{name} must be an int of at least 0, got {value!r}"
+                raise ParamError(message)
+
+
+class Store(ABC):
+    """One open store. Close it, or use it as a context manager.
+
+    Attributes
+    ----------
+    packages : PackageStore
+    versions : VersionStore
+    options : Options
+    """
+
+    packages: PackageStore
+    versions: VersionStore
+    options: Options
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Where it lies, as people write it."""
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What the store is, what is in it, by op, what left it since it was made, and how this opening is set."""
+
+    @abstractmethod
+    def claim(self, name: str, *, takeover: bool = False) -> None:
+        """Become the one writer of a system, or stay it, until the store is closed.
+
+        Raises
+        ------
+        ConflictError
+            Another writer lives, or is on another host, and `takeover` is false; the message names it.
+        """
+
+    @abstractmethod
+    def claimed(self, name: str) -> AbstractContextManager[None]:
+        """Be the writer of a system while a block runs, and afterwards if this store was it before."""
+
+    @abstractmethod
+    def gc(self, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> GcReport:
+        """Evict the packages used longest ago and give the space back; see `Board.gc`."""
+
+    @abstractmethod
+    def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
+        """Read every commit and a part of the pages, and say what is damaged; see `Board.verify`."""
+
+    @abstractmethod
+    def forget(
+        self,
+        *,
+        op: str | None = None,
+        version: int | None = None,
+        older_than: float | None = None,
+        key: bytes | str | None = None,
+        dry_run: bool = False,
+    ) -> Evicted:
+        """Delete the packages for which everything that is given holds; see `Board.forget`."""
+
+    @abstractmethod
+    def remove(self, name: str, *, dry_run: bool = False) -> Removed:
+        """Delete a system, whose writer the caller is, with its commits; see `Board.remove`."""
+
+    @abstractmethod
+    def summaries(self, op: str) -> Iterator[PageSummary]:
+        """Every readable page of an op, the newest first; one is in memory at a time."""
+
+    @abstractmethod
+    def holder(self, key: bytes) -> tuple[PageSummary, int] | None:
+        """The page that a key's package lies in, and its row there; None where there is none."""
+
+    @abstractmethod
+    def sampled(self, sample: float, seed: int) -> tuple[Iterator[Sampled], list[NodeValues]]:
+        """A part of all packages, 0 to 1, read as they are asked for, and the values of the nodes they came from."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and close both halves, and let others write the systems. Closing twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

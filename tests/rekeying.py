@@ -20,9 +20,9 @@ from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.identity.lineage import FIRST_SCHEME
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.ops.spec import OpSpec
+from whiteboard.records.packages import Page
 from whiteboard.storage import open_store
-from whiteboard.storage.base import Page
-from whiteboard.storage.cache.page_summaries import kin
+from whiteboard.storage.cache.page_summaries import summaries
 from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.page.format import Blob, decode_page, encode_page
 from whiteboard.storage.sqlite.database import Database
@@ -104,7 +104,7 @@ def names(spec: OpSpec, scheme: bytes | None = None) -> list[bytes]:
 def stored(path: Path, op: str = "product") -> set[bytes]:
     """The keys of an op's packages that the store finds."""
     with open_store(path, readonly=True) as stores:
-        known = [key.tobytes() for page in kin(stores.database, op) for key in page.keys]
+        known = [key.tobytes() for page in summaries(stores.database, op) for key in page.keys]
         found = stores.packages.find(known)
         return {key for key, page in zip(known, found.page.tolist(), strict=True) if page >= 0}
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
+from tests.storage.samples import database_of
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.inspection.audit import DAMAGED, NO_OP, NO_SOURCES, NO_VALUES, OTHER_KEY, audit
-from whiteboard.storage.base import Page
+from whiteboard.records.distance import FARTHEST, ulps
+from whiteboard.records.packages import Page, Sampled
+from whiteboard.records.systems import NodeValues
 from whiteboard.storage.commits import provenance
-from whiteboard.storage.commits.provenance import NodeValues
-from whiteboard.storage.page.distance import FARTHEST, ulps
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def test_a_page_that_cannot_be_read_is_not_right(board: wb.Board) -> None:
     page = Page(
         "no such op", np.zeros((2, 16), np.uint8), {}, 0, np.zeros((2, 1), np.int64), np.zeros((2, 1), np.int64)
     )
-    report = audit([(1, "no such op", 2, page)], [], wb.ops.get)
+    report = audit([Sampled(1, "no such op", 2, page)], [], wb.ops.get)
     assert (report.ok, report.unchecked) == (True, {NO_OP: 2})
-    report = audit([(1, "mul", 3, None)], [], wb.ops.get)
+    report = audit([Sampled(1, "mul", 3, None)], [], wb.ops.get)
     assert (report.ok, report.unchecked) == (False, {DAMAGED: 3})
 
 
@@ -84,7 +85,7 @@ def test_an_array_that_is_missing_is_as_far_as_can_be(board: wb.Board) -> None:
     keys = board.pipeline.evaluate(wb.ops.get("exp"), None, sources).keys
     columns: dict[str, Any] = {"src_ids": np.array([[0], [1]]), "versions": np.zeros((2, 1), np.int64)}
     for arrays in ({"y": done.y}, {"y": done.y, "g0": done.grads[0][:, 0]}):
-        report = audit([(1, "exp", 2, Page("exp", keys, arrays, 0, **columns))], [values], wb.ops.get)
+        report = audit([Sampled(1, "exp", 2, Page("exp", keys, arrays, 0, **columns))], [values], wb.ops.get)
         assert [each.ulp for each in report.differences] == [{"g0": FARTHEST}] * 2
 
 
@@ -93,7 +94,7 @@ def test_a_tolerance_op_may_differ_in_its_last_digits(board: wb.Board) -> None:
     board.system("a").process(wb.JobBatch("matmul_gemm", [[0, 1], [2, 3]]))
     board.flush()
     assert board.audit().ok
-    database = board._stores.database
+    database = database_of(board)
     (part,) = provenance.sampled(database, 1.0, 0)
     values = provenance.node_values(database, provenance.wanted(database, [part]))
     page = provenance.read(database, part)
@@ -101,7 +102,7 @@ def test_a_tolerance_op_may_differ_in_its_last_digits(board: wb.Board) -> None:
     for factor, wrong in ((1 + 1e-12, 0), (1 + 1e-6, 1)):
         y = page.arrays["y"] * np.array([1, factor])[:, None, None]
         forged = Page(page.op, page.keys, {**page.arrays, "y": y}, 1, page.src_ids, page.versions)
-        report = audit([(part.page_id, part.op, 2, forged)], values, wb.ops.get)
+        report = audit([Sampled(part.page_id, part.op, 2, forged)], values, wb.ops.get)
         assert (report.checked, len(report.differences)) == (2, wrong)
         assert report.ops["matmul_gemm"].max_ulp > 1000
 

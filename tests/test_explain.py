@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.storage.samples import transaction
+from tests.storage.samples import database_of, transaction
 from whiteboard.ops import registry
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page.format import Blob, decode_page, encode_page
 from whiteboard.systems.system import System
 
@@ -201,7 +201,7 @@ def _shortened(page: Page) -> Page:
 def _rewrite(board: wb.Board, change: Callable[[Page], Page]) -> None:
     """Write every page again as an earlier version wrote it."""
 
-    with transaction(board._stores.database) as connection:
+    with transaction(database_of(board)) as connection:
         for page_id, *blob in connection.exec_driver_sql("SELECT id, header, digest, data FROM page").all():
             page = decode_page(Blob(*blob), provenance=True)
             bare = encode_page(change(page)).joined()

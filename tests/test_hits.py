@@ -19,7 +19,7 @@ from whiteboard import ops
 from whiteboard.integration.bridge_v2 import push_impulses_from_op_v2
 from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
-from whiteboard.types import HIT_NAMES
+from whiteboard.records.packages import HIT_NAMES
 
 TIERS = {"miss": "misses", "memory": "hits_memory", "disk": "hits_disk"}
 OPS = ("exp", "softmax", "logsumexp", "clock")

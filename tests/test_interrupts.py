@@ -221,7 +221,7 @@ def test_no_connection_is_left_dead(tmp_path: Path) -> None:
             try:
                 armed = True
                 signal.setitimer(signal.ITIMER_REAL, 1e-4 + 5e-6 * (k % 100))
-                board._stores.writers.claim("s")
+                board._store.claim("s")
                 board.call("tanh", [float(k)])
                 board.flush()
             except KeyboardInterrupt:

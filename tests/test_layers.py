@@ -46,7 +46,7 @@ APART = {
 
 MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
 
-VALUES = ("whiteboard.storage.base", "whiteboard.storage.page.distance")
+VALUES = ("whiteboard.storage.base", "whiteboard.records.distance")
 """The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
 
 MAY_IMPORT_VALUES = frozenset({"audit", "integration", "pipeline", "rekey", "state", "history", "system", "triage"})

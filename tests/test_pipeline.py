@@ -22,8 +22,8 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.spec import OpSpec
+from whiteboard.records.packages import Page
 from whiteboard.storage import open_store
-from whiteboard.storage.base import Page
 
 F8 = np.dtype(np.float64)
 

@@ -22,8 +22,8 @@ from whiteboard.inspection import rekey
 from whiteboard.inspection.rekey import Change, Code, Held
 from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode_params
+from whiteboard.records.packages import Page, Renamed
 from whiteboard.storage import open_store
-from whiteboard.storage.base import Page, Renamed
 from whiteboard.storage.page.format import take
 from whiteboard.storage.upkeep.rename_keys import Report, headers, rename
 

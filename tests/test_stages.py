@@ -17,7 +17,8 @@ from whiteboard.evaluation import bins, separate
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.triage import Form, compute_all, triage
-from whiteboard.storage.base import Found, Page
+from whiteboard.records.packages import Found, Page
+from whiteboard.storage.base import PackageStore
 
 F8 = np.dtype(np.float64)
 
@@ -27,7 +28,7 @@ def page(values: Sequence[float]) -> Page:
     return Page("op", np.zeros((len(values), 16), np.uint8), {"y": np.array(values, np.float64)})
 
 
-class Shelf:
+class Shelf(PackageStore):
     """A store that knows keys by their first byte."""
 
     def __init__(self, known: dict[bytes, float]) -> None:
@@ -37,6 +38,19 @@ class Shelf:
     def reject(self, page: Page) -> None:
         """Hear of a page that is not what it should be."""
         self.rejected.append(page)
+
+    def put(self, page: Page) -> None:
+        """Take nothing."""
+
+    def flush(self) -> None:
+        """Have nothing to write."""
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+    def stats(self) -> dict[str, float]:
+        """Count nothing."""
+        return {}
 
     def find(self, keys: Sequence[bytes]) -> Found:
         """Find what is known, all in one page."""

@@ -25,18 +25,17 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.inspection import audit
 from whiteboard.inspection.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.storage import Stores, open_store
-from whiteboard.storage.base import State, SystemRecord
-from whiteboard.storage.cache.eviction import Evicted
-from whiteboard.storage.cache.page_summaries import Kin, holder, kin
-from whiteboard.storage.commits import provenance
-from whiteboard.storage.upkeep import maintenance, remove
+from whiteboard.records.packages import HIT_NAMES
+from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
+from whiteboard.records.systems import State, SystemRecord
+from whiteboard.storage import open_store
+from whiteboard.storage.base import Durability, Persist, Store
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, OpResult
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
-from whiteboard.types import HIT_NAMES, Array, Params
+from whiteboard.types import Array, Params
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +62,9 @@ class Board:
     Every method may be called from any thread.
     """
 
-    def __init__(self, stores: Stores, *, bin_bytes: int, bin_jobs: int) -> None:
-        self._stores = stores
-        self._pipeline = Pipeline(stores.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
+    def __init__(self, store: Store, *, bin_bytes: int, bin_jobs: int) -> None:
+        self._store = store
+        self._pipeline = Pipeline(store.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
@@ -133,7 +132,7 @@ class Board:
     def _take_over(self, name: str, spec: Mapping[str, Any] | None) -> None:
         """Become the writer of a system that is not another one, and let what is older than the store's go."""
         specification.check_name(name)
-        record = self._stores.versions.system(name)
+        record = self._store.versions.system(name)
         if record is not None:
             _check_spec(name, record.spec, spec)
         self._claim(name, takeover=True)  # before it is read, so that nobody moves it on after that
@@ -142,21 +141,21 @@ class Board:
 
     def _head(self, name: str) -> Commit | None:
         """The last commit of a system in the store."""
-        if self._stores.versions.system(name) is None:
+        if self._store.versions.system(name) is None:
             return None
-        return next((Commit.of(record) for record in self._stores.versions.commits(name)[-1:]), None)
+        return next((Commit.of(record) for record in self._store.versions.commits(name)[-1:]), None)
 
     def _load(self, name: str, spec: Mapping[str, Any] | None) -> System:
         specification.check_name(name)
-        record = self._stores.versions.system(name)
-        kept = None if record is None else self._stores.versions.state(name)
+        record = self._store.versions.system(name)
+        kept = None if record is None else self._store.versions.state(name)
         if record is None:
             record = SystemRecord(name, os.urandom(16).hex(), spec)
         return self._make(record, kept)
 
     def _claim(self, name: str, *, takeover: bool = False) -> None:
         self._open()
-        self._stores.writers.claim(name, takeover=takeover)
+        self._store.claim(name, takeover=takeover)
 
     def _make(self, record: SystemRecord, kept: State | None) -> System:
         with self._lock:
@@ -165,17 +164,17 @@ class Board:
 
     def _made(self, record: SystemRecord, kept: State | None) -> System:
         claim = partial(self._claim, record.name)
-        return System(record, kept, self._stores.versions, self._pipeline, ops.get, self._make, claim)
+        return System(record, kept, self._store.versions, self._pipeline, ops.get, self._make, claim)
 
     def systems(self) -> list[str]:
         """Return the names of the systems in the store."""
         self._open()
-        return list(self._stores.versions.names())
+        return list(self._store.versions.names())
 
     def each_name(self) -> Iterator[str]:
         """Yield the names of the systems in the store, which are read some at a time, as there may be very many."""
         self._open()
-        return self._stores.versions.names()
+        return self._store.versions.names()
 
     def look(self, name: str) -> System:
         """Return an existing system as it stands, of which the board keeps nothing: for one look at each of many.
@@ -186,11 +185,11 @@ class Board:
         """
         self._open()
         specification.check_name(name)
-        record = self._stores.versions.system(name)
+        record = self._store.versions.system(name)
         if record is None:
-            msg = f"{self._stores.path or ':memory:'} has no system {name!r}"
+            msg = f"{self._store} has no system {name!r}"
             raise UnknownSystemError(msg)
-        return self._made(record, self._stores.versions.state(name))
+        return self._made(record, self._store.versions.state(name))
 
     @property
     def pipeline(self) -> Pipeline:
@@ -239,7 +238,7 @@ class Board:
     def flush(self) -> None:
         """Return when everything put so far is on disk."""
         self._open()
-        self._stores.packages.flush()
+        self._store.packages.flush()
 
     def stats(self) -> dict[str, float]:
         """Return counters since opening and sizes now.
@@ -252,7 +251,7 @@ class Board:
         self._open()
         counts = self._pipeline.counts
         return {
-            **self._stores.packages.stats(),
+            **self._store.packages.stats(),
             "hits_memory": counts.hits_memory,
             "hits_disk": counts.hits_disk,
             "misses": counts.misses,
@@ -265,11 +264,9 @@ class Board:
     def info(self) -> dict[str, Any]:
         """Return what the store is: where it lies, its schema, sizes and settings."""
         self._open()
-        return self._stores.info()
+        return self._store.info()
 
-    def gc(
-        self, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False
-    ) -> maintenance.GcReport:
+    def gc(self, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> GcReport:
         """Evict the packages used longest ago and give the space back; node versions are never touched.
 
         Parameters
@@ -286,9 +283,9 @@ class Board:
         ReadOnlyError
         """
         self._open()
-        if not self._stores.options.readonly:
-            self._stores.packages.flush()
-        return maintenance.gc(self._stores.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
+        if not self._store.options.readonly:
+            self._store.packages.flush()
+        return self._store.gc(max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
 
     def forget(
         self,
@@ -328,16 +325,14 @@ class Board:
         ReadOnlyError
         """
         self._open()
-        if not self._stores.options.readonly:
-            self._stores.packages.flush()
-        done = remove.forget(
-            self._stores.database, op=op, version=version, older_than=older_than, key=key, dry_run=dry_run
-        )
+        if not self._store.options.readonly:
+            self._store.packages.flush()
+        done = self._store.forget(op=op, version=version, older_than=older_than, key=key, dry_run=dry_run)
         if not dry_run:
-            self._stores.packages.forget()
+            self._store.packages.forget()
         return done
 
-    def remove(self, name: str, *, dry_run: bool = False) -> remove.Removed:
+    def remove(self, name: str, *, dry_run: bool = False) -> Removed:
         """Delete a system with its commits; those that forks of it go on from stay under another name, until these go.
 
         Raises
@@ -349,13 +344,13 @@ class Board:
         """
         self._open()
         if dry_run:
-            return remove.remove(self._stores.database, name, dry_run=True)
-        with self._stores.writers.claimed(name), self._lock:
-            done = remove.remove(self._stores.database, name)
+            return self._store.remove(name, dry_run=True)
+        with self._store.claimed(name), self._lock:
+            done = self._store.remove(name)
             self._systems.pop(name, None)
         return done
 
-    def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> maintenance.VerifyReport:
+    def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
         """Read every commit and a part of the pages on disk, and say what is damaged.
 
         Parameters
@@ -372,7 +367,7 @@ class Board:
         ParamError, ReadOnlyError
         """
         self._open()
-        return maintenance.verify(self._stores.database, sample=sample, repair=repair, seed=seed)
+        return self._store.verify(sample=sample, repair=repair, seed=seed)
 
     def audit(self, *, sample: float = 1.0, seed: int = 0) -> audit.AuditReport:
         """Compute a part of the packages on disk again, from the node versions that they came from, and compare.
@@ -389,10 +384,7 @@ class Board:
         ParamError
         """
         self._open()
-        database = self._stores.database
-        parts = provenance.sampled(database, sample, seed)
-        values = provenance.node_values(database, provenance.wanted(database, parts))
-        pages = ((part.page_id, part.op, len(part.rows), provenance.read(database, part)) for part in parts)
+        pages, values = self._store.sampled(sample, seed)
         return audit.audit(pages, values, ops.get)
 
     def explain(self, job: Job, system: System | None = None) -> Explanation:
@@ -415,8 +407,8 @@ class Board:
         UnknownOpError, UnknownNodeError, ParamError
         """
         self._open()
-        if not self._stores.options.readonly:
-            self._stores.packages.flush()
+        if not self._store.options.readonly:
+            self._store.packages.flush()
         spec, asking = ops.get(job.op), self._only(system, "explain")
         nodes = asking.nodes
         with nodes.lock:
@@ -425,13 +417,13 @@ class Board:
             wanted = asked(spec, job.params, sources)
             if self._pipeline.agreement.distrusts(spec):
                 wanted = replace(wanted, opaque="one of its packages was computed again and is another now")
-            found = explain(wanted, self._holder, self._kin)
-            if not found.hit or (held := self._stores.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
+            found = explain(wanted, self._store.holder, self._store.summaries)
+            if not found.hit or (held := self._store.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
                 return found
             y = held.pages[0].arrays["y"][held.slot]
             if (cotangent := cotangent_of(spec, sources, job, y)) is None:
                 return found
-            return explain(asked(spec, job.params, sources, cotangent), self._holder, self._kin)
+            return explain(asked(spec, job.params, sources, cotangent), self._store.holder, self._store.summaries)
 
     def explain_key(self, key: bytes) -> Explanation:
         """Say which package a key names; `key` is 16 bytes."""
@@ -439,19 +431,13 @@ class Board:
         if len(key) != DIGEST_BYTES:
             msg = f"explain_key: expected {DIGEST_BYTES} bytes, got {len(key)}"
             raise ParamError(msg)
-        return by_key(key, self._holder(key))
-
-    def _holder(self, key: bytes) -> tuple[Kin, int] | None:
-        return holder(self._stores.database, key)
-
-    def _kin(self, op: str) -> Iterator[Kin]:
-        return kin(self._stores.database, op)
+        return by_key(key, self._store.holder(key))
 
     def close(self) -> None:
         """Cancel what is queued, flush, and release the store; called again, it goes on where an interrupt came."""
         self._closed = True
         self._queue.close()
-        self._stores.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -486,8 +472,8 @@ def open(
     url: str | os.PathLike[str],
     memory_bytes: int = 256 * 2**20,
     max_bytes: int | None = None,
-    persist: str = "always",
-    durability: str = "normal",
+    persist: Persist = "always",
+    durability: Durability = "normal",
     readonly: bool = False,
     *,
     bin_bytes: int = bins.MAX_BYTES,
@@ -521,7 +507,7 @@ def open(
         if value < 1:
             msg = f"{name}: expected a positive number, got {value!r}"
             raise ParamError(msg)
-    stores = open_store(
+    store = open_store(
         url,
         memory_bytes=memory_bytes,
         max_bytes=max_bytes,
@@ -529,7 +515,7 @@ def open(
         durability=durability,
         readonly=readonly,
     )
-    return Board(stores, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
+    return Board(store, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
 
 
 def _expect_job(job: object) -> None:

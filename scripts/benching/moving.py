@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from scripts.benching import measure
+from whiteboard.records.packages import Page
 from whiteboard.storage import open_store
-from whiteboard.storage.base import Page
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive

@@ -19,7 +19,7 @@ import numpy as np
 
 from scripts.torturing.workload import finish, page_of
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
 from whiteboard.storage.page.format import Blob, decode_page, digest_of, encode_page
 

@@ -144,7 +144,7 @@ def _boarded(path: Path, whole: dict[str, Any]) -> None:
         refused: list[WhiteboardError] = []
         for name in whole:
             try:
-                found = _system(board._stores.versions, name)
+                found = _system(board._store.versions, name)
                 _right(found[: len(whole[name])] == whole[name], f"system {name!r}")
                 system = board.system(name)
                 system.digest(), system.history(), system.at(0)

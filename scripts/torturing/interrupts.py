@@ -33,6 +33,7 @@ import numpy as np
 import whiteboard as wb
 from whiteboard import storage
 from whiteboard.storage.sqlite import database
+from whiteboard.storage.stores import Stores
 
 NODES: Final = 40
 _HANGS: Final = 30
@@ -148,7 +149,8 @@ class Life:
 
     def free(self) -> None:
         """Nothing is left over: a second board in the process, and another process's lock, write at once."""
-        database = self.board._stores.database
+        assert isinstance(self.board._store, Stores)
+        database = self.board._store.database
         lock = database._lock
         assert lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
@@ -410,7 +412,8 @@ class Soak:
         assert system.head.digest == self.wanted(system.head.id), "another commit"
         assert system.digest() == system.head.digest, "the state in memory is not the head's"
         life.ask(self.random.randrange(280))
-        database = life.board._stores.database
+        assert isinstance(life.board._store, Stores)
+        database = life.board._store.database
         assert database._lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
             assert not database._lock.held, "the write lock is still held"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import whiteboard as wb
+from whiteboard.storage.base import Durability
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.sqlite import schema, wal
 from whiteboard.storage.transfer.export import export
@@ -154,7 +155,7 @@ def begin(system: wb.System, do: Do) -> None:
     do("commit", system.commit, lambda commit: f"commit {commit.id}")
 
 
-def rounds(path: Path, do: Do, numbers: range, durability: str, *, flush: int = -1, gc: int = -1) -> None:
+def rounds(path: Path, do: Do, numbers: range, durability: Durability, *, flush: int = -1, gc: int = -1) -> None:
     """Open a board, do some rounds, each of calls and a commit that carries their packages, and close it."""
     board = do("open", lambda: wb.open(path, durability=durability, memory_bytes=2**18))
     system = do("system", lambda: board.system("x"))

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.records.packages import Found, Page
+from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage import Stores
-from whiteboard.storage.base import CommitRecord, Found, NodeColumns, Page, SystemRecord
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 
 Signature: TypeAlias = tuple[Any, ...]
 

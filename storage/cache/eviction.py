@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from whiteboard.records.reports import Evicted
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import delete_pages
@@ -16,15 +16,6 @@ STEP_PAGES: Final = 16
 
 _VACUUM_PAGES = 2048
 _INDEX_ROW_BYTES = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Evicted:
-    """What an eviction took, or would take."""
-
-    pages: int = 0
-    packages: int = 0
-    nbytes: int = 0
 
 
 def live_bytes(database: Database) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import MISS, Found, Page
+from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sqlite.rows import hashes_of, read_pages, select_index
 

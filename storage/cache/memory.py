@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.forks import watch
-from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
+from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
+from whiteboard.storage.base import PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.page.format import PAGE_BYTES, check_page, owned, take
 

@@ -17,7 +17,8 @@ from whiteboard.concurrency.alarm import Alarm
 from whiteboard.concurrency.forks import watch
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
-from whiteboard.storage.base import DISK, Found, PackageStore, Page
+from whiteboard.records.packages import DISK, Found, Page
+from whiteboard.storage.base import PackageStore
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.eviction import evict, live_bytes
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted

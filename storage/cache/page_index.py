@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page.format import alive_bytes
 
 # A place is one int, page number and row together: a dict of tuples would be slower and larger.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
+from whiteboard.records.packages import PageSummary
 from whiteboard.storage.page.format import unpack
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import hashes_of, select_index, select_pages
@@ -18,34 +17,7 @@ from whiteboard.storage.sqlite.rows import hashes_of, select_index, select_pages
 _COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Kin:
-    """The packages of one page, without their arrays.
-
-    Parameters
-    ----------
-    page_id, op : int, str
-    keys : ndarray of uint8, shape (n, 16)
-    arrays : mapping of str to (dtype, shape)
-        Of one package: ``"y"``, ``"g0"``, …
-    lineage : mapping
-        What the page says of its keys; empty for pages of an older version.
-    src_ids, versions : ndarray, shape (n, k), or None
-    tokens : ndarray, (n, k, 16) or (n, k), or None
-        See `Page`.
-    """
-
-    page_id: int
-    op: str
-    keys: NDArray[np.uint8]
-    arrays: Mapping[str, tuple[str, tuple[int, ...]]]
-    lineage: Mapping[str, Any]
-    src_ids: NDArray[np.int64] | None
-    versions: NDArray[np.int64] | None
-    tokens: NDArray[np.uint8] | NDArray[np.uint32] | None
-
-
-def kin(database: Database, op: str) -> Iterator[Kin]:
+def summaries(database: Database, op: str) -> Iterator[PageSummary]:
     """Every readable page of an op, the newest first; one is in memory at a time."""
     with database.read() as connection:
         ids = connection.exec_driver_sql("SELECT id FROM page WHERE op = ? ORDER BY id DESC", (op,)).scalars().all()
@@ -55,7 +27,7 @@ def kin(database: Database, op: str) -> Iterator[Kin]:
             yield found
 
 
-def holder(database: Database, key: bytes) -> tuple[Kin, int] | None:
+def holder(database: Database, key: bytes) -> tuple[PageSummary, int] | None:
     """The page that a key's package lies in, and its row there; None where there is none."""
     wanted = np.frombuffer(key, np.uint8).reshape(1, 16)
     with database.read() as connection:
@@ -67,7 +39,7 @@ def holder(database: Database, key: bytes) -> tuple[Kin, int] | None:
     return None
 
 
-def _page(database: Database, page_id: int) -> Kin | None:
+def _page(database: Database, page_id: int) -> PageSummary | None:
     with database.read() as connection:
         blob = select_pages(connection, [page_id]).get(page_id)
     if blob is None:
@@ -77,7 +49,7 @@ def _page(database: Database, page_id: int) -> Kin | None:
         entries = json.loads(blob.header)["arrays"]
         arrays = {str(e[0]).removeprefix("a:"): (str(e[1]), tuple(e[2][1:])) for e in entries if e[0][:2] == "a:"}
         said = json.loads(meta.get("lineage") or "{}")
-        return Kin(
+        return PageSummary(
             page_id,
             str(meta["op"]),
             columns["keys"],

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.base import MEMORY, Page
+from whiteboard.records.packages import MEMORY, Page
 from whiteboard.storage.cache.lookup import Gathering
 from whiteboard.storage.cache.page_index import PageIndex, footprint
 

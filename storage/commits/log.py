@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
-from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
+from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, unpack
 from whiteboard.storage.sqlite import tables as t

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.base import NodeColumns
+from whiteboard.records.systems import NodeColumns
 
 
 def latest(columns: Sequence[NodeColumns]) -> list[NodeColumns]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
-from whiteboard.storage.base import NodeColumns, Page
+from whiteboard.records.packages import Page
+from whiteboard.records.systems import NodeColumns, NodeValues
 from whiteboard.storage.commits.log import log_of, node_pages, opened, spans_of
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import decode_page, take, unpack
@@ -30,35 +29,6 @@ class Part:
     page_id: int
     op: str
     rows: NDArray[np.intp]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NodeValues:
-    """The values that one attribute of a system's nodes had at the versions that were asked for."""
-
-    system: str
-    attr: str
-    _kept: dict[int, tuple[list[int], list[NDArray[Any]]]] = field(
-        default_factory=lambda: defaultdict(lambda: ([], []))
-    )
-
-    def at(self, node_id: int, version: int) -> NDArray[Any] | None:
-        """The attribute of a node at a version, None where the system has no such node or never committed it."""
-        versions, values = self._kept.get(node_id, ((), ()))
-        place = bisect_right(versions, version)
-        return values[place - 1] if place else None
-
-    def keep(self, node_id: int, version: int, value: NDArray[Any], wanted: Sequence[int]) -> None:
-        """Take in a row of the history, oldest first, where a wanted version may be answered by it."""
-        if bisect_left(wanted, version) == len(wanted):
-            return
-        versions, values = self._kept[node_id]
-        # A row that another follows before the next wanted version answers nothing.
-        if versions and bisect_left(wanted, versions[-1]) == bisect_left(wanted, version):
-            versions.pop()
-            values.pop()
-        versions.append(version)
-        values.append(value)
 
 
 def sampled(database: Database, sample: float, seed: int) -> list[Part]:

@@ -24,7 +24,8 @@ from whiteboard.errors import (
     UnknownCommitError,
     UnknownSystemError,
 )
-from whiteboard.storage.base import CommitRecord, NodeColumns, State, SystemRecord, VersionStore
+from whiteboard.records.systems import CommitRecord, NodeColumns, State, SystemRecord
+from whiteboard.storage.base import VersionStore
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import (

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
 
 PAGE_BYTES: Final = 512 * 1024

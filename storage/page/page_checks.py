@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
 from whiteboard.storage.page.format import Laid, is_intact

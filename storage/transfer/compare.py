@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import Page
+from whiteboard.records.distance import largest
+from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
-from whiteboard.storage.page.distance import largest
 from whiteboard.storage.page.format import Blob, Laid, decode_page, joined
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import hashes_of, select_index

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
 from whiteboard.storage.sqlite.database import Database

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
-from whiteboard.storage.cache.eviction import STEP_PAGES, Evicted, evict, give_back, live_bytes
+from whiteboard.records.reports import DamagedPage, Evicted, GcReport, SystemReport, VerifyReport
+from whiteboard.storage.cache.eviction import STEP_PAGES, evict, give_back, live_bytes
 from whiteboard.storage.commits.log import (
     BY_ID,
     Span,
@@ -48,63 +48,6 @@ _REPAIR_ROWS = 4096
 
 _GONE = "system: row {} is gone, and its commits are there; a repair gives them another"
 _SELECT_PAGE = "SELECT id, op, n, nbytes, cost_ns FROM page WHERE id = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class GcReport:
-    """What a collection took (or would take), and the live bytes of the file before and after."""
-
-    evicted: Evicted
-    unreferenced: Evicted
-    bytes_before: int
-    bytes_after: int
-    dry_run: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DamagedPage:
-    """A page that failed the gate; its packages are lost, and will be computed again."""
-
-    page_id: int
-    op: str
-    packages: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class SystemReport:
-    """The commits of one system; `damaged` gives number and reason of each that cannot be read."""
-
-    name: str
-    commits: int
-    damaged: tuple[tuple[int, str], ...] = ()
-    last_whole: int | None = None
-    """The last commit whose state can be read, None where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What `verify` looked at and what it found."""
-
-    pages: int = 0
-    packages: int = 0
-    damaged: tuple[DamagedPage, ...] = ()
-    dangling: int = 0
-    """Index rows of pages that are not there."""
-    misplaced: int = 0
-    """Index rows whose slot holds another key."""
-    systems: tuple[SystemReport, ...] = ()
-    structure: tuple[str, ...] = field(default=())
-    """What SQLite's own check says, empty where it finds nothing."""
-    unreadable: tuple[str, ...] = ()
-    """Of rows beside pages and systems whose values are none that a store writes."""
-    repaired: bool = False
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is damaged."""
-        broken = any(system.damaged for system in self.systems)
-        return not (self.damaged or self.dangling or self.misplaced or self.structure or self.unreadable or broken)
 
 
 def gc(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.cache.eviction import give_back
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
-from whiteboard.storage.base import Page
-from whiteboard.storage.cache.eviction import STEP_PAGES, Evicted, give_back, last_use
+from whiteboard.records.packages import Page
+from whiteboard.records.reports import Evicted, Removed
+from whiteboard.storage.cache.eviction import STEP_PAGES, give_back, last_use
 from whiteboard.storage.commits.log import by_name
 from whiteboard.storage.page.format import decode_page, encode_page, take
 from whiteboard.storage.sqlite.database import Database
@@ -34,22 +34,6 @@ _KEY_BYTES: Final = 16
 
 REASON: Final = "forget"
 """Under which the store counts packages that were forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What was taken out with a system, or would be.
-
-    `kept` commits stay, under the name `kept_as`, as the systems `forks` go on from them; they go with the last one.
-    """
-
-    name: str
-    commits: int
-    nbytes: int
-    kept: int
-    kept_as: str | None
-    forks: tuple[str, ...]
-    dry_run: bool
 
 
 # -- packages

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import Page, Renamed
+from whiteboard.records.packages import Page, PageHeader, Renamed
+from whiteboard.records.systems import NodeValues
 from whiteboard.storage.commits import provenance
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page, encode_page, take
@@ -29,23 +30,11 @@ from whiteboard.storage.transfer.merge_packages import BATCH_BYTES, MOST_CONFLIC
 Concerns = Callable[[str, str | None], bool]
 """``concerns(op, lineage)``: whether packages of such a page are to get other keys; asked before the page is read."""
 
-Rename = Callable[[Page, Sequence[provenance.NodeValues]], Renamed]
+Rename = Callable[[Page, Sequence[NodeValues]], Renamed]
 """``rename(page, values)``: their keys, told from the page, and, where it lacks tokens, from values of its sources."""
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, in pages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What the row of a page says of it; nothing has been checked."""
-
-    page_id: int
-    op: str
-    packages: int
-    lineage: str | None
-    tokens: bool
-    """Whether it has whole tokens."""
 
 
 @dataclass(slots=True)
@@ -70,7 +59,7 @@ class Report:
     described: list[Conflict] = field(default_factory=list)
 
 
-def headers(url: StoreUrl, op: str | None = None) -> list[Header]:
+def headers(url: StoreUrl, op: str | None = None) -> list[PageHeader]:
     """What the pages of an op (or all) say, by ascending id.
 
     Raises
@@ -122,12 +111,12 @@ def _opened(url: StoreUrl, *, readonly: bool) -> Iterator[Database]:
         database.close()
 
 
-def _headers(database: Database, op: str | None = None) -> Iterator[Header]:
+def _headers(database: Database, op: str | None = None) -> Iterator[PageHeader]:
     where, given = ("", ()) if op is None else ("WHERE op = ?", (op,))
     with database.read() as connection:
         found = connection.exec_driver_sql(f"SELECT id, op, n, header FROM page {where} ORDER BY id", given)
         for page_id, name, n, header in row_checks.rows(t.page, found):
-            yield Header(page_id, name, n, *_said(header))
+            yield PageHeader(page_id, name, n, *_said(header))
 
 
 def _said(header: bytes) -> tuple[str | None, bool]:
@@ -153,9 +142,7 @@ class _Change:
 class _Renaming:
     """Renames page by page, a transaction a batch; `report` counts."""
 
-    def __init__(
-        self, database: Database, rename: Rename, values: Sequence[provenance.NodeValues], dry_run: bool
-    ) -> None:
+    def __init__(self, database: Database, rename: Rename, values: Sequence[NodeValues], dry_run: bool) -> None:
         self._database, self._rename, self._values, self._dry_run = database, rename, values, dry_run
         self._waiting: list[_Change] = []
         self._held: set[int] = set()

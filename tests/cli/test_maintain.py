@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.storage.samples import transaction
+from tests.storage.samples import database_of, transaction
 from whiteboard.cli import status
 from whiteboard.storage.page.format import decode_page, encode_page
 from whiteboard.storage.sqlite.rows import select_pages
@@ -52,7 +52,7 @@ def _sql(statement: str, *values: object) -> None:
 
 def _forge(page_id: int) -> bytes:
     """Change one number of a page, with a digest that fits; return the package's key."""
-    with wb.open("whiteboard.db") as board, transaction(board._stores.database) as connection:
+    with wb.open("whiteboard.db") as board, transaction(database_of(board)) as connection:
         page = decode_page(select_pages(connection, [page_id])[page_id], provenance=True)
         y = page.arrays["y"].copy()
         y[5] = np.nextafter(y[5], np.inf)

@@ -11,7 +11,9 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
 from whiteboard.errors import ClosedError, ConflictError, DtypeError, ShapeError, SpecError, UnknownSystemError
-from whiteboard.storage.base import CommitRecord, NodeColumns, PackageStore, Page, SystemRecord, VersionStore
+from whiteboard.records.packages import Page
+from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
+from whiteboard.storage.base import PackageStore, VersionStore
 
 
 class PackageStoreSuite(ABC):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tests.storage.samples import Model, assert_found, key_of, page_of, run_python
+from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.base import SystemRecord
 from whiteboard.storage.upkeep.maintenance import verify
 
 OPS = ("mul", "sum")

@@ -16,8 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from whiteboard.storage.base import MISS, CommitRecord, Found, NodeColumns, Page, State, SystemRecord
+import whiteboard as wb
+from whiteboard.records.packages import MISS, Found, Page
+from whiteboard.records.systems import CommitRecord, NodeColumns, State, SystemRecord
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.stores import Stores
+
+
+def database_of(board: wb.Board) -> Database:
+    """The database that a board's store lies in."""
+    assert isinstance(board._store, Stores)
+    return board._store.database
 
 
 def key_of(number: int) -> bytes:

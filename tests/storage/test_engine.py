@@ -15,6 +15,7 @@ import pytest
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python, transaction
 from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, open_store
+from whiteboard.storage.base import Durability
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sqlite import wal
@@ -48,7 +49,7 @@ def test_pragmas(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
-def test_durability(tmp_path: Path, durability: str, level: int) -> None:
+def test_durability(tmp_path: Path, durability: Durability, level: int) -> None:
     """Only commits are synced to the disk, and only when asked; packages never are."""
     model = Model("a", 3)
     with open_store(tmp_path / "a.db", durability=durability) as stores:

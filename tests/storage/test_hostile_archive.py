@@ -446,7 +446,7 @@ def test_large_pages_come_in_by_parts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert _counts(store, smaller) == (0, 0, 40)
     with wb.open(store) as board:
         assert board.verify().ok
-        found = board._stores.packages.find([key.tobytes() for key in keys])
+        found = board._store.packages.find([key.tobytes() for key in keys])
     got = np.array([found.pages[p].arrays["y"][slot] for p, slot in zip(found.page, found.slot, strict=True)])
     assert np.array_equal(got, y)
 

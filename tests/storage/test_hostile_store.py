@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.storage.samples import transaction
+from tests.storage.samples import database_of, transaction
 from whiteboard.cli import status
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES
@@ -160,7 +160,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         system.fork("y")
         board.call_many("mul", np.ones((5, 2)), X)
         board.flush()
-        with transaction(board._stores.database) as connection:
+        with transaction(database_of(board)) as connection:
             recent_index.settle(connection)
         board.call_many("add", np.ones((5, 2)), X)
     return path
@@ -181,7 +181,7 @@ def told(path: Path) -> dict[str, Any]:
     """What a store says of each system, or the error that it gives."""
     found: dict[str, Any] = {}
     with wb.open(path, readonly=True) as board:
-        versions = board._stores.versions
+        versions = board._store.versions
         for name in ("x", "y", "g"):
             try:
                 if versions.system(name) is not None:

@@ -13,8 +13,8 @@ import pytest
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
 from whiteboard.errors import ParamError, ReadOnlyError
+from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.base import SystemRecord
 from whiteboard.storage.cache import eviction
 from whiteboard.storage.cache.eviction import live_bytes
 from whiteboard.storage.sqlite import recent_index, rows

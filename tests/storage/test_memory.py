@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.storage.samples import assert_found, key_of, page_of
+from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
 from whiteboard.storage import open_store
-from whiteboard.storage.base import DISK, MEMORY, MISS, Found, PackageStore, Page
+from whiteboard.storage.base import PackageStore
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.page_index import footprint
 

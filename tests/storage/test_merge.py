@@ -11,8 +11,8 @@ import pytest
 from tests.storage.moving import EACH, PAGES, assert_whole, filled, held, killed, numbers_held, other_bits
 from tests.storage.samples import Model, page_of, run_python
 from whiteboard.errors import ConflictError, SchemaError, StoreError
+from whiteboard.records.systems import CommitRecord
 from whiteboard.storage import open_store
-from whiteboard.storage.base import CommitRecord
 from whiteboard.storage.page.format import digest_of
 from whiteboard.storage.transfer.merge import merge
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.errors import StoreError
-from whiteboard.storage.base import DISK, MEMORY, Page
+from whiteboard.records.packages import DISK, MEMORY, Page
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind

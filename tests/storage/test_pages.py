@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.storage.samples import key_of, page_of, value_of
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.base import Page
+from whiteboard.records.packages import Page
 from whiteboard.storage.page import format
 from whiteboard.storage.page.format import Blob, cuts, decode_page, digest_of, encode_page, merged, owned, take
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.storage.samples import Model, page_of, transaction
 from whiteboard.errors import ParamError
+from whiteboard.records.systems import NodeValues
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.commits import provenance
-from whiteboard.storage.commits.provenance import NodeValues
 
 
 @pytest.fixture

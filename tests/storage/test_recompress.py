@@ -15,8 +15,8 @@ import pytest
 from tests.storage.moving import assert_whole, fill_system, held, killed, numbers_held
 from tests.storage.samples import page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
+from whiteboard.records.packages import Page
 from whiteboard.storage import open_store
-from whiteboard.storage.base import Page
 from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.page.codec import DEFAULT, Encoding
 from whiteboard.storage.page.format import Blob, decode_page

@@ -61,7 +61,7 @@ def test_one_key_is_forgotten(board: wb.Board) -> None:
     """The others of its page stay, and so does what is known of where they came from."""
     grow(board, "s", 1)
     board.flush()
-    key = next(kin.keys[2].tobytes() for kin in board._kin("exp"))
+    key = next(page.keys[2].tobytes() for page in board._store.summaries("exp"))
     assert board.explain_key(key).hit
     planned = board.forget(key=key.hex(), dry_run=True)
     assert (planned.packages, board.forget(key=key)) == (1, planned)

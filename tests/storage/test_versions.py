@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
 from whiteboard.errors import ConflictError, CorruptPackageError
+from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.base import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.commits import versions
 from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
 from whiteboard.storage.upkeep.maintenance import verify

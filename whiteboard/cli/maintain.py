@@ -15,7 +15,7 @@ from whiteboard.cli.ops import import_modules, module_option
 from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.inspection.audit import AuditReport
-from whiteboard.storage.upkeep.maintenance import VerifyReport
+from whiteboard.records.reports import VerifyReport
 
 _BYTES: Final = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SECONDS: Final = {"": 86400.0, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0, "W": 604800.0}

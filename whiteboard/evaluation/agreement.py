@@ -18,7 +18,8 @@ from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import Sources
 from whiteboard.evaluation.triage import Triage
 from whiteboard.ops.spec import OpSpec
-from whiteboard.types import MISS, Array, Page
+from whiteboard.records.packages import MISS, Page
+from whiteboard.types import Array
 
 SHARE: Final = 0.01
 """So much of the time that hits have saved goes into checks, at most."""

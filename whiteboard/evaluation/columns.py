@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.errors import DtypeError, NonFiniteError, ShapeError
-from whiteboard.types import Array, Ids, Shape
-
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-"""The dtypes that sources may have."""
+from whiteboard.types import FLOATS, Array, Ids, Shape
 
 
 def plain(value: Any, where: str) -> Array:

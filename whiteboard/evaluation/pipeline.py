@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,9 @@ from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
-from whiteboard.storage.base import Found, Page
-from whiteboard.types import DISK, MEMORY, MISS, Array, Ids, Params, Shape
-
-
-class PackageStore(Protocol):
-    """The part of a store that the pipeline needs."""
-
-    def find(self, keys: Sequence[bytes], /) -> Found: ...
-    def reject(self, page: Page, /) -> None: ...
-    def put(self, page: Page, /) -> None: ...
+from whiteboard.records.packages import DISK, MEMORY, MISS, Page
+from whiteboard.storage.base import PackageStore
+from whiteboard.types import Array, Ids, Params, Shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)

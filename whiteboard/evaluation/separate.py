@@ -8,7 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.types import Array, Page, Shape
+from whiteboard.records.packages import Page
+from whiteboard.types import Array, Shape
 
 Places: TypeAlias = NDArray[np.int64] | slice
 

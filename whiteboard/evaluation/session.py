@@ -9,10 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError
-from whiteboard.evaluation.columns import FLOATS
 from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
-from whiteboard.types import Array, Shape
+from whiteboard.types import FLOATS, Array, Shape
 
 
 class Session:

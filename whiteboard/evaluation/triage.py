@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.base import Found, Page
-from whiteboard.types import DISK, MEMORY, MISS, Ids, Shape
+from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
+from whiteboard.storage.base import PackageStore
+from whiteboard.types import Ids, Shape
 
 _DISK: Final = bytes([DISK])
-
-
-class Finder(Protocol):
-    """The part of a store that triage needs."""
-
-    def find(self, keys: Sequence[bytes], /) -> Found: ...
-    def reject(self, page: Page, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ class Triage:
         self.hit[self.repeated] = MEMORY
 
 
-def triage(store: Finder, keys: Sequence[bytes], form: Callable[[], Form]) -> Triage:
+def triage(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form]) -> Triage:
     """Look n keys up and list what is left to compute; `form` says what a page has to hold, where one is from disk."""
     found = store.find(keys)
     if _DISK in found.tier.tobytes():  # a tenth of the time that NumPy takes for one
@@ -96,7 +90,7 @@ def triage(store: Finder, keys: Sequence[bytes], form: Callable[[], Form]) -> Tr
     return plan
 
 
-def _fitting(store: Finder, found: Found, form: Form) -> Found:
+def _fitting(store: PackageStore, found: Found, form: Form) -> Found:
     """Make misses of what was found in pages that no such op has made."""
     fits = np.array([form.fits(page) for page in found.pages])
     if fits.all():

@@ -10,7 +10,8 @@ from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.evaluation.session import canonical
 from whiteboard.evaluation.sources import Sources
 from whiteboard.ops.spec import OpSpec
-from whiteboard.types import Array, Ids, Page, Params, Shape
+from whiteboard.records.packages import Page
+from whiteboard.types import Array, Ids, Params, Shape
 
 
 def shape(spec: OpSpec, params: Params, sources: Sources) -> Shape | None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from whiteboard.errors import ExperimentError
 from whiteboard.experiments.definition import MEASURES, Experiment, Outcome
+from whiteboard.records.packages import HIT_NAMES, MISS
 from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import BatchResult, OpResult
 from whiteboard.systems.system import System
-from whiteboard.types import HIT_NAMES, MISS
 
 
 def drive(

@@ -16,8 +16,7 @@ from typing import Any, Final
 import numpy as np
 import threadpoolctl
 
-from whiteboard.evaluation.columns import FLOATS
-from whiteboard.types import Array
+from whiteboard.types import FLOATS, Array
 
 Setting = tuple[str, str, int]
 """Of one BLAS: its kind, its kernel, and its number of threads."""

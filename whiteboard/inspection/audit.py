@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from whiteboard.evaluation.session import Session
 from whiteboard.identity import keys
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
-from whiteboard.storage.base import Page
-from whiteboard.storage.page.distance import FARTHEST, ulps
+from whiteboard.records.distance import FARTHEST, ulps
+from whiteboard.records.packages import Page, Sampled
+from whiteboard.records.systems import NodeValues
 from whiteboard.types import Array, Ids
 
 NO_SOURCES: Final = "their sources were no nodes"
@@ -24,12 +25,6 @@ NO_VALUES: Final = "no commit holds the values of their sources"
 NO_OP: Final = "there is no such op here"
 OTHER_KEY: Final = "made with parameters, a cotangent, code or arithmetic that are not those of the op here"
 DAMAGED: Final = "their page is damaged"
-
-
-class Values(Protocol):
-    """The values that one attribute of a system's nodes had, by id and version."""
-
-    def at(self, node_id: int, version: int, /) -> Array | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +68,7 @@ class AuditReport:
         return not self.differences and not self.unchecked[DAMAGED]
 
 
-def audit(
-    pages: Iterable[tuple[int, str, int, Page | None]], values: Sequence[Values], op: Callable[[str], OpSpec]
-) -> AuditReport:
+def audit(pages: Iterable[Sampled], values: Sequence[NodeValues], op: Callable[[str], OpSpec]) -> AuditReport:
     """Compute packages again and compare.
 
     A package is computed from the values for which its key comes out: the key vouches for op, code, parameters and
@@ -84,16 +77,17 @@ def audit(
 
     Parameters
     ----------
-    pages : iterable of (page id, op, packages, Page or None)
-        With provenance; None for a page that cannot be read.
-    values : sequence of Values
+    pages : iterable of Sampled
+        With provenance.
+    values : sequence of NodeValues
         What systems hold, one an attribute.
     op : callable
         Name to `OpSpec`, raising `UnknownOpError`.
     """
     report = AuditReport()
-    for page_id, name, n, page in pages:
-        row = report.ops[name]
+    for each in pages:
+        page, n = each.page, each.n
+        row = report.ops[each.op]
         row.sampled += n
         if page is None:
             report.unchecked[DAMAGED] += n
@@ -102,11 +96,11 @@ def audit(
             report.unchecked[NO_SOURCES] += n
             continue
         try:
-            spec = op(name)
+            spec = op(each.op)
         except UnknownOpError:
             report.unchecked[NO_OP] += n
             continue
-        wrong = _Page(page_id, page, page.src_ids, page.versions, spec).check(values, report.unchecked, row)
+        wrong = _Page(each.page_id, page, page.src_ids, page.versions, spec).check(values, report.unchecked, row)
         row.differing += len(wrong)
         report.differences += wrong
     return report
@@ -122,7 +116,7 @@ class _Page:
     versions: Ids
     spec: OpSpec
 
-    def check(self, values: Sequence[Values], unchecked: Counter[str], row: OpAudit) -> list[Difference]:
+    def check(self, values: Sequence[NodeValues], unchecked: Counter[str], row: OpAudit) -> list[Difference]:
         left, met = set(range(self.page.n)), set[int]()
         wrong: list[Difference] = []
         for each in values:
@@ -138,7 +132,7 @@ class _Page:
         unchecked[OTHER_KEY] += len(left & met)
         return wrong
 
-    def _sources(self, values: Values, rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
+    def _sources(self, values: NodeValues, rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
         """Rows whose sources are all among the values, in groups of equal signature, with their stacked sources."""
         groups: dict[Any, list[tuple[int, list[Array]]]] = defaultdict(list)
         for row in rows:

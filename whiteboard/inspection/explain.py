@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.ops.spec import OpSpec
+from whiteboard.records.packages import PageSummary
 from whiteboard.systems.jobs import Job, batches
 from whiteboard.systems.nodes import Nodes
 from whiteboard.systems.residuals import residual
@@ -23,27 +24,6 @@ from whiteboard.types import Array, Params
 
 _WORDS: Final = {"ones": "ones", "cotangent": "a cotangent"}
 _LINEAGE: Final = ("version", "fingerprint", "exactness", "params", "gradient", "arithmetic")
-
-
-class Kin(Protocol):
-    """The packages of one page, without their arrays: what a job is compared with."""
-
-    @property
-    def page_id(self) -> int: ...
-    @property
-    def op(self) -> str: ...
-    @property
-    def keys(self) -> NDArray[np.uint8]: ...
-    @property
-    def arrays(self) -> Mapping[str, tuple[str, tuple[int, ...]]]: ...
-    @property
-    def lineage(self) -> Mapping[str, Any]: ...
-    @property
-    def src_ids(self) -> NDArray[np.int64] | None: ...
-    @property
-    def versions(self) -> NDArray[np.int64] | None: ...
-    @property
-    def tokens(self) -> NDArray[np.uint8] | NDArray[np.uint32] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +141,8 @@ def cotangent_of(spec: OpSpec, sources: Sources, job: Job, y: Array) -> Array | 
 
 def explain(
     job: Asked,
-    holder: Callable[[bytes], tuple[Kin, int] | None],
-    kin: Callable[[str], Iterable[Kin]],
+    holder: Callable[[bytes], tuple[PageSummary, int] | None],
+    kin: Callable[[str], Iterable[PageSummary]],
 ) -> Explanation:
     """Explain one job.
 
@@ -194,7 +174,7 @@ def explain(
     )
 
 
-def by_key(key: bytes, found: tuple[Kin, int] | None) -> Explanation:
+def by_key(key: bytes, found: tuple[PageSummary, int] | None) -> Explanation:
     """Explain a key: what its package is, or that there is none."""
     if found is None:
         return Explanation("", key.hex(), hit=False, package=None, differences=(), reason="no package has this key")
@@ -208,7 +188,7 @@ def _of(job: Asked, package: Package | None, differences: tuple[Difference, ...]
     return Explanation(job.op, job.key.hex(), hit=False, package=package, differences=differences, reason=reason)
 
 
-def _package(page: Kin, row: int) -> Package:
+def _package(page: PageSummary, row: int) -> Package:
     ids, versions = (None if c is None else tuple(c[row].tolist()) for c in (page.src_ids, page.versions))
     return Package(page.op, page.keys[row].tobytes().hex(), page.page_id, row, ids, versions)
 
@@ -221,7 +201,7 @@ def _where(package: Package) -> str:
     return f"computed from {word} {nodes} (page {package.page}, row {package.row})"
 
 
-def _nearest(job: Asked, page: Kin) -> tuple[int, tuple[int, int]]:
+def _nearest(job: Asked, page: PageSummary) -> tuple[int, tuple[int, int]]:
     """The row of a page that differs least, and how far: other nodes come after the same ones."""
     if not len(page.keys):
         return -1, (2, 0)
@@ -240,17 +220,17 @@ def _nearest(job: Asked, page: Kin) -> tuple[int, tuple[int, int]]:
     return row, (int(other[row]), int(apart[row]))
 
 
-def _shapes(page: Kin) -> tuple[tuple[int, ...], ...]:
+def _shapes(page: PageSummary) -> tuple[tuple[int, ...], ...]:
     """The shapes of a page's sources, which are those of its gradients."""
     count = sum(name[0] == "g" for name in page.arrays)
     return tuple(page.arrays[f"g{slot}"][1] for slot in range(count) if f"g{slot}" in page.arrays)
 
 
-def _dtype(page: Kin) -> str:
+def _dtype(page: PageSummary) -> str:
     return page.arrays["g0"][0] if "g0" in page.arrays else ""
 
 
-def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
+def _differences(job: Asked, page: PageSummary, row: int) -> Iterable[Difference]:
     """What differs, in the order in which it decides."""
     said, mine = page.lineage, job.lineage
     if said and (then := said.get("scheme", lineage.FIRST_SCHEME.decode())) != mine["scheme"]:
@@ -280,7 +260,7 @@ def _differences(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
         yield Difference("arithmetic", f"{text}, BLAS runs another number of threads, or denormals are flushed")
 
 
-def _sources(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
+def _sources(job: Asked, page: PageSummary, row: int) -> Iterable[Difference]:
     ids = None if page.src_ids is None else page.src_ids[row].tolist()
     versions = None if page.versions is None else page.versions[row].tolist()
     others = _others(job, page, row)
@@ -305,7 +285,7 @@ def _sources(job: Asked, page: Kin, row: int) -> Iterable[Difference]:
             yield Difference("source", f"another source {slot}{then}, now{now}")
 
 
-def _others(job: Asked, page: Kin, row: int) -> list[bool]:
+def _others(job: Asked, page: PageSummary, row: int) -> list[bool]:
     """Which of the job's tokens differ, as far as the page has tokens."""
     if page.tokens is None:
         return []

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
 from whiteboard.identity import keys, lineage
-from whiteboard.inspection.audit import Values
-from whiteboard.storage.base import Page, Renamed
+from whiteboard.records.packages import Page, PageHeader, Renamed
+from whiteboard.records.systems import NodeValues
 
 NO_LINEAGE: Final = "their page was written too early to say what their keys are made of"
 NO_PARAMS: Final = "their page does not say their parameters exactly"
@@ -26,17 +26,6 @@ NO_TOKENS: Final = "their page has no whole tokens, and their sources were no no
 NO_COTANGENT: Final = "their page has no whole token of the cotangent"
 NO_VALUES: Final = "their page has no whole tokens, and no commit holds the values of their sources"
 OTHER_KEY: Final = "what their page says of their keys does not give them"
-
-
-class Header(Protocol):
-    """What a store says of a page without reading it."""
-
-    @property
-    def op(self) -> str: ...
-    @property
-    def packages(self) -> int: ...
-    @property
-    def lineage(self) -> str | None: ...
 
 
 class Code(NamedTuple):
@@ -57,7 +46,7 @@ class Held:
     """The fingerprints that packages were rekeyed from."""
 
 
-def held(pages: Iterable[Header]) -> list[Held]:
+def held(pages: Iterable[PageHeader]) -> list[Held]:
     """Count the pages of one op by its versions, those that are found first first."""
     found: dict[Code | None, Held] = {}
     for page in pages:
@@ -89,7 +78,7 @@ class Change:
             return self.op is not None or keys.SCHEME != lineage.FIRST_SCHEME
         return said.scheme != keys.SCHEME if self.op is None else Code(said.version, said.fingerprint) == self.old
 
-    def rename(self, page: Page, values: Sequence[Values]) -> Renamed:
+    def rename(self, page: Page, values: Sequence[NodeValues]) -> Renamed:
         """Tell the new keys of a page's packages; `values` are what systems hold, for pages without whole tokens."""
         said = lineage.said(page.lineage)
         if said is None or page.lineage is None:
@@ -179,7 +168,7 @@ def _unchanged(page: Page, why: str) -> Renamed:
 
 
 def _proven(
-    page: Page, old: _Old, values: Sequence[Values]
+    page: Page, old: _Old, values: Sequence[NodeValues]
 ) -> tuple[NDArray[np.intp], NDArray[np.uint8], Counter[str]]:
     """The rows whose keys come out of their tokens, the tokens of all rows, and why the others' do not."""
     proven, met = np.zeros(page.n, np.bool_), np.zeros(page.n, np.bool_)
@@ -195,7 +184,7 @@ def _proven(
 
 
 def _tokens(
-    page: Page, gradient: str, values: Sequence[Values]
+    page: Page, gradient: str, values: Sequence[NodeValues]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
     """Rows with tokens that may be theirs: those that the page has, else those of values that its sources had."""
     stored = page.tokens

@@ -9,8 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.encoding import is_mapping
-from whiteboard.systems.specification import is_name
-from whiteboard.types import Array, Params, Shape
+from whiteboard.types import Array, Params, Shape, is_name
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
 Batch: TypeAlias = Literal["lead_axis", "loop"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from whiteboard.storage.base import CommitRecord, State
+from whiteboard.records.systems import CommitRecord, State
 from whiteboard.systems import state
 
 

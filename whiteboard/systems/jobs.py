@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
-from whiteboard.types import HIT_NAMES, Array, Ids, Params
+from whiteboard.records.packages import HIT_NAMES
+from whiteboard.types import Array, Ids, Params
 
 ATTRS = ("theta", "p")
 WEIGHTS = ("none", "inv_length")

@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 
 from whiteboard.errors import ParamError
-
-
-def is_name(name: object) -> bool:
-    """Return whether something can be a name: a text of printable characters, at least one."""
-    return isinstance(name, str) and bool(name) and name.isprintable()
+from whiteboard.types import is_name
 
 
 def check_name(name: object) -> None:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from whiteboard.identity.keys import DIGEST_BYTES
-from whiteboard.storage.base import NodeColumns
+from whiteboard.records.systems import NodeColumns
 from whiteboard.systems.jobs import ATTRS
 from whiteboard.systems.nodes import Change, Nodes
 from whiteboard.types import Array, Ids

@@ -24,7 +24,8 @@ from whiteboard.evaluation.columns import attribute, fitted, ids_column
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import locate
 from whiteboard.ops.spec import OpSpec
-from whiteboard.storage.base import CommitRecord, State, SystemRecord, VersionStore
+from whiteboard.records.systems import CommitRecord, State, SystemRecord
+from whiteboard.storage.base import VersionStore
 from whiteboard.systems import specification, state
 from whiteboard.systems.history import Commit, Snapshot
 from whiteboard.systems.impulses import Inbox, Parcel

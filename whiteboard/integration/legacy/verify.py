@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from whiteboard.errors import ParamError
 from whiteboard.evaluation.session import Session
 from whiteboard.ops.spec import OpSpec
-from whiteboard.storage.page.distance import ulps
+from whiteboard.records.distance import ulps
 from whiteboard.types import Array
 
 

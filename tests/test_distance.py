@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from whiteboard.storage.page.distance import largest
+from whiteboard.records.distance import largest
 
 
 class Expect(NamedTuple):

@@ -1,0 +1,146 @@
+"""Packages as they cross the seam: pages of them, where they were found, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISS, MEMORY, DISK = 0, 1, 2
+"""The codes of a `hit` column, and of `Found.tier`."""
+
+HIT_NAMES = ("miss", "memory", "disk")
+"""The name of each code, as `OpResult.hit` and `CallResult.hit` give it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """The packages of one bin, stacked: row i of every column is package i.
+
+    Parameters
+    ----------
+    op : str
+        Name of the op that computed the packages.
+    keys : ndarray of uint8, shape (n, 16)
+        The packages' keys.
+    arrays : mapping of str to ndarray, each of shape (n, …)
+        ``"y"`` and one ``"g<i>"`` a source; C-contiguous, dtype kind in ``biufc``.
+    cost_ns : int
+        Measured cost in nanoseconds of computing all n packages.
+    src_ids, versions : ndarray of int64, shape (n, k), or None
+        Node ids and versions of the sources, where they were nodes: provenance for audits, never identity.
+    lineage : str or None
+        JSON of what the keys were made of beside the sources: the op's version, code, parameters, arithmetic.
+    tokens : ndarray of uint8, shape (n, k, 16), or None
+        Each source's token, and the cotangent's where it is in the key: with `lineage`, all that the keys are made of.
+        Pages of earlier versions have their first 32 bits, uint32 of shape (n, k).
+    """
+
+    op: str
+    keys: NDArray[np.uint8]
+    arrays: Mapping[str, NDArray[Any]]
+    cost_ns: int = 0
+    src_ids: NDArray[np.int64] | None = None
+    versions: NDArray[np.int64] | None = None
+    lineage: str | None = None
+    tokens: NDArray[np.uint8] | NDArray[np.uint32] | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of packages in the page."""
+        return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns, as they lie in memory."""
+        extra = sum(a.nbytes for a in (self.src_ids, self.versions, self.tokens) if a is not None)
+        return self.keys.nbytes + extra + sum(a.nbytes for a in self.arrays.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Where each of n keys was found: columns, so that a caller gathers page by page.
+
+    ``page[i]`` indexes `pages`, or is -1 for a miss; ``slot[i]`` is the row in that page; ``tier[i]`` is
+    `MISS`, `MEMORY` or `DISK`.
+    """
+
+    pages: list[Page]
+    page: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    tier: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Renamed:
+    """Other keys for some packages of a page.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (m,)
+        Which of them, ascending.
+    keys : ndarray of uint8, shape (m, 16)
+    tokens : ndarray of uint8, shape (m, k, 16)
+    lineage : str
+        What the page of these packages says from then on.
+    kept : mapping of str to int
+        Why the others keep their keys, and how many.
+    """
+
+    rows: NDArray[np.intp]
+    keys: NDArray[np.uint8]
+    tokens: NDArray[np.uint8]
+    lineage: str
+    kept: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PageSummary:
+    """The packages of one page, without their arrays.
+
+    Parameters
+    ----------
+    page_id, op : int, str
+    keys : ndarray of uint8, shape (n, 16)
+    arrays : mapping of str to (dtype, shape)
+        Of one package: ``"y"``, ``"g0"``, …
+    lineage : mapping
+        What the page says of its keys; empty for pages of an older version.
+    src_ids, versions : ndarray, shape (n, k), or None
+    tokens : ndarray, (n, k, 16) or (n, k), or None
+        See `Page`.
+    """
+
+    page_id: int
+    op: str
+    keys: NDArray[np.uint8]
+    arrays: Mapping[str, tuple[str, tuple[int, ...]]]
+    lineage: Mapping[str, Any]
+    src_ids: NDArray[np.int64] | None
+    versions: NDArray[np.int64] | None
+    tokens: NDArray[np.uint8] | NDArray[np.uint32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageHeader:
+    """What the row of a page says of it; nothing has been checked."""
+
+    page_id: int
+    op: str
+    packages: int
+    lineage: str | None
+    tokens: bool
+    """Whether it has whole tokens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampled:
+    """Some packages of one page: how many, and `page` with them alone, None where it cannot be read."""
+
+    page_id: int
+    op: str
+    n: int
+    page: Page | None
