@@ -1,1 +1,1 @@
-"""The Alembic environment: every schema that a store ever had, one revision a file."""
+"""The schema's history, for Alembic alone: `env` is its entry, and `versions` a step a file."""

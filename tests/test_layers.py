@@ -1,8 +1,9 @@
-"""The layers: who may import whom, parsed from the sources, and what may lie at the top of the repository."""
+"""The rooms: who may import whom, parsed from the sources, and what may lie at the top of the repository."""
 
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -15,41 +16,46 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LAYERS: tuple[frozenset[str], ...] = tuple(
-    frozenset(names.split())
-    for names in (
-        "errors types locks",
-        "columns specs",
-        "arithmetic encoding jobs keys ops",
-        "lineage nodes sources queue triage bins session promises agreement pool separate given",
-        "sinks exact impulses residuals rules",
-        "pipeline",
-        "direct propagate state steps history",
-        "system",
-        "submission audit explain rekey",
-        "board",
-        "integration experiments",
-        "cli",
-        "__init__ __main__",
-    )
-)
-"""The parts of `whiteboard`, from the bottom: a part may import those of earlier layers.
-
-Within one layer, and within a folder, imports are allowed as long as they make no circle.
-"""
-
-APART = {
-    "storage": frozenset({"storage", "errors"}),
-    "migrations": frozenset({"storage", "errors", "migrations"}),
+ROOMS: dict[str, str] = {
+    "errors": "",
+    "records": "",
+    "types": "",
+    "concurrency": "errors",
+    "storage.base": "errors records",
+    "storage.page": "errors records",
+    "storage.sqlite": "errors concurrency storage.page",
+    "storage.cache": "errors records concurrency storage.base storage.page storage.sqlite",
+    "storage.commits": "errors records storage.base storage.page storage.sqlite storage.cache",
+    "storage.transfer": "errors records storage.base storage.page storage.sqlite storage.commits",
+    "storage.upkeep": (
+        "errors records storage.base storage.page storage.sqlite storage.cache storage.commits storage.transfer"
+    ),
+    "storage.stores": "errors records storage.base storage.sqlite storage.cache storage.commits storage.upkeep",
+    "storage": "errors storage.base storage.sqlite storage.cache storage.commits storage.stores",
+    "migrations": "errors storage.sqlite",
+    "ops.kernels": "types",
+    "ops.fingerprint": "errors types concurrency",
+    "ops": "errors types concurrency ops.fingerprint",
+    "ops.families": "errors types ops ops.kernels",
+    "ops.checking": "errors types ops ops.kernels",
+    "identity": "errors types ops ops.fingerprint",
+    "evaluation": "errors records types concurrency storage.base ops ops.kernels identity",
+    "systems": "errors records types concurrency storage.base ops ops.fingerprint identity evaluation",
+    "inspection": "errors records types ops ops.fingerprint identity evaluation systems",
+    "board": "errors records types concurrency storage storage.base ops identity evaluation systems inspection",
+    "integration": "errors records types ops evaluation systems board",
+    "experiments": "errors records types ops identity systems",
+    "cli": (
+        "errors records types ops systems inspection board integration experiments "
+        "storage.base storage.page storage.sqlite storage.transfer storage.upkeep"
+    ),
+    "": "errors types ops systems board integration",
+    "__main__": "cli",
 }
-"""What stands beside the layers, and all that it may import of whiteboard."""
+"""What each room may import of whiteboard beside itself, from below: a room names only rooms above it in this table.
 
-MAY_IMPORT_STORAGE = frozenset({"board", "cli"})
-
-VALUES = ("whiteboard.storage.base", "whiteboard.records.distance")
-"""The values that cross the store's seam, and its ABCs: no SQL, so the parts that make such values import them."""
-
-MAY_IMPORT_VALUES = frozenset({"audit", "integration", "pipeline", "rekey", "state", "history", "system", "triage"})
+A folder's own ``__init__`` may also import what lies in the folder; within a room nothing may make a circle.
+"""
 
 LAZY: dict[str, frozenset[str]] = {
     "alembic": frozenset({"migrations"}),
@@ -59,7 +65,10 @@ LAZY: dict[str, frozenset[str]] = {
     "joblib": frozenset(),
     "rich": frozenset({"cli"}),
 }
-"""Slow to import, so imported inside functions only, but for the parts named."""
+"""Slow to import, so imported inside functions only, but for the rooms named."""
+
+LISTS = frozenset({"families", "cli", "versions", "experiments", "legacy"})
+"""Folders of members: a family of ops, a command, a migration, an experiment, a format of another."""
 
 DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", "threadpoolctl", *LAZY})
 
@@ -142,59 +151,64 @@ def imports(module: str, source: str, *, package: bool, known: frozenset[str]) -
     yield from visit(ast.parse(source), eager=True)
 
 
-def part(module: str) -> str:
-    """Return the part a module of whiteboard belongs to: ``whiteboard.ops.spec`` is of ``ops``."""
-    names = module.split(".")
-    return names[1] if len(names) > 1 else "__init__"
-
-
-def layer(name: str) -> int | None:
-    """Return the index of the part's layer, or None for a part that has none."""
-    return next((i for i, names in enumerate(LAYERS) if name in names), None)
+def room(module: str) -> str | None:
+    """Return the room a module of whiteboard is in, the innermost there is, or None for a module that is in none."""
+    names = module.split(".")[1:]
+    inner = (".".join(names[:depth]) for depth in range(len(names), 0, -1))
+    return next((name for name in inner if name in ROOMS), None if names else "")
 
 
 def forbidden(importer: str, imported: str) -> str | None:
-    """Say why one part may not import another, or return None."""
-    if importer in APART:
-        return None if imported in APART[importer] else f"{importer} may import only {sorted(APART[importer])}"
-    if layer(importer) is None:
-        return f"{importer} is in no layer: add it to LAYERS"
-    if importer == "__init__" or importer == imported:
+    """Say why one module may not import another, or return None."""
+    own, other = room(importer), room(imported)
+    if own is None or other is None:
+        return f"{importer if own is None else imported} is in no room: add it to ROOMS"
+    inside = importer in MODULES and MODULES[importer].name == "__init__.py" and imported.startswith(f"{importer}.")
+    if own == other or other in ROOMS[own].split() or (inside and importer != "whiteboard"):
         return None
-    if imported == "storage":
-        return None if importer in MAY_IMPORT_STORAGE else "only board and cli import storage"
-    if imported == "migrations":
-        return "only storage's Alembic calls name migrations"
-    below, above = layer(imported), layer(importer)
-    if below is None or above is None:
-        return f"{imported} is in no layer"
-    return f"{imported} is in a later layer than {importer}" if below > above else None
+    return f"{own or 'whiteboard'} may import only {ROOMS[own] or 'nothing'}"
 
 
 def problems(module: str, source: str, *, package: bool = False, known: frozenset[str] = frozenset()) -> list[str]:
-    """Return one sentence for each import of a source that the layers do not allow."""
-    found = []
-    own = part(module)
-    if own not in APART and layer(own) is None:
-        found.append(f"{module}: {own} is in no layer: add it to LAYERS")
+    """Return one sentence for each import of a source that the rooms do not allow."""
+    found = [] if room(module) is not None else [f"{module} is in no room: add it to ROOMS"]
     for target, eager, line in imports(module, source, package=package, known=known):
         top = target.split(".")[0]
         where = f"{module}:{line} imports {target}: "
         if top == "whiteboard":
-            why = None if target in VALUES and own in MAY_IMPORT_VALUES else forbidden(own, part(target))
-            if why:
+            if not found and (why := forbidden(module, target)):
                 found.append(where + why)
         elif top in LAZY:
-            if eager and own not in LAZY[top]:
+            if eager and (room(module) or "").split(".")[0] not in LAZY[top]:
                 found.append(where + "only inside a function")
         elif top not in DEPENDENCIES and top not in sys.stdlib_module_names:
             found.append(where + "not a dependency of the project")
     return found
 
 
+def test_the_rooms_stand_on_each_other() -> None:
+    """Each room may import earlier ones alone, and none is named that is not there."""
+    for at, (name, allowed) in enumerate(ROOMS.items()):
+        assert set(allowed.split()) <= set(list(ROOMS)[:at]), name
+    assert {room(module) for module in MODULES} == set(ROOMS)
+
+
+FOLDERS = sorted(path.parent for path in MODULES.values() if path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(ROOT).as_posix())
+def test_a_folder_says_what_lives_in_it(folder: Path) -> None:
+    """The first lines of a folder name every module in it, but where its files are members of a list."""
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    assert text
+    if folder.name not in LISTS and folder != ROOT / "whiteboard":
+        missing = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"} - set(re.findall(r"\w+", text))
+        assert not missing, f"{folder.relative_to(ROOT)}/__init__.py does not name {missing}"
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_a_file_imports_only_what_its_layer_allows(module: str) -> None:
-    """Every import of every file goes to an earlier layer, its own folder or layer, or a declared dependency."""
+def test_a_file_imports_only_what_its_room_allows(module: str) -> None:
+    """Every import of every file goes to its own room, one that its room may import, or a declared dependency."""
     path = MODULES[module]
     package = path.name == "__init__.py"
     found = problems(module, path.read_text("utf-8"), package=package, known=frozenset(MODULES))
@@ -223,37 +237,43 @@ class Expect(NamedTuple):
 
 
 EXPECTED = [
-    Expect("whiteboard.identity.keys", "from whiteboard.errors import ShapeError", (), "earlier"),
-    Expect("whiteboard.identity.keys", "from whiteboard import errors, ops", (), "earlier-by-package"),
+    Expect("whiteboard.identity.keys", "from whiteboard.errors import ShapeError", (), "below"),
+    Expect("whiteboard.identity.keys", "from whiteboard import errors, ops", (), "below-by-package"),
     Expect("whiteboard.ops.families.linear", "from whiteboard.ops.spec import OpSpec", (), "own-folder"),
-    Expect("whiteboard.identity.keys", "from whiteboard.systems.system import System", ("later",), "later"),
-    Expect("whiteboard.evaluation.pipeline", "import whiteboard.systems.system", ("later",), "pipeline-before-system"),
-    Expect("whiteboard.systems.system", "def f():\n    from whiteboard import board", ("later",), "lazily-later"),
-    Expect("whiteboard.identity.keys", "import whiteboard as wb", ("later",), "the-package-itself"),
-    Expect("whiteboard.board", "from whiteboard.storage import base", (), "board-to-storage"),
-    Expect("whiteboard.evaluation.triage", "from whiteboard.storage import base", ("only board",), "stage-to-storage"),
-    Expect("whiteboard.board", "from whiteboard import migrations", ("Alembic",), "to-migrations"),
-    Expect("whiteboard.storage.page.format", "from whiteboard.storage.base import Page", (), "storage-to-itself"),
+    Expect("whiteboard.ops.kernels.rows", "from whiteboard.ops.spec import OpSpec", ("only types",), "kernel-to-ops"),
+    Expect("whiteboard.ops.spec", "from whiteboard.ops.families import linear", ("may import",), "ops-to-a-family"),
+    Expect("whiteboard.ops", "def f():\n    from whiteboard.ops.checking import corners", (), "the-front-of-a-folder"),
+    Expect("whiteboard.identity.keys", "from whiteboard.systems.system import System", ("may import",), "above"),
+    Expect("whiteboard.evaluation.pipeline", "import whiteboard.systems.system", ("may import",), "pipeline-to-system"),
+    Expect("whiteboard.systems.system", "def f():\n    from whiteboard import board", ("may import",), "lazily-above"),
+    Expect("whiteboard.identity.keys", "import whiteboard as wb", ("may import",), "the-package-itself"),
+    Expect("whiteboard.board", "from whiteboard.storage.base import Store", (), "board-to-base"),
+    Expect("whiteboard.board", "from whiteboard.storage.upkeep import remove", ("may import",), "board-to-a-backend"),
+    Expect("whiteboard.evaluation.triage", "from whiteboard.storage.base import PackageStore", (), "stage-to-base"),
+    Expect(
+        "whiteboard.evaluation.triage", "from whiteboard.storage.cache import packages", ("may",), "stage-to-storage"
+    ),
+    Expect("whiteboard.board", "from whiteboard import migrations", ("may import",), "to-migrations"),
+    Expect("whiteboard.storage.page.format", "from whiteboard.records.packages import Page", (), "storage-to-records"),
     Expect("whiteboard.storage.page.format", "from whiteboard.types import Array", ("only",), "storage-to-types"),
-    Expect("whiteboard.storage.page.format", "from .. import types", ("only",), "relative"),
-    Expect("whiteboard.helpers", "import numpy", ("no layer",), "unknown-part"),
+    Expect("whiteboard.storage.page.format", "from .. import cache", ("only",), "relative"),
+    Expect("whiteboard.storage.cache.memory", "from whiteboard.storage.upkeep import gc", ("only",), "cache-to-upkeep"),
+    Expect("whiteboard.helpers", "import numpy", ("no room",), "unknown-room"),
     Expect("whiteboard.storage.sqlite.schema", "import alembic", ("inside",), "eager-alembic"),
     Expect("whiteboard.storage.sqlite.schema", "def f():\n    import alembic", (), "lazy-alembic"),
     Expect("whiteboard.migrations.env", "from alembic import context", (), "migrations-alembic"),
     Expect("whiteboard.cli", "import rich.table, click, matplotlib.pyplot", ("inside",), "cli-rich"),
-    Expect(
-        "whiteboard.systems.rules", "try:\n    import autograd\nexcept ImportError: ...", ("inside",), "eager-in-try"
-    ),
+    Expect("whiteboard.systems.rules", "try:\n    import autograd\nexcept ImportError: ...", ("inside",), "in-a-try"),
     Expect("whiteboard.systems.rules", "import scipy", ("not a dependency",), "undeclared"),
     Expect("whiteboard.systems.rules", "import json, numpy as np", (), "declared"),
 ]
 
 
 @pytest.mark.parametrize("case", EXPECTED, ids=lambda case: case.id)
-def test_the_layers_refuse_what_they_should(case: Expect) -> None:
+def test_the_rooms_refuse_what_they_should(case: Expect) -> None:
     """The check finds each kind of forbidden import in a made-up file, and nothing in a good one."""
-    known = frozenset({f"whiteboard.{name}" for names in LAYERS for name in names} | {"whiteboard.migrations"})
-    found = problems(case.module, case.source, known=known)
+    known = frozenset({f"whiteboard.{name}" for name in ROOMS if name})
+    found = problems(case.module, case.source, package=case.module in ("whiteboard.ops",), known=known)
     assert len(found) == len(case.words), found
     assert all(word in problem for word, problem in zip(case.words, found, strict=True)), found
 

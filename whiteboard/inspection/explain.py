@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
-from whiteboard.evaluation.sources import NodeSources, Sources, locate
+from whiteboard.evaluation.sources import Sources
 from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import PageSummary
 from whiteboard.systems.jobs import Job, batches
+from whiteboard.systems.node_sources import NodeSources, locate
 from whiteboard.systems.nodes import Nodes
 from whiteboard.systems.residuals import residual
 from whiteboard.types import Array, Params

@@ -1,1 +1,5 @@
-"""Bridges to systems that are not ours: any object with ``nodes`` and ``impulse``."""
+"""Other people's systems and caches: whoever has nodes of their own, or results to bring along.
+
+`bridge_v2` pushes impulses of ops into any system, `calls` is `wb.Ops`; `legacy` reads caches of other libraries. May
+import the board, and nothing of the store. An adapter for another system is a file here.
+"""

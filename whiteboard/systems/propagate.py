@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.evaluation.columns import check_dtype
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
-from whiteboard.evaluation.sources import NodeSources, Sources, locate
+from whiteboard.evaluation.sources import Sources
 from whiteboard.ops.spec import OpSpec
 from whiteboard.systems.impulses import Impulses, Measure
 from whiteboard.systems.jobs import BatchResult, JobBatch
+from whiteboard.systems.node_sources import NodeSources, locate
 from whiteboard.systems.nodes import Nodes, positions
 from whiteboard.systems.residuals import Residual, residual
 from whiteboard.types import Array, Ids, Params

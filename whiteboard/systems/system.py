@@ -22,7 +22,6 @@ from whiteboard.errors import (
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.columns import attribute, fitted, ids_column
 from whiteboard.evaluation.pipeline import Pipeline
-from whiteboard.evaluation.sources import locate
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.systems import CommitRecord, State, SystemRecord
 from whiteboard.storage.base import VersionStore
@@ -31,6 +30,7 @@ from whiteboard.systems.history import Commit, Snapshot
 from whiteboard.systems.impulses import Inbox, Parcel
 from whiteboard.systems.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.systems.node_impulse import impulse, place
+from whiteboard.systems.node_sources import locate
 from whiteboard.systems.nodes import Change, Nodes
 from whiteboard.systems.propagate import Propagated, propagate
 from whiteboard.systems.rules import Rule
