@@ -236,24 +236,26 @@ def test_refused_dtypes(array: np.ndarray[Any, Any]) -> None:
 
 def test_every_part_of_the_identity_is_in_the_key() -> None:
     """A change of any one part of an op's identity gives another prefix."""
-    base: dict[str, Any] = {"name": "mul", "version": 1, "fingerprint": b"f", "exactness": "exact"}
-    base |= {"arithmetic": b"a", "params": {}, "gradient": "ones", "fan_in": 2}
+    base = keys.Identity("mul", 1, b"f", "exact", b"a", keys.NO_PARAMS, "ones")
     others: dict[str, Any] = {
-        "name": "add",
+        "op": "add",
         "version": 2,
         "fingerprint": b"g",
         "exactness": "tolerance",
         "arithmetic": b"b",
+        "params": encode_params({"axis": 0}),
+        "gradient": "cotangent",
     }
-    others |= {"params": {"axis": 0}, "gradient": "cotangent", "fan_in": 3}
-    prefixes = {keys.key_prefix(**base)} | {keys.key_prefix(**(base | {part: other})) for part, other in others.items()}
-    assert len(prefixes) == 1 + len(others)
+    assert others.keys() == set(base._fields)
+    prefixes = {keys.key_prefix(base._replace(**{part: other}), 2) for part, other in others.items()}
+    prefixes |= {keys.key_prefix(base, 2), keys.key_prefix(base, 3)}
+    assert len(prefixes) == 2 + len(others)
 
 
 def test_keys_depend_on_the_order_of_sources_alone() -> None:
     """Swapping the sources of one job changes its key and no other's; a key is the same in any batch."""
     tokens = keys.tokens(np.arange(12.0).reshape(6, 2)).reshape(3, 2, 16)
-    prefix = keys.key_prefix("mul", 1, b"", "exact", b"", {}, "ones", 2)
+    prefix = keys.key_prefix(keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones"), 2)
     whole = keys.keys(prefix, tokens)
     assert [keys.keys(prefix, tokens[i : i + 1])[0] for i in range(3)] == whole
     assert len(set(itertools.chain(whole, keys.keys(prefix, tokens[:, ::-1])))) == 6

@@ -150,7 +150,8 @@ def test_parameters_that_are_too_long_to_keep(tmp_path: Path) -> None:
     assert len(stored(path)) == TOTAL
     spec = code(0)
     for count, known in ((100, True), (1000, False)):
-        said = lineage.said(lineage.record(spec, {"scale": tuple(range(count))}, "ones"))
+        params = {"scale": tuple(range(count))}
+        said = lineage.said(lineage.record(keys.Identity.of(spec, params), params))
         assert said
         assert (said.identity("product") is not None) == known
 

@@ -24,11 +24,11 @@ import whiteboard as wb
 from scripts.benching import measure, peers
 from scripts.benching.peers import PEERS
 from whiteboard import board, ops
-from whiteboard.evaluation import bins, pipeline, queue, separate, session, sources
+from whiteboard.evaluation import bins, pipeline, queue, separate, session
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.identity import keys
 from whiteboard.storage.cache.memory import MemoryTier
-from whiteboard.systems import propagate, system
+from whiteboard.systems import node_sources, propagate, system
 from whiteboard.systems.nodes import Nodes
 
 SIZES = (8, 64, 1024)
@@ -78,14 +78,14 @@ class Bench:
             nodes.nodes.arenas[0].tokens(np.arange(len(self.theta)))
         return Ready(made, nodes, wb.JobBatch(self.op, self.graph if graph else self.ids))
 
-    def nodes(self) -> sources.NodeSources:
+    def nodes(self) -> node_sources.NodeSources:
         """Return the sources of all jobs, as a pipeline gets them."""
         made = Nodes()
         count = np.arange(len(self.theta))
         made.add(count, np.zeros_like(count), np.zeros(len(count), np.bool_), {"theta": self.theta})
-        return sources.NodeSources(made, self.ids, list(made.arenas) * self.arity, self.ids)
+        return node_sources.NodeSources(made, self.ids, list(made.arenas) * self.arity, self.ids)
 
-    def compute(self, nodes: sources.NodeSources, size: int) -> None:
+    def compute(self, nodes: node_sources.NodeSources, size: int) -> None:
         """Gather, run one session a bin and put its results into columns: what is left of a job without its key."""
         spec, pool = ops.get(self.op), BufferPool()
         params = spec.bind(None)
@@ -203,7 +203,7 @@ def identity(runs: int, n: int) -> list[dict[str, Any]]:
     for d in SIZES:
         values = np.random.default_rng(0).normal(size=(n, 2, d))
         tokens = keys.tokens(values.reshape(2 * n, d)).reshape(n, 2, 16)
-        prefix = keys.key_prefix("mul", 1, b"", "exact", b"", {}, "ones", 2)
+        prefix = keys.key_prefix(keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones"), 2)
 
         def hash_all(_: Any, values: Any = values, d: int = d) -> None:
             keys.tokens(values.reshape(2 * n, d))
@@ -223,13 +223,13 @@ PLACES = (
     (system, "batches", "columns"),
     (propagate, "locate", "locate"),
     (system, "locate", "locate"),
-    (sources.NodeSources, "tokens", "token"),
+    (node_sources.NodeSources, "tokens", "token"),
     (pipeline.Pipeline, "_keys", "key"),
     (pipeline, "triage", "triage"),
     (MemoryTier, "find", "triage"),
     (bins, "cut", "bin"),
     (bins, "by_signature", "bin"),
-    (sources.NodeSources, "gather", "gather"),
+    (node_sources.NodeSources, "gather", "gather"),
     (session.Session, "__init__", "session"),
     (session.Session, "forward", "forward"),
     (session.Session, "backward", "backward"),

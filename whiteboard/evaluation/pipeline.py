@@ -20,7 +20,6 @@ from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import Sources
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
-from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import DISK, MEMORY, MISS, Page
 from whiteboard.storage.base import PackageStore
@@ -85,8 +84,8 @@ class Pipeline:
         bound = spec.bind(params)
         shape = validation.shape(spec, bound, sources)
         with self._lock:
-            names, tokens, cacheable = self._keys(spec, bound, sources, cotangent)
-            cacheable = cacheable and not self.agreement.distrusts(spec)
+            names, tokens, record = self._keys(spec, bound, sources, cotangent)
+            cacheable = record is not None and not self.agreement.distrusts(spec)
             form = partial(_form, spec, shape, sources)
             plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
             if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
@@ -95,7 +94,7 @@ class Pipeline:
             known = len(plan.pages)
             with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
                 for rows in self._bins(spec, plan, shape, sources):
-                    page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent)
+                    page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent, record)
                     plan.place(rows, page)
                     if cacheable:
                         self._store.put(page)
@@ -132,12 +131,11 @@ class Pipeline:
         bound = spec.bind(params)
         shape = validation.check(spec, bound, sources, y, grads)
         columns = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
-        record = lineage.record(spec, bound, "ones")
         size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
         added = np.zeros(sources.n, np.bool_)
         with self._lock:
-            names, tokens, cacheable = self._keys(spec, bound, sources, None)
-            if not cacheable:
+            names, tokens, record = self._keys(spec, bound, sources, None)
+            if record is None:
                 msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
                 raise ParamError(msg)
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
@@ -163,23 +161,21 @@ class Pipeline:
 
     def _keys(
         self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
-    ) -> tuple[list[bytes], NDArray[np.uint8], bool]:
-        """Return the jobs' keys, the tokens in them, and whether packages may be stored under them."""
+    ) -> tuple[list[bytes], NDArray[np.uint8], str | None]:
+        """Return the jobs' keys, the tokens in them, and their lineage, None where nothing may be stored under them."""
         gradient = "ones" if cotangent is None else "cotangent"
         opaque = spec.opaque if spec.fingerprint is None else ""
-        arithmetic = arithmetic_class(blas=spec.blas)
-        identity = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness, arithmetic)
-        fan_in = len(sources.shapes)
         try:
-            prefix = keys.key_prefix(*identity, params, gradient, fan_in)
+            identity = keys.Identity.of(spec, params, gradient)
         except ParamError as error:
-            opaque, prefix = str(error), keys.key_prefix(*identity, {}, gradient, fan_in)
+            opaque, identity = str(error), keys.Identity.of(spec, {}, gradient)
         if opaque:
             self._warn(spec.name, opaque)
         columns = sources.tokens()
         if cotangent is not None:
             columns = np.concatenate([columns, keys.tokens(cotangent)[:, None]], axis=1)
-        return keys.keys(prefix, columns), columns, not opaque
+        names = keys.keys(keys.key_prefix(identity, len(sources.shapes)), columns)
+        return names, columns, None if opaque else lineage.record(identity, params)
 
     def _warn(self, name: str, reason: str) -> None:
         if (name, reason) not in self._warned:
@@ -196,6 +192,7 @@ class Pipeline:
         names: NDArray[np.uint8],
         tokens: NDArray[np.uint8],
         cotangent: Array | None,
+        record: str | None,
     ) -> Page:
         """Run one session over one bin and stack what it gives into a page."""
         start = time.perf_counter_ns()
@@ -208,7 +205,6 @@ class Pipeline:
             self._promises.test(spec, params, xs, (y, *grads), None if cotangent is None else cotangent[rows])
         arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
         src_ids, versions = sources.provenance(rows) or (None, None)
-        record = lineage.record(spec, params, "ones" if cotangent is None else "cotangent")
         return Page(spec.name, names, arrays, cost, src_ids, versions, record, tokens)
 
     def needed_too(self, evaluated: Evaluated, rows: Ids, hit: NDArray[np.uint8]) -> None:

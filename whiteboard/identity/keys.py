@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import DtypeError, ParamError
+from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.fingerprint.encoding import encode, encode_params, wrapped
+from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Params, Shape
 
 SCHEME = b"whiteboard-key-2"
@@ -113,30 +115,12 @@ def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> lis
 NO_PARAMS: Final = encode_params({})
 
 
-def key_prefix(
-    name: str,
-    version: int,
-    fingerprint: bytes,
-    exactness: str,
-    arithmetic: bytes,
-    params: Params,
-    gradient: str,
-    fan_in: int,
-) -> bytes:
-    """Return the digest that all keys of one op, parameter set and gradient kind begin from.
-
-    `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the
-    VJP of a cotangent, whose token is then the last one of the key. `arithmetic` is the class that
-    `whiteboard.identity.arithmetic` gives.
-    """
-    given = encode_params(params) if params else NO_PARAMS
-    return _prefix(SCHEME, name, version, fingerprint, exactness, arithmetic, given, gradient, fan_in)
-
-
 class Identity(NamedTuple):
     """What the keys of one op, parameter set and gradient kind are made of, beside scheme, fan-in and tokens.
 
-    `params` is the canonical encoding of all parameters; `arithmetic` is that of the machine that computed.
+    `arithmetic` is the class of the machine that computed, `params` the canonical encoding of all parameters.
+    `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the VJP of
+    a cotangent, whose token is then the last one of the key.
     """
 
     op: str
@@ -146,6 +130,24 @@ class Identity(NamedTuple):
     arithmetic: bytes
     params: bytes
     gradient: str
+
+    @classmethod
+    def of(cls, spec: OpSpec, params: Params, gradient: str = "ones") -> Identity:
+        """Return that of an op with these parameters as it is now, on this machine.
+
+        Raises
+        ------
+        ParamError
+            The parameters have no encoding.
+        """
+        encoded = encode_params(params) if params else NO_PARAMS
+        arithmetic = arithmetic_class(blas=spec.blas)
+        return cls(spec.name, spec.version, spec.fingerprint or b"", spec.exactness, arithmetic, encoded, gradient)
+
+
+def key_prefix(identity: Identity, fan_in: int) -> bytes:
+    """Return the digest that all keys of one identity and number of sources begin from."""
+    return _prefix(SCHEME, *identity, fan_in)
 
 
 @lru_cache(maxsize=1024, typed=True)

@@ -13,12 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import ParamError, UnknownOpError
+from whiteboard.errors import UnknownOpError
 from whiteboard.identity import keys
-from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode, encode_params
-from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Params
 
 LONGEST: Final = 80
@@ -34,19 +32,14 @@ FIRST_SCHEME: Final = b"whiteboard-key-1"
 """That of pages that do not name theirs."""
 
 
-def record(spec: OpSpec, params: Params, gradient: str) -> str:
+def record(identity: keys.Identity, params: Params) -> str:
     """Return the JSON that a page keeps: all that is in its keys beside the tokens.
 
     scheme, version, fingerprint, parts (a digest of each of the op's functions and constants), exactness,
     arithmetic, gradient ("ones" or "cotangent"), params by name, and, where there are any, encoded: the hex of their
     canonical encoding.
     """
-    try:
-        encoded = encode_params(params)
-    except ParamError:
-        return "{}"  # it has no key either, and is not stored
-    code = (spec.name, spec.version, spec.fingerprint, spec.exactness, arithmetic_class(blas=spec.blas))
-    return _record(keys.SCHEME, *code, encoded, gradient, _Texts(params))
+    return _record(keys.SCHEME, identity, _Texts(params))
 
 
 class _Texts:
@@ -63,33 +56,23 @@ class _Texts:
 
 
 @lru_cache(maxsize=1024)
-def _record(
-    scheme: bytes,
-    name: str,
-    version: int,
-    fingerprint: bytes | None,
-    exactness: str,
-    arithmetic: bytes,
-    encoded: bytes,
-    gradient: str,
-    texts: _Texts,
-) -> str:
+def _record(scheme: bytes, identity: keys.Identity, texts: _Texts) -> str:
     fields: dict[str, Any] = {
         "scheme": scheme.decode(),
-        "version": version,
-        "fingerprint": (fingerprint or b"").hex(),
-        "parts": _parts(name, of=fingerprint),
-        "exactness": exactness,
-        "arithmetic": arithmetic.hex(),
-        "gradient": gradient,
+        "version": identity.version,
+        "fingerprint": identity.fingerprint.hex(),
+        "parts": _parts(identity.op, of=identity.fingerprint),
+        "exactness": identity.exactness,
+        "arithmetic": identity.arithmetic.hex(),
+        "gradient": identity.gradient,
         "params": {key: _text(value) for key, value in sorted(texts.params.items())},
     }
-    if encoded != keys.NO_PARAMS and len(encoded) <= LONGEST_ENCODING:
-        fields["encoded"] = encoded.hex()
+    if identity.params != keys.NO_PARAMS and len(identity.params) <= LONGEST_ENCODING:
+        fields["encoded"] = identity.params.hex()
     return _json(fields)
 
 
-def _parts(name: str, *, of: bytes | None) -> dict[str, str]:
+def _parts(name: str, *, of: bytes) -> dict[str, str]:
     """The parts of an op, where it is registered with this fingerprint."""
     try:
         known = registry.get(name).fingerprint == of

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
 from whiteboard.evaluation.session import Session
 from whiteboard.identity import keys
-from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.distance import FARTHEST, ulps
 from whiteboard.records.packages import Page, Sampled
@@ -152,9 +151,7 @@ class _Page:
         """Which of the rows have the key that these sources give."""
         spec = self.spec
         try:
-            params = spec.bind(None)
-            code = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
-            prefix = keys.key_prefix(*code, arithmetic_class(blas=spec.blas), params, "ones", len(xs))
+            prefix = keys.key_prefix(keys.Identity.of(spec, spec.bind(None)), len(xs))
         except ParamError:
             return np.empty(0, np.intp)
         made = keys.keys(prefix, np.stack([keys.tokens(x) for x in xs], axis=1))

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from whiteboard.errors import ParamError
 from whiteboard.evaluation.sources import Sources
 from whiteboard.identity import keys, lineage
-from whiteboard.identity.arithmetic import arithmetic_class
-from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import PageSummary
 from whiteboard.systems.jobs import Job, batches
@@ -92,23 +90,23 @@ class Asked:
 
 def asked(spec: OpSpec, params: Params | None, sources: Sources, cotangent: Array | None = None) -> Asked:
     """Return what identifies the one job of `sources`, or its package of the VJP of a cotangent, (1, *y_shape)."""
-    bound = spec.bind(params)
-    opaque, known = (spec.opaque if spec.fingerprint is None else ""), bound
+    known, gradient = spec.bind(params), "ones" if cotangent is None else "cotangent"
+    opaque = spec.opaque if spec.fingerprint is None else ""
     try:
-        encode(bound)
+        identity = keys.Identity.of(spec, known, gradient)
     except ParamError as error:
         opaque, known = str(error), {}
-    tokens, gradient = sources.tokens(), "ones"
+        identity = keys.Identity.of(spec, known, gradient)
+    tokens = sources.tokens()
     if cotangent is not None:
-        tokens, gradient = np.concatenate([tokens, keys.tokens(cotangent)[:, None]], axis=1), "cotangent"
-    code = (spec.name, spec.version, spec.fingerprint or b"", spec.exactness)
-    prefix = keys.key_prefix(*code, arithmetic_class(blas=spec.blas), known, gradient, len(sources.shapes))
+        tokens = np.concatenate([tokens, keys.tokens(cotangent)[:, None]], axis=1)
+    prefix = keys.key_prefix(identity, len(sources.shapes))
     at = sources.provenance(np.zeros(1, np.int64))
     ids, versions = (None, None) if at is None else (tuple(column[0].tolist()) for column in at)
     return Asked(
         spec.name,
         keys.keys(prefix, tokens)[0],
-        json.loads(lineage.record(spec, known, gradient)),
+        json.loads(lineage.record(identity, known)),
         opaque,
         sources.dtype.str,
         sources.shapes,
