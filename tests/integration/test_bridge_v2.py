@@ -184,6 +184,19 @@ BAD: dict[str, Case] = {
     "args": (("mul", (0, 1), 0), {"op_args": (1,)}, ParamError, "at most 0 op_args, got 1"),
     "twice": (("sum", (0,), 0), {"op_args": (0,), "op_kwargs": {"axis": 0}}, ParamError, "'axis' is in op_args and in"),
     "weight": (("mul", (0, 1), None), {"residual": 1.0, "weight": "inv_length"}, ParamError, "needs out_id"),
+    "no position": (
+        ("mul", (0, 1), 2),
+        {"residual": 1.0, "weight": "inv_length"},
+        ParamError,
+        "node 2 has no position",
+    ),
+    "positions": (
+        ("mul", (0, 1), 5),
+        {"residual": 1.0, "weight": "inv_length"},
+        ShapeError,
+        "dimension 2, that.* of 3",
+    ),
+    "a position": (("mul", (0, 6), 5), {"residual": 1.0, "weight": "inv_length"}, ShapeError, r"node 6 .*shape \(3,\)"),
 }
 
 
@@ -191,7 +204,9 @@ BAD: dict[str, Case] = {
 def test_bad_input_pushes_nothing(case: Case, cache: wb.Board) -> None:
     """A bad op, node, theta, residual or parameter is named, and no impulse of the call is pushed."""
     arguments, options, error, says = case
-    legacy = Legacy(A, B, np.arange(3), None, np.ones(2))
+    legacy = Legacy(A, B, np.arange(3), None, np.ones(2), B, B)
+    del legacy.nodes[2].p
+    legacy.nodes[5].p = legacy.nodes[6].p = np.zeros(3)
     with pytest.raises(error, match=says):
         push_impulses_from_op_v2(legacy, *arguments, cache=cache, **options)
     assert legacy.pushed == []

@@ -18,6 +18,7 @@ from whiteboard.records.packages import PageSummary
 from whiteboard.systems.jobs import Job, batches
 from whiteboard.systems.node_sources import NodeSources, locate
 from whiteboard.systems.nodes import Nodes
+from whiteboard.systems.propagate import is_diagonal
 from whiteboard.systems.residuals import residual
 from whiteboard.types import Array, Params
 
@@ -132,8 +133,7 @@ def cotangent_of(spec: OpSpec, sources: Sources, job: Job, y: Array) -> Array | 
     """Return the cotangent, (1, *y_shape), that a job with residual or target needs a package for, or None."""
     ((_, batch),) = batches([job])
     driven = residual(batch, y)
-    alike = spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
-    if driven is None or alike or driven[0].constant[0]:
+    if driven is None or is_diagonal(spec, sources, y) or driven[0].constant[0]:
         return None
     return np.ascontiguousarray(driven[0].values)
 

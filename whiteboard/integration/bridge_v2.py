@@ -13,20 +13,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from whiteboard import board as boards
 from whiteboard import ops
 from whiteboard.board import Board
-from whiteboard.errors import ParamError, ShapeError, UnknownNodeError
+from whiteboard.errors import DtypeError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.evaluation.columns import check_dtype, plain
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.systems.propagate import edge_lengths, pull, weighted
-from whiteboard.systems.residuals import residual as residual_of
+from whiteboard.systems.propagate import answer, weighted
 from whiteboard.systems.system import System
-from whiteboard.types import Array, ResultSink
+from whiteboard.types import Array, Ids, ResultSink
 
 Push = tuple[int, Any, str, Array]
 
@@ -187,38 +186,29 @@ def _evaluate(
     spec = ops.get(batch.op)
     try:
         sources = ArraySources(batch.op, stacked)
-        done = pipeline.evaluate(spec, batch.params, sources)
-    except ShapeError as error:
+    except DtypeError as error:
         msg = f"{batch.name(0)}: {error}"
-        raise ShapeError(msg) from error
-    out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
+        raise DtypeError(msg) from error
     unversioned = np.empty((len(batch), 0), np.int64)
-    result = BatchResult(
-        batch.job_ids or range(len(batch)), out_ids, done.y, done.grads, done.hit, unversioned, unversioned
-    )
-    if (driven := residual_of(batch, done.y)) is None:
-        pipeline.counts.without_residual += len(batch)
-        return result, []
-    weights = _weights(sys, batch)
-    pulled = pull(pipeline, spec, batch.params, sources, done, driven[0])
+    done = answer(pipeline, spec, batch, sources, unversioned, unversioned, lambda ids: _positions(sys, batch, ids))
     rows = np.arange(len(batch), dtype=np.int64)
-    return result, [weighted(batch, rows, slot, each, weights[:, slot]) for slot, each in enumerate(pulled)]
+    return done.result, [
+        weighted(batch, rows, slot, each, done.weights[:, slot]) for slot, each in enumerate(done.pulled)
+    ]
 
 
-def _weights(sys: ForeignSystem, batch: JobBatch) -> NDArray[np.float64]:
-    """Return w for each job and slot, (n, k)."""
-    src_ids = np.asarray(batch.src_ids)
-    weights = np.repeat(np.asarray(batch.scale, np.float64)[:, None], src_ids.shape[1], axis=1)
-    if batch.weight != "inv_length":
-        return weights
-    if batch.out_ids is None:
-        msg = f"{batch.name(0)}: weight 'inv_length' needs out_id"
-        raise ParamError(msg)
-    out = np.stack(
-        [_position(sys, node_id, batch, row) for row, node_id in enumerate(np.asarray(batch.out_ids).tolist())]
-    )
-    src = np.stack([[_position(sys, i, batch, row) for i in ids] for row, ids in enumerate(src_ids.tolist())])
-    return weights / edge_lengths(src, out[:, None])
+def _positions(sys: ForeignSystem, batch: JobBatch, ids: Ids) -> Array:
+    """Return the positions of nodes by id, (*ids.shape, d), one row a job."""
+    found = np.empty((0,))
+    for at, node_id in np.ndenumerate(ids):
+        p = _position(sys, int(node_id), batch, at[0])
+        if not found.size:
+            found = np.empty((*ids.shape, *p.shape))
+        if p.ndim != 1 or p.shape != found.shape[ids.ndim :]:
+            msg = f"{batch.name(at[0])}: weight 'inv_length': node {node_id} has a position of shape {p.shape}, others of {found.shape[ids.ndim :]}"
+            raise ShapeError(msg)
+        found[at] = p
+    return found
 
 
 def _position(sys: ForeignSystem, node_id: int, batch: JobBatch, row: int) -> Array:

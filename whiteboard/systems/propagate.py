@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +43,63 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
         nothing, nobody = np.empty(0), np.empty(index.shape, np.int64)
         none = BatchResult([], None, nothing, (nothing,) * index.shape[1], np.empty(0, np.uint8), nobody, nobody)
         return Propagated(none, [], [])
-    out_index = _out_index(nodes, batch)
+    _check_out(nodes, batch)
     sources = _sources(nodes, batch, index, arena, rows)
+    src_ids, versions = np.asarray(batch.src_ids), nodes.versions[index]
+    done = answer(pipeline, spec, batch, sources, src_ids, versions, lambda ids: positions(nodes, nodes.index(ids)))
+    impulses = [
+        _impulses(nodes, batch, slot, grads, done.weights[:, slot], done.keys, index, int(arena[0, slot]), rows)
+        for slot, grads in enumerate(done.pulled)
+    ]
+    return Propagated(done.result, impulses, done.measures)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """What a batch gives, whatever its sources are.
+
+    Parameters
+    ----------
+    result : BatchResult
+    keys : ndarray of uint8, shape (n, 16)
+    pulled : list of ndarray, each (n, *shape)
+        Jᵢᵀ · residual, one a source; none where the batch has neither residual nor target.
+    weights : ndarray of float64, shape (n, k)
+        What an impulse is multiplied with, with the sign turned.
+    measures : list of Measure
+        Of the residuals: one, or none.
+    """
+
+    result: BatchResult
+    keys: NDArray[np.uint8]
+    pulled: list[Array]
+    weights: NDArray[np.float64]
+    measures: list[Measure]
+
+
+def answer(
+    pipeline: Pipeline,
+    spec: OpSpec,
+    batch: JobBatch,
+    sources: Sources,
+    src_ids: Ids,
+    versions: Ids,
+    positions: Callable[[Ids], Array],
+) -> Answered:
+    """Answer a batch, and pull its residuals back to its sources.
+
+    Parameters
+    ----------
+    src_ids, versions : ndarray of int64, shape (n, k), or (n, 0)
+        What the results say of their sources.
+    positions : callable
+        The positions of nodes by id, (*ids.shape, d); asked where the weight is ``"inv_length"``.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ParamError
+        The message names the op and the job.
+    """
     try:
         evaluated = pipeline.evaluate(spec, batch.params, sources)
     except (ShapeError, DtypeError, ParamError) as error:
@@ -51,31 +107,21 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
         raise type(error)(msg) from error
     job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
-    versions = nodes.versions[index]
-    src_ids = np.asarray(batch.src_ids)
     result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit, src_ids, versions)
     if (driven := residual(batch, evaluated.y)) is None:
         pipeline.counts.without_residual += len(batch)
-        return Propagated(result, [], [])
+        return Answered(result, evaluated.keys, [], np.empty((len(batch), 0)), [])
     drive, measure = driven
     pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive)
-    weights = _weights(nodes, batch, index, out_index)
-    impulses = [
-        _impulses(nodes, batch, slot, grads, weights[:, slot], evaluated.keys, index, int(arena[0, slot]), rows)
-        for slot, grads in enumerate(pulled)
-    ]
-    return Propagated(result, impulses, [measure])
+    return Answered(result, evaluated.keys, pulled, _weights(batch, positions), [measure])
 
 
-def _out_index(nodes: Nodes, batch: JobBatch) -> Ids | None:
-    if batch.out_ids is None:
-        return None
-    out_ids = np.asarray(batch.out_ids)
-    index = nodes.index(out_ids)
-    if (missing := np.flatnonzero(index < 0)).size:
-        msg = f"{batch.name(missing[0])}, out_id: no node {out_ids[missing[0]]}"
-        raise UnknownNodeError(msg)
-    return index
+def _check_out(nodes: Nodes, batch: JobBatch) -> None:
+    if batch.out_ids is not None:
+        out_ids = np.asarray(batch.out_ids)
+        if (missing := np.flatnonzero(nodes.index(out_ids) < 0)).size:
+            msg = f"{batch.name(missing[0])}, out_id: no node {out_ids[missing[0]]}"
+            raise UnknownNodeError(msg)
 
 
 def _sources(nodes: Nodes, batch: JobBatch, index: Ids, arena: Ids, rows: Ids) -> NodeSources:
@@ -94,6 +140,11 @@ def _sources(nodes: Nodes, batch: JobBatch, index: Ids, arena: Ids, rows: Ids) -
     return NodeSources(nodes, index, arenas, rows)
 
 
+def is_diagonal(spec: OpSpec, sources: Sources, y: Array) -> bool:
+    """Whether the Jacobian of every source is: then the gradients of ones are all that any residual needs."""
+    return spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
+
+
 def pull(
     pipeline: Pipeline, spec: OpSpec, params: Params | None, sources: Sources, evaluated: Evaluated, drive: Residual
 ) -> list[Array]:
@@ -103,8 +154,7 @@ def pull(
     are there. What is left needs packages of its own, keyed by the cotangent.
     """
     y = evaluated.y
-    alike = spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
-    if alike:
+    if is_diagonal(spec, sources, y):
         return [drive.values * grad for grad in evaluated.grads]
     first = drive.first
     pulled = [first.reshape(len(y), *(1,) * (grad.ndim - 1)) * grad for grad in evaluated.grads]
@@ -117,21 +167,22 @@ def pull(
     return pulled
 
 
-def _weights(nodes: Nodes, batch: JobBatch, index: Ids, out_index: Ids | None) -> NDArray[np.float64]:
+def _weights(batch: JobBatch, positions: Callable[[Ids], Array]) -> NDArray[np.float64]:
     """Return w for each job and slot, (n, k): the scale, divided by the edge's length where asked."""
-    weights = np.repeat(np.asarray(batch.scale, np.float64)[:, None], index.shape[1], axis=1)
+    src_ids = np.asarray(batch.src_ids)
+    weights = np.repeat(np.asarray(batch.scale, np.float64)[:, None], src_ids.shape[1], axis=1)
     if batch.weight != "inv_length":
         return weights
-    if out_index is None:
+    if batch.out_ids is None:
         msg = f"{batch.name(0)}: weight 'inv_length' needs out_ids"
         raise ParamError(msg)
-    return weights / edge_lengths(positions(nodes, index), positions(nodes, out_index)[:, None])
-
-
-def edge_lengths(a: Array, b: Array) -> NDArray[np.float64]:
-    """Return ‖a − b‖ over the last axis, in float64."""
-    lengths: NDArray[np.float64] = np.sqrt(np.square(a - b, dtype=np.float64).sum(-1))
-    return lengths
+    sources, out = positions(src_ids), positions(np.asarray(batch.out_ids))
+    if sources.shape[-1] != out.shape[-1]:
+        got = f"of dimension {sources.shape[-1]}, that of the out nodes of {out.shape[-1]}"
+        msg = f"{batch.name(0)}: weight 'inv_length': the position of the sources is {got}"
+        raise ShapeError(msg)
+    lengths: NDArray[np.float64] = np.sqrt(np.square(sources - out[:, None], dtype=np.float64).sum(-1))
+    return weights / lengths
 
 
 def _impulses(
