@@ -33,9 +33,6 @@ Persist: TypeAlias = Literal["always", "never", "auto"]
 Durability: TypeAlias = Literal["normal", "full"]
 """What commits survive: ``kill -9``, or a power loss too."""
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""``progress(done, total)``, called between the steps of what takes long; an exception from it stops the work there."""
-
 
 class PackageStore(ABC):
     """Packages by key, in pages."""

@@ -23,7 +23,7 @@ ROOMS: dict[str, str] = {
     "concurrency": "errors",
     "storage.base": "errors records",
     "storage.page": "errors records",
-    "storage.sqlite": "errors concurrency storage.page",
+    "storage.sqlite": "errors records concurrency storage.page",
     "storage.cache": "errors records concurrency storage.base storage.page storage.sqlite",
     "storage.commits": "errors records storage.base storage.page storage.sqlite storage.cache",
     "storage.transfer": "errors records storage.base storage.page storage.sqlite storage.commits",

@@ -23,7 +23,7 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.eviction import evict, live_bytes
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
-from whiteboard.storage.page.format import check_page, encode_page, fits, merged, owned, take
+from whiteboard.storage.page.format import check_page, fits, merged, owned, take
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (
     HASH_BITS,
@@ -286,7 +286,7 @@ class SqlitePackages(PackageStore):
         return np.array(good, np.int64)
 
     def _row(self, page: Page) -> PageRow:
-        return PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys, self._bits), encode_page(page))
+        return PageRow.of(page, bits=self._bits)
 
     def _make_room(self, nbytes: int) -> None:
         """Evict before the file would grow beyond its bound."""

@@ -22,7 +22,9 @@ from whiteboard.storage.sqlite.rows import AS_COLUMN, read_data
 _LAST: Final = 2**62
 """No commit has a number of so many; larger ones SQLite cannot be asked for."""
 
-_SEALED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
+SEALED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
+"""The fields of a commit that its seal covers."""
+
 
 _SELECT_NODE_PAGES = (
     f"SELECT number, id, header, digest, {AS_COLUMN} FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
@@ -38,6 +40,7 @@ _BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
 BY_ID = SYSTEMS.where(t.system.c.id == bindparam("id"))
 LAST_OWN = select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == bindparam("id"))
 ADD_COMMIT = insert(t.commit_log)
+ADD_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
 _BEHIND = (t.commit_log.c.system_id == bindparam("id"), t.commit_log.c.number > bindparam("after"))
 _INSIDE = (*_BEHIND, t.commit_log.c.number <= bindparam("upto"))
 _ALL = select(t.commit_log).where(*_BEHIND).order_by(t.commit_log.c.number)
@@ -217,7 +220,7 @@ def checked_log(connection: Connection, name: str) -> list[Row[Any]]:
 
 def check_seal(name: str, span: Span, row: Row[Any], digests: Sequence[Any]) -> None:
     """Raise where a commit's row or the digests of its pages are not those that were written."""
-    values = {name: getattr(row, name) for name in _SEALED}
+    values = {name: getattr(row, name) for name in SEALED}
     try:
         intact = seal(span.uuid, values, digests) == row.seal
     except TypeError:

@@ -30,7 +30,9 @@ from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import (
     ADD_COMMIT,
+    ADD_NODE_PAGE,
     LAST_OWN,
+    SEALED,
     SYSTEMS,
     by_name,
     check_head,
@@ -144,7 +146,7 @@ class SqliteVersions(VersionStore):
             connection.execute(ADD_COMMIT, {**log, "system_id": system_id})
             if blobs:
                 parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
-                connection.exec_driver_sql(_INSERT_NODE_PAGE, parts)
+                connection.exec_driver_sql(ADD_NODE_PAGE, parts)
 
         self.database.write(written, durable=True)
 
@@ -218,9 +220,6 @@ class SqliteVersions(VersionStore):
         return _Progress(commit.parent, keyframe_rows, sum(row.rows for _, row in rows[1:]), len(rows[1:]))
 
 
-_INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
-
-
 def _create(connection: Connection, system: SystemRecord, origin_id: int | None, origin_number: int | None) -> int:
     if connection.execute(select(t.system.c.id).where(t.system.c.name == system.name)).first() is not None:
         message = f"a system {system.name!r} exists already; take another name"
@@ -263,17 +262,10 @@ def _keyframe(
 def _log_row(
     system: SystemRecord, commit: CommitRecord, rows: int, keyframe: bool, blobs: Sequence[Blob]
 ) -> dict[str, Any]:
-    values = {
-        "number": commit.number,
-        "parent": commit.parent,
-        "changed": commit.changed,
-        # SQLite has no NaN: it would come back as NULL, and the seal would not fit.
-        "stress": _number(commit.stress),
-        "residual_norm": _number(commit.residual_norm),
-        "digest": commit.digest,
-        "rows": rows,
-        "keyframe": int(keyframe),
-    }
+    # SQLite has no NaN: it would come back as NULL, and the seal would not fit.
+    stress, residual_norm = _number(commit.stress), _number(commit.residual_norm)
+    said = (commit.number, commit.parent, commit.changed, stress, residual_norm, commit.digest, rows, int(keyframe))
+    values = dict(zip(SEALED, said, strict=True))
     return {**values, "seal": seal(system.uuid, values, [blob.digest for blob in blobs])}
 
 

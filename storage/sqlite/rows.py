@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
+from whiteboard.records.packages import Page
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, Laid, Moved, Packed, pieces, unpack
+from whiteboard.storage.page.codec import DEFAULT, Encoding
+from whiteboard.storage.page.format import Blob, Laid, Moved, Packed, encode_page, pieces, unpack
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite import tables as t
 
@@ -71,6 +73,11 @@ class PageRow:
     cost_ns: int
     hashes: NDArray[np.int64]
     packed: Packed
+
+    @classmethod
+    def of(cls, page: Page, encoding: Encoding = DEFAULT, *, bits: int = HASH_BITS) -> PageRow:
+        """The row of a page: its arrays are encoded."""
+        return cls(page.op, page.n, page.cost_ns, hashes_of(page.keys, bits), encode_page(page, encoding))
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from whiteboard.storage.commits.log import SYSTEMS, check_system, log_of, node_pages, spans_of
+from whiteboard.storage.commits.log import SEALED, SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, Laid
 from whiteboard.storage.sqlite import tables as t
@@ -19,10 +19,7 @@ from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.sqlite.rows import INDEXED, count_packages, select_pages
 from whiteboard.storage.sqlite.schema import ensure
 
-LOGGED: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest", "rows", "keyframe")
-"""The fields of a commit that its seal covers."""
-
-_SAME: Final = ("number", "parent", "changed", "stress", "residual_norm", "digest")
+_SAME: Final = SEALED[:6]  # whatever is a keyframe here or there
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,7 @@ def own_commits(database: Database, name: str, after: int, upto: int) -> Iterato
             found = connection.execute(select(log).where(*inside, log.c.number == number)).one()
             row = row_checks.row(log, found, f"system {name!r}: ")
             blobs = tuple(node_pages(connection, [(span, row)])[span.system_id, number])
-        yield LoggedCommit({name: row._mapping[name] for name in LOGGED}, row.seal, blobs)
+        yield LoggedCommit({name: row._mapping[name] for name in SEALED}, row.seal, blobs)
 
 
 def forecast(url: StoreUrl) -> dict[str, int]:

@@ -6,13 +6,14 @@ import errno
 import hashlib
 import json
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError, CorruptPackageError, ParamError, UnknownCommitError, UnknownSystemError
+from whiteboard.records.reports import Progress
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.sqlite import part_files, schema
 from whiteboard.storage.sqlite.database import Database
@@ -28,9 +29,6 @@ ALL: Final = "*"
 
 _RESUMED_BY: Final = ("source", "systems", "ops", "since", "schema")
 """What an export that goes on with another's file has in common with it."""
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)``, in pages and commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +84,8 @@ def export(
         Naming neither exports everything, naming only one of them nothing of the other.
     since : int, optional
         Only commits after this one; with exactly one system.
+    progress : callable, optional
+        In pages and commits.
 
     Raises
     ------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
+from whiteboard.records.reports import Progress
 from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.page.format import Laid
 from whiteboard.storage.sqlite import schema
@@ -21,9 +22,6 @@ from whiteboard.storage.transfer.contents import LoggedCommit
 from whiteboard.storage.transfer.merge_packages import Packages, Union
 from whiteboard.storage.transfer.merge_systems import Graft, Systems
 from whiteboard.storage.transfer.survey import Survey, commit_of, damaged, survey
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)``, in bytes of the archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = Non
 
     Nothing that is there is replaced: a key with other bytes is a conflict and stays, and a system of one name with
     another history is kept under a suffix. A call that was killed is made again: it finds what it did and goes on.
+    `progress` counts bytes of the archive.
 
     Raises
     ------

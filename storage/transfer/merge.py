@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
+from whiteboard.records.reports import Progress
 from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
@@ -15,9 +16,6 @@ from whiteboard.storage.sqlite.rows import laid
 from whiteboard.storage.transfer import contents
 from whiteboard.storage.transfer.merge_packages import Packages, Union
 from whiteboard.storage.transfer.merge_systems import Graft, Systems
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)``, in pages and systems of one source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,8 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
     into : str or path
     sources : sequence of str or path
         Stores at this version's schema; nothing is written to them, and others may go on using them.
+    progress : callable, optional
+        In pages and systems of one source.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
-from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, encode_page, is_intact, merged, take
+from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, is_intact, merged, take
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, hashes_of, select_index
 from whiteboard.storage.sqlite.rows import laid as laid_in
@@ -77,7 +77,7 @@ class Union:
             self._wait(PageRow(page.op, page.n, page.cost_ns, hashes, Packed(laid.header, laid.digest, (laid.data,))))
         else:
             for part in merged([take(page, fresh)]):
-                self._wait(PageRow(part.op, part.n, part.cost_ns, hashes_of(part.keys), encode_page(part)))
+                self._wait(PageRow.of(part))
         self._held.update(hashes[fresh].tolist())
         if self._nbytes >= BATCH_BYTES:
             self.flush()

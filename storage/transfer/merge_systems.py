@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
 from whiteboard.storage.commits.claims import Writers
-from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, by_name, seal
+from whiteboard.storage.commits.log import ADD_COMMIT, ADD_NODE_PAGE, LAST_OWN, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import is_intact, moved, pieces
@@ -25,8 +25,7 @@ from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identit
 
 BATCH_BYTES: Final = 4 * 2**20
 BATCH_COMMITS: Final = 256
-_INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
-_INSERT_ROOM = _INSERT_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
+_INSERT_ROOM = ADD_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +265,7 @@ def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit
         for part, blob in enumerate(commit.blobs):
             row = (system_id, commit.number, part, blob.header, blob.digest)
             if isinstance(blob.data, bytes):
-                cursor.execute(_INSERT_NODE_PAGE, (*row, blob.data))
+                cursor.execute(ADD_NODE_PAGE, (*row, blob.data))
                 continue
             # What lies in a file goes from there to its place, and is never in memory as a whole.
             page_id = cursor.execute(_INSERT_ROOM, (*row, len(blob.data))).lastrowid

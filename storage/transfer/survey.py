@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
+from whiteboard.storage.commits.log import SEALED
 from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.transfer.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Frame, Reader
-from whiteboard.storage.transfer.contents import LOGGED, Incoming, identity
+from whiteboard.storage.transfer.contents import Incoming, identity
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ def commit_of(frame: Frame) -> tuple[dict[str, Any], bytes, int]:
     digits, parts = fields.get("seal"), fields.get("parts")
     if not isinstance(digits, str) or type(parts) is not int or parts < 0:
         _refuse("its seal, or how many node pages follow, is not said")
-    return {name: fields.get(name) for name in LOGGED}, bytes.fromhex(digits), parts
+    return {name: fields.get(name) for name in SEALED}, bytes.fromhex(digits), parts
 
 
 class _Surveyor:

@@ -9,7 +9,7 @@ Node pages stay: a commit's seal covers their digests, and a digest covers the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -21,14 +21,15 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.records.packages import Page
+from whiteboard.records.reports import Progress
 from whiteboard.storage.cache.eviction import give_back
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.page.format import Blob, cuts, decode_page, encode_page, joined, take
+from whiteboard.storage.page.format import Blob, cuts, decode_page, joined, take
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file, probe
-from whiteboard.storage.sqlite.rows import PageRow, hashes_of, insert_page, ops_of, select_in, select_pages, update_page
+from whiteboard.storage.sqlite.rows import PageRow, insert_page, ops_of, select_in, select_pages, update_page
 from whiteboard.storage.sqlite.schema import ensure
 from whiteboard.storage.upkeep.recompress_plan import Form, Lying, Plan, Step, plan
 
@@ -37,9 +38,6 @@ BATCH_BYTES: Final = 2 * 2**20
 
 SAMPLE: Final = 64
 """So many steps are measured by a forecast."""
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)``, in pages."""
 
 _MOVE = "UPDATE package SET page_id = ?, slot = ? WHERE hash = ? AND page_id = ? AND slot = ?"
 
@@ -109,6 +107,8 @@ def recompress(
     form : Form
     ops : collection of str, optional
         Only packages of these ops.
+    progress : callable, optional
+        In pages.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def _make(database: Database, step: Step, encoding: Encoding, said: Recompressed
     ids = np.repeat([page.page_id for page in sources], [page.n for page in pages])
     was = np.stack([ids, np.concatenate([np.arange(page.n) for page in pages])], axis=1)
     spans = list(pairwise(edges))
-    rows = tuple(_row(_part(whole, *span), encoding) for span in spans)
+    rows = tuple(PageRow.of(_part(whole, *span), encoding) for span in spans)
     return _Made(step, tuple(sources), rows, tuple(was[low:high] for low, high in spans))
 
 
@@ -241,10 +241,6 @@ def _part(page: Page, low: int, high: int) -> Page:
     if high - low == page.n:
         return page
     return replace(take(page, slice(low, high)), cost_ns=page.cost_ns * high // page.n - page.cost_ns * low // page.n)
-
-
-def _row(page: Page, encoding: Encoding) -> PageRow:
-    return PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys), encode_page(page, encoding))
 
 
 def _write(database: Database, batch: Sequence[_Made], said: Recompressed) -> None:

@@ -17,7 +17,7 @@ from whiteboard.records.packages import Page
 from whiteboard.records.reports import Evicted, Removed
 from whiteboard.storage.cache.eviction import STEP_PAGES, give_back, last_use
 from whiteboard.storage.commits.log import by_name
-from whiteboard.storage.page.format import decode_page, encode_page, take
+from whiteboard.storage.page.format import decode_page, take
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (
     Batch,
@@ -162,7 +162,7 @@ def _replace(page_id: int, rest: Page, connection: Connection) -> bool:
         return False
     delete_pages(connection, [page_id], REASON)
     if rest.n:
-        row = PageRow(rest.op, rest.n, rest.cost_ns, hashes_of(rest.keys), encode_page(rest))
+        row = PageRow.of(rest)
         Batch([row], Broken(frozenset(), frozenset()), Counter()).write(connection)
     return True
 

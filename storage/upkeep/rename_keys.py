@@ -14,10 +14,11 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page, PageHeader, Renamed
+from whiteboard.records.reports import Progress
 from whiteboard.records.systems import NodeValues
 from whiteboard.storage.commits import provenance
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, decode_page, encode_page, take
+from whiteboard.storage.page.format import Blob, decode_page, take
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
@@ -32,9 +33,6 @@ Concerns = Callable[[str, str | None], bool]
 
 Rename = Callable[[Page, Sequence[NodeValues]], Renamed]
 """``rename(page, values)``: their keys, told from the page, and, where it lacks tokens, from values of its sources."""
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)``, in pages."""
 
 
 @dataclass(slots=True)
@@ -77,7 +75,7 @@ def rename(
     """Give packages other keys, in bounded transactions; nothing is lost, and nothing that is there is replaced.
 
     Others may go on using the store: they see a page with its old keys or with its new ones. Killed, it is called
-    again, and goes on with the pages that it still concerns.
+    again, and goes on with the pages that it still concerns. `progress` counts pages.
 
     Raises
     ------
@@ -177,8 +175,8 @@ class _Renaming:
         if not len(gone):
             return
         rest = np.delete(np.arange(page.n), new.rows[gone])
-        parts = [_row(take(named, fresh))] if len(fresh) else []
-        parts += [_row(take(page, rest))] if len(rest) else []
+        parts = [PageRow.of(take(named, fresh))] if len(fresh) else []
+        parts += [PageRow.of(take(page, rest))] if len(rest) else []
         self.report.rows += sum(1 + part.n for part in parts)
         self.report.nbytes += sum(part.nbytes for part in parts)
         if self._dry_run:
@@ -226,10 +224,6 @@ class _Renaming:
         known = [(*use, page_id) for page_id, use in zip(ids, uses, strict=True) if use is not None]
         if known:
             connection.exec_driver_sql("UPDATE page_access SET last_use = ?, hits = ? WHERE page_id = ?", known)
-
-
-def _row(page: Page) -> PageRow:
-    return PageRow(page.op, page.n, page.cost_ns, hashes_of(page.keys), encode_page(page))
 
 
 def _reached(connection: Connection, page_id: int, page: Page) -> NDArray[np.intp]:

@@ -109,4 +109,5 @@ def test_bad_use_is_one_line_and_status_2(cli: Any) -> None:
     assert done.err.startswith("whiteboard: unknown op 'tanhh': did you mean 'tanh'")
     done = cli("ops", "--module", "no_such_module")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "whiteboard: --module no_such_module: ModuleNotFoundError: No module named 'no_such_module'\n"
+    why = "cannot import no_such_module: ModuleNotFoundError: No module named 'no_such_module'"
+    assert done.err == f"whiteboard: --module no_such_module: {why}\n"

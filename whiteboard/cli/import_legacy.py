@@ -17,8 +17,8 @@ from whiteboard.errors import ParamError
 from whiteboard.integration.legacy import epochs
 from whiteboard.integration.legacy.entries import Reader
 from whiteboard.integration.legacy.folders import KINDS, entries, kind_of
-from whiteboard.integration.legacy.function import load
 from whiteboard.integration.legacy.results import Check, take
+from whiteboard.ops.user_module import referenced
 from whiteboard.storage.sqlite.location import locate
 
 
@@ -106,9 +106,10 @@ def _results(folder: Path, kind: str, options: dict[str, Any]) -> tuple[dict[str
         raise click.UsageError(message)
     found = entries(folder, kind)
     try:
-        load(options["sources"])  # it may register the op
+        referenced(options["sources"])  # it may register the op
     except ImportError as error:
-        raise ParamError(str(error)) from error
+        message = f"--sources {options['sources']}: {error}"
+        raise ParamError(message) from error
     reader = Reader(folder, kind, options["sources"], options["patience"])
     check = Check(options["verify"], options["sample"], options["rtol"])
     opened = partial(_opened, options["store"], dry_run=options["dry_run"])

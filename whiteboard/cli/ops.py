@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +11,7 @@ from whiteboard import ops as registry
 from whiteboard.cli.options import echo, json_option
 from whiteboard.cli.terminal import columns, json_text, padded, say, visible
 from whiteboard.errors import UnknownOpError, WhiteboardError
+from whiteboard.ops.user_module import imported
 
 module_option = click.option(
     "--module", multiple=True, metavar="MODULE", help="Import MODULE first, for the ops that it registers."
@@ -52,20 +50,13 @@ def import_modules(modules: Sequence[str]) -> None:
     click.UsageError
     """
     for module in modules:
-        _import(module)
-
-
-def _import(module: str) -> None:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        importlib.import_module(module)
-    except WhiteboardError:
-        raise
-    except Exception as error:
-        msg = f"--module {module}: {type(error).__name__}: {error}"
-        raise click.UsageError(msg) from error
+        try:
+            imported(module)
+        except ImportError as error:
+            if isinstance(error.__cause__, WhiteboardError):
+                raise error.__cause__ from None
+            msg = f"--module {module}: {error}"
+            raise click.UsageError(msg) from error
 
 
 def _checked(name: str) -> str:

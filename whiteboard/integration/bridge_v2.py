@@ -205,7 +205,8 @@ def _positions(sys: ForeignSystem, batch: JobBatch, ids: Ids) -> Array:
         if not found.size:
             found = np.empty((*ids.shape, *p.shape))
         if p.ndim != 1 or p.shape != found.shape[ids.ndim :]:
-            msg = f"{batch.name(at[0])}: weight 'inv_length': node {node_id} has a position of shape {p.shape}, others of {found.shape[ids.ndim :]}"
+            got = f"of shape {p.shape}, others of {found.shape[ids.ndim :]}"
+            msg = f"{batch.name(at[0])}: weight 'inv_length': node {node_id} has a position {got}"
             raise ShapeError(msg)
         found[at] = p
     return found

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""``progress(done, total)``, called between the steps of what takes long; an exception from it stops the work there."""
 
 
 @dataclass(frozen=True, slots=True)

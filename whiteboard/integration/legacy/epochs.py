@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from whiteboard import board as boards
 from whiteboard.errors import ParamError, SpecError, WhiteboardError
+from whiteboard.records.reports import Progress
 from whiteboard.systems.system import System
 
 _FILE = re.compile(r"epoch_(\d+)\.npz")
@@ -25,7 +26,6 @@ _ARRAY = re.compile(r"(?:node_?)?(?P<id>\d+)[._/](?P<attr>theta|p)|(?P<attr2>the
 SPEC = {"imported": "npz epochs"}
 
 Epoch = Mapping[int, Mapping[str, NDArray[Any]]]
-Progress = Callable[[int, int], None]
 
 
 def epochs(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from whiteboard.integration.legacy.entries import NoResult, Reader, Result
 from whiteboard.integration.legacy.folders import Entry
 from whiteboard.integration.legacy.verify import Compared, compare
 from whiteboard.ops.spec import OpSpec
+from whiteboard.records.reports import Progress
 from whiteboard.types import Array
 
 LEAST_SAMPLE: Final = 10
@@ -28,8 +29,6 @@ LEAST_SAMPLE: Final = 10
 
 _EXAMPLES = 20
 _GROUP_ROWS, _GROUP_BYTES, _ALL_BYTES = 1024, 2**20, 32 * 2**20
-
-Progress = Callable[[int, int], None]
 
 
 class NotWhatTheOpComputesError(WhiteboardError, ArithmeticError):

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.integration.legacy.database import connect
-from whiteboard.integration.legacy.function import load
 from whiteboard.integration.legacy.wire import send
+from whiteboard.ops.user_module import referenced
 
 _RAW, _PICKLE = 1, 4  # diskcache's modes of a value; the others are bytes and text in files
 _SHOWN = 80
@@ -105,9 +105,9 @@ def _json(value: Any) -> Any:
 
 def _work(out: BinaryIO, request: dict[str, Any]) -> None:
     try:
-        function = load(request["function"])
+        function = referenced(request["function"])
     except ImportError as error:
-        return send(out, {"state": "fatal", "why": str(error)})
+        return send(out, {"state": "fatal", "why": f"--sources {request['function']}: {error}"})
     if request["kind"] == "joblib":
         try:
             import joblib  # noqa: F401
