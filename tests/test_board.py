@@ -190,7 +190,7 @@ def test_a_job_whose_sources_moved_on_is_marked_or_refused() -> None:
             refused[0].result()
         assert refused[1].result().y.tolist() == [1.0, 1.0]
         with pytest.raises(ParamError, match="'requeue' or 'raise', got 'drop'"):
-            board.submit(jobs[0], stale="drop")
+            board.submit(jobs[0], stale="drop")  # type: ignore[arg-type]
 
 
 def test_one_thread_feeds_while_another_commits() -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.inspection import audit
 from whiteboard.inspection.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.records.packages import HIT_NAMES
+from whiteboard.records.packages import HIT_NAMES, Hit
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import State, SystemRecord
 from whiteboard.storage import open_store
@@ -35,7 +35,7 @@ from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, OpResult
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
-from whiteboard.types import Array, Params
+from whiteboard.types import Array, Params, Stale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class CallResult:
 
     y: Array
     grads: tuple[Array, ...]
-    hit: str
+    hit: Hit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,7 +197,7 @@ class Board:
         self._open()
         return self._pipeline
 
-    def submit(self, job: Job, system: System | None = None, *, stale: str = "requeue") -> Future[OpResult]:
+    def submit(self, job: Job, system: System | None = None, *, stale: Stale = "requeue") -> Future[OpResult]:
         """Queue a job; the future is done after the next `drain`.
 
         Parameters
@@ -210,8 +210,8 @@ class Board:
         """
         self._open()
         _expect_job(job)
-        if stale not in ("requeue", "raise"):
-            msg = f"submit: stale: expected 'requeue' or 'raise', got {stale!r}"
+        if stale not in get_args(Stale):
+            msg = f"submit: stale: expected {' or '.join(map(repr, get_args(Stale)))}, got {stale!r}"
             raise ParamError(msg)
         system = self._only(system, "submit")
         return self._queue.submit(Submission(system, job, system.versions(job.src_ids), stale == "raise"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,12 @@ Array: TypeAlias = NDArray[Any]
 Ids: TypeAlias = NDArray[np.int64]
 Params: TypeAlias = Mapping[str, Any]
 Shape: TypeAlias = tuple[int, ...]
+
+Weight: TypeAlias = Literal["none", "inv_length"]
+"""By what a job's impulses are weighted beside its scale: nothing, or one over the length of its edge."""
+
+Stale: TypeAlias = Literal["requeue", "raise"]
+"""What becomes of a submitted job whose source got a new version before it ran."""
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 """The dtypes that sources may have."""

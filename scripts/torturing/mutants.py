@@ -17,11 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.commits.log import seal
+from whiteboard.storage.commits.log import SEALED, seal
 from whiteboard.storage.page.format import Blob, digest_of, pack, unpack
 from whiteboard.storage.transfer import archive
 from whiteboard.storage.transfer.archive import COMMIT, NODES, PAGE, Reader, Writer
-from whiteboard.storage.transfer.contents import LOGGED
 
 ESCAPES: Final = "\x1b]0;title\x07\x1b[31m\u202egnp.\r\n"
 
@@ -288,7 +287,7 @@ def _sealed(parts: Sequence[Part]) -> list[Part]:
                 uuid = fields["uuid"]
             if part.kind == COMMIT:
                 pages = [p for p in made[at + 1 : at + 1 + fields["parts"]] if p.kind == NODES]
-                values = {name: fields[name] for name in LOGGED}
+                values = {name: fields[name] for name in SEALED}
                 digests = [digest_of(page.header, page.data) for page in pages]
                 made[at] = replace(part, header=_dumped({**fields, "seal": seal(uuid, values, digests).hex()}))
         except (ValueError, TypeError, KeyError, RecursionError):

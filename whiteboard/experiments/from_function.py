@@ -27,7 +27,7 @@ def from_function(reference: str, seed: int | None = None) -> Experiment:
         raise ExperimentError(msg) from error
     takes_seed = "seed" in inspect.signature(function).parameters
     if seed is not None and not takes_seed:
-        msg = f"{reference}: the function takes no seed"
+        msg = f"{reference}: {reference.partition(':')[2]} takes no seed"
         raise ExperimentError(msg)
     try:
         made = function(seed=seed) if takes_seed else function()

@@ -25,7 +25,7 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.systems.propagate import answer, weighted
 from whiteboard.systems.system import System
-from whiteboard.types import Array, Ids, ResultSink
+from whiteboard.types import Array, Ids, ResultSink, Weight
 
 Push = tuple[int, Any, str, Array]
 
@@ -46,7 +46,7 @@ def push_impulses_from_op_v2(
     *,
     residual: ArrayLike | None = None,
     scale: float = 1.0,
-    weight: str | None = None,
+    weight: Weight | None = None,
     cache: Board | None = None,
     result_sink: ResultSink | None = None,
     op_args: Sequence[Any] = (),
@@ -84,7 +84,7 @@ def push_impulses_from_ops_batched(
     sys: ForeignSystem,
     specs: Sequence[Sequence[Any]],
     *,
-    weight: str | None = None,
+    weight: Weight | None = None,
     scale: float = 1.0,
     cache: Board | None = None,
     result_sink: ResultSink | None = None,
@@ -113,7 +113,7 @@ def default_cache() -> Board:
     return boards.open(":memory:")
 
 
-def _job(number: int, spec: Sequence[Any], scale: float, weight: str | None) -> Job:
+def _job(number: int, spec: Sequence[Any], scale: float, weight: Weight | None) -> Job:
     if not 5 <= len(spec) <= 6:
         msg = (
             f"spec {number}: expected (op_name, src_ids, out_id, op_args, op_kwargs[, residual]), got {len(spec)} items"

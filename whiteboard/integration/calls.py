@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from whiteboard.integration.bridge_v2 import ForeignSystem, push_impulses_from_op_v2
 from whiteboard.systems.system import System
-from whiteboard.types import Array, ResultSink
+from whiteboard.types import Array, ResultSink, Weight
 
 
 class Ops:
@@ -24,7 +24,7 @@ class Ops:
         *,
         residual: ArrayLike | None = None,
         scale: float = 1.0,
-        weight: str | None = "none",
+        weight: Weight | None = "none",
         write_out: bool = False,
         sink: ResultSink | None = None,
     ) -> Array:

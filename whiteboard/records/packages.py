@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 MISS, MEMORY, DISK = 0, 1, 2
 """The codes of a `hit` column, and of `Found.tier`."""
 
-HIT_NAMES = ("miss", "memory", "disk")
-"""The name of each code, as `OpResult.hit` and `CallResult.hit` give it."""
+Hit: TypeAlias = Literal["miss", "memory", "disk"]
+"""Where an answer came from, as `OpResult.hit` and `CallResult.hit` say it."""
+
+HIT_NAMES: Final[tuple[Hit, ...]] = get_args(Hit)
+"""The name of each code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

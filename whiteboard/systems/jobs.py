@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
-from whiteboard.records.packages import HIT_NAMES
-from whiteboard.types import Array, Ids, Params
+from whiteboard.records.packages import HIT_NAMES, Hit
+from whiteboard.types import Array, Ids, Params, Weight
 
 ATTRS = ("theta", "p")
-WEIGHTS = ("none", "inv_length")
+WEIGHTS: Final = get_args(Weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class Job:
     residual: ArrayLike | None = None
     target: ArrayLike | None = None
     scale: float = 1.0
-    weight: str | None = None
+    weight: Weight | None = None
     params: Params | None = None
     attr: str = "theta"
     job_id: Any = None
@@ -92,7 +92,7 @@ class JobBatch:
     residual: ArrayLike | None = None
     target: ArrayLike | None = None
     scale: ArrayLike = 1.0
-    weight: str | None = None
+    weight: Weight | None = None
     params: Params | None = None
     attr: str = "theta"
     job_ids: Sequence[Any] | None = None
@@ -175,7 +175,7 @@ class OpResult:
     out_id: int | None
     y: Array
     grads: tuple[Array, ...]
-    hit: str
+    hit: Hit
     src_ids: tuple[int, ...] = ()
     versions: tuple[int, ...] = ()
     stale: bool = False
