@@ -1,4 +1,9 @@
-"""The command line: ``whiteboard COMMAND``. Errors are one line on stderr, with status 2 (usage) or 1."""
+"""The command line: ``whiteboard COMMAND``, a file a command. An error is one line on stderr, with status 2 or 1.
+
+`options` are what several commands take, `terminal` is the one way out for text, `progress` the bar of what takes long,
+`conflicts` what came into a store. A new command is a file here, its line below, and its calls in
+`tests/cli/test_terminal.py`, where a test misses it.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +15,29 @@ from contextlib import suppress
 
 import click
 
+from whiteboard.cli.audit import audit
 from whiteboard.cli.copy import copy
 from whiteboard.cli.db import db
+from whiteboard.cli.diff import diff
 from whiteboard.cli.explain import explain
-from whiteboard.cli.history import diff, fork, log
+from whiteboard.cli.export import export
+from whiteboard.cli.forget import forget
+from whiteboard.cli.fork import fork
+from whiteboard.cli.gc import gc
+from whiteboard.cli.import_ import import_
 from whiteboard.cli.import_legacy import import_legacy
-from whiteboard.cli.look import info, ls, show
-from whiteboard.cli.maintain import audit, gc, verify
-from whiteboard.cli.move import export, import_, merge
+from whiteboard.cli.info import info
+from whiteboard.cli.log import log
+from whiteboard.cli.ls import ls
+from whiteboard.cli.merge import merge
 from whiteboard.cli.ops import ops
 from whiteboard.cli.recompress import recompress
 from whiteboard.cli.rekey import rekey
-from whiteboard.cli.remove import forget, rm
+from whiteboard.cli.rm import rm
 from whiteboard.cli.run import run
+from whiteboard.cli.show import show
 from whiteboard.cli.terminal import crashed, finish, keep_descriptors, say, warned
+from whiteboard.cli.verify import verify
 from whiteboard.errors import SinkError, UnknownExperimentError, WhiteboardError
 
 

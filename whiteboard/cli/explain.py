@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from whiteboard import board as boards
-from whiteboard.cli.ops import import_modules, module_option
-from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
+from whiteboard.cli.options import MOST, echo, existing, import_modules, json_option, module_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.inspection.explain import Explanation
 from whiteboard.systems.jobs import ATTRS, Job

@@ -8,15 +8,9 @@ from typing import Any
 import click
 
 from whiteboard import ops as registry
-from whiteboard.cli.options import echo, json_option
+from whiteboard.cli.options import echo, import_modules, json_option, module_option
 from whiteboard.cli.terminal import columns, json_text, padded, say, visible
 from whiteboard.errors import UnknownOpError, WhiteboardError
-from whiteboard.ops.user_module import imported
-
-module_option = click.option(
-    "--module", multiple=True, metavar="MODULE", help="Import MODULE first, for the ops that it registers."
-)
-"""Adds ``--module``."""
 
 _COLUMNS = ("name", "arity", "kind", "exactness", "subgradients")
 
@@ -40,23 +34,6 @@ def ops(name: str | None, module: Sequence[str], *, check: bool, as_json: bool) 
         rows = [{**row, "check": _checked(row["name"])} for row in rows]
     _show(rows, one=name is not None, as_json=as_json)
     return int(any(row.get("check", "passed") != "passed" for row in rows))
-
-
-def import_modules(modules: Sequence[str]) -> None:
-    """Import what ``--module`` names, from the working folder too.
-
-    Raises
-    ------
-    click.UsageError
-    """
-    for module in modules:
-        try:
-            imported(module)
-        except ImportError as error:
-            if isinstance(error.__cause__, WhiteboardError):
-                raise error.__cause__ from None
-            msg = f"--module {module}: {error}"
-            raise click.UsageError(msg) from error
 
 
 def _checked(name: str) -> str:

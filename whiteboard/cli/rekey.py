@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from whiteboard import ops
-from whiteboard.cli.move import described
+from whiteboard.cli.conflicts import described
 from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.progress import bar
 from whiteboard.cli.terminal import say

@@ -1,4 +1,4 @@
-"""``whiteboard log``, ``diff`` and ``fork``: the histories of systems."""
+"""``whiteboard diff``: two states beside each other."""
 
 from __future__ import annotations
 
@@ -9,36 +9,11 @@ import numpy as np
 
 from whiteboard import board as boards
 from whiteboard.board import Board
-from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
-from whiteboard.cli.terminal import say
-from whiteboard.experiments.definition import measured
+from whiteboard.cli.options import echo, existing, json_option, store_option
 from whiteboard.systems.history import Snapshot
 from whiteboard.systems.jobs import ATTRS
 
 _DIGITS: Final = 4000  # more than Python reads are no number
-
-
-@click.command()
-@click.argument("name")
-@click.option("--last", type=click.IntRange(1, MOST), help="Only this many commits, the last ones.")
-@store_option
-@json_option
-def log(name: str, last: int | None, store: str, *, as_json: bool) -> None:
-    """Show the commits of the system NAME, the last one first."""
-    with boards.open(store, readonly=True) as board:
-        system = existing(board, name, store)
-        rows: list[dict[str, Any]] = []
-        for commit in reversed(system.history()[-(last or 0) :]):
-            named = measured(system.spec, commit) or ("stress", commit.stress)
-            row = {"commit": commit.id, "parent": commit.parent, "changed": commit.changed}
-            rows.append({**row, named[0]: named[1], "digest": commit.digest})
-    if as_json:
-        echo({"name": name, "commits": rows}, as_json=True)
-        return
-    for row in rows:
-        number, _, changed, value, digest = row.values()
-        shown = "-" if value is None else f"{value:.10g}"
-        say(f"{number:>8}  {digest}  {changed:>8,} nodes changed  {list(row)[3]} {shown}")
 
 
 @click.command()
@@ -52,23 +27,6 @@ def diff(a: str, b: str, store: str, *, as_json: bool) -> int:
         fields = differences(_state(board, a, store), _state(board, b, store))
     echo({"a": a, "b": b, **fields}, as_json=as_json)
     return 0 if fields["same"] else 1
-
-
-@click.command()
-@click.argument("name")
-@click.argument("new")
-@click.option("--at", type=click.IntRange(0, MOST), help="The commit to go on from; the last one where not given.")
-@store_option
-@json_option
-def fork(name: str, new: str, at: int | None, store: str, *, as_json: bool) -> None:
-    """Create the system NEW, which goes on from a commit of NAME and shares all before it."""
-    with boards.open(store) as board:
-        forked = existing(board, name, store).fork(new, at=at)
-        head = forked.head
-        echo(
-            {"name": new, "origin": name, "commit": None if head is None else head.id, "digest": forked.digest()},
-            as_json=as_json,
-        )
 
 
 def differences(a: Snapshot, b: Snapshot) -> dict[str, Any]:
