@@ -26,7 +26,7 @@ from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import by_op, evicted
-from whiteboard.storage.upkeep import maintenance, remove
+from whiteboard.storage.upkeep import gc, remove, verify
 
 
 class Stores(Store):
@@ -102,10 +102,10 @@ class Stores(Store):
         return self.writers.claimed(name)
 
     def gc(self, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> GcReport:
-        return maintenance.gc(self.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
+        return gc.gc(self.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
 
     def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
-        return maintenance.verify(self.database, sample=sample, repair=repair, seed=seed)
+        return verify.verify(self.database, sample=sample, repair=repair, seed=seed)
 
     def forget(
         self,

@@ -22,7 +22,7 @@ from pathlib import Path
 from scripts.torturing.workload import append, finish, keys_of, page_of, wrong_packages, wrong_state
 from whiteboard.errors import StoreError
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 DISK_BYTES = 3 * 2**20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.torturing.workload import PACKAGES, append, columns_of, commit_of, finish, keys_of, page_of, wrong_packages
 from whiteboard.errors import StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 COMMITS = 60
 

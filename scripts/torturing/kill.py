@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scripts.torturing.workload import PACKAGES, append, finish, keys_of, page_of, wrong_packages, wrong_state
 from whiteboard.storage import open_store
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 NAMES = ("a", "b", "c", "d")
 KILLS_PER_STORE = 25

@@ -1,6 +1,6 @@
 """Rows that nobody can read, whose values are none that a store writes: found one by one, and taken away by a repair.
 
-Of packages and of commits only what belongs to none is looked for here: `maintenance` reads them all. Commits whose
+Of packages and of commits only what belongs to none is looked for here: `verify` reads them all. Commits whose
 system has lost its row are not taken away: the system gets a row again, under another name.
 """
 

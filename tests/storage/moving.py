@@ -12,7 +12,7 @@ import numpy as np
 from tests.storage.samples import Model, assert_found, key_of, page_of, run_python
 from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 OPS = ("mul", "sum")
 PAGES = 6

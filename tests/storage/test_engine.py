@@ -19,7 +19,7 @@ from whiteboard.storage.base import Durability
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sqlite import wal
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 
 @pytest.fixture

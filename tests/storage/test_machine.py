@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.storage.samples import Model, assert_found, assert_state, environment, key_of, page_of
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.cache.eviction import live_bytes
-from whiteboard.storage.upkeep.maintenance import gc, verify
+from whiteboard.storage.upkeep.gc import gc
+from whiteboard.storage.upkeep.verify import verify
 
 NUMBERS = st.lists(st.integers(0, 60), min_size=1, max_size=25, unique=True)
 

@@ -18,8 +18,8 @@ from whiteboard.storage import Stores, open_store
 from whiteboard.storage.cache import eviction
 from whiteboard.storage.cache.eviction import live_bytes
 from whiteboard.storage.sqlite import recent_index, rows
-from whiteboard.storage.upkeep import maintenance
-from whiteboard.storage.upkeep.maintenance import gc, verify
+from whiteboard.storage.upkeep.gc import gc
+from whiteboard.storage.upkeep.verify import verify
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_readonly_store(stores: Stores, path: Path) -> None:
         assert verify(reader.database).ok
         with pytest.raises(ReadOnlyError):
             gc(reader.database, max_bytes=0)
-    assert maintenance.gc(stores.database).evicted.pages == 0
+    assert gc(stores.database).evicted.pages == 0
 
 
 @pytest.mark.parametrize("others", ["same process", "another"])

@@ -17,7 +17,8 @@ from whiteboard.storage.page import format
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
 from whiteboard.storage.transfer.merge import merge
-from whiteboard.storage.upkeep.maintenance import gc, verify
+from whiteboard.storage.upkeep.gc import gc
+from whiteboard.storage.upkeep.verify import verify
 
 X = np.arange(12.0).reshape(4, 3)
 WAYS = list(permutations(format._HASHES))

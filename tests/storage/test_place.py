@@ -119,7 +119,7 @@ from whiteboard.cli import status
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
-from whiteboard.storage.upkeep.maintenance import gc
+from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.transfer.merge import merge
 from whiteboard.cli.copy import copied as copy
 

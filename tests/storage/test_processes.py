@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.storage.samples import Model, assert_found, assert_state, environment, key_of
 from whiteboard.storage import open_store
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 _WRITER = """
 import json, sys

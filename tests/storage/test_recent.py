@@ -14,7 +14,8 @@ from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.rows import count_packages, hashes_of, select_index
-from whiteboard.storage.upkeep.maintenance import gc, verify
+from whiteboard.storage.upkeep.gc import gc
+from whiteboard.storage.upkeep.verify import verify
 
 KEYS = [key_of(i) for i in range(400)]
 

@@ -19,7 +19,7 @@ from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.commits import versions
 from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
-from whiteboard.storage.upkeep.maintenance import verify
+from whiteboard.storage.upkeep.verify import verify
 
 
 @pytest.fixture

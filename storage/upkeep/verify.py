@@ -1,4 +1,4 @@
-"""Looking after a store: evict what is old, check every byte, drop what is damaged. Nothing here prints."""
+"""Verify: every page through the gate, every key at its place, every commit behind its seal; and the repair."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, StoreError
-from whiteboard.records.reports import DamagedPage, Evicted, GcReport, SystemReport, VerifyReport
-from whiteboard.storage.cache.eviction import STEP_PAGES, evict, give_back, live_bytes
+from whiteboard.records.reports import DamagedPage, SystemReport, VerifyReport
+from whiteboard.storage.cache.eviction import STEP_PAGES
 from whiteboard.storage.commits.log import (
     BY_ID,
     Span,
@@ -32,14 +32,11 @@ from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (
-    INDEXED,
     delete_index,
     delete_pages,
     hashes_of,
     index_array,
     laid,
-    select_in,
-    select_index,
 )
 from whiteboard.storage.transfer.compare import LARGE
 from whiteboard.storage.upkeep.unreadable import Unreadable, any_name, give_row, take_away, unreadable, without_row
@@ -48,32 +45,6 @@ _REPAIR_ROWS = 4096
 
 _GONE = "system: row {} is gone, and its commits are there; a repair gives them another"
 _SELECT_PAGE = "SELECT id, op, n, nbytes, cost_ns FROM page WHERE id = ?"
-
-
-def gc(
-    database: Database, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False
-) -> GcReport:
-    """Evict packages, drop pages that no key leads to, and give the space back; node versions are never touched.
-
-    Parameters
-    ----------
-    database : Database
-    max_bytes : int, optional
-        Evict the pages used longest ago until the file holds no more than this.
-    older_than : float, optional
-        Seconds: evict pages that were not used since; with `max_bytes`, evict only such pages.
-    dry_run : bool
-        Only count.
-    """
-    before = live_bytes(database)
-    unreferenced = _drop_unreferenced(database, dry_run=dry_run)
-    evicted = Evicted()
-    if max_bytes is not None or older_than is not None:
-        evicted = evict(database, max_bytes, older_than=older_than, dry_run=dry_run, reason="gc")
-    if dry_run:
-        return GcReport(evicted, unreferenced, before, max(0, before - evicted.nbytes - unreferenced.nbytes), dry_run)
-    give_back(database)
-    return GcReport(evicted, unreferenced, before, live_bytes(database), dry_run)
 
 
 def verify(database: Database, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
@@ -140,28 +111,6 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         unreadable=(*(rows.why for rows in odd), *map(_GONE.format, lost)),
         repaired=repair,
     )
-
-
-def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
-    """Drop pages whose every package was stored by another process first, or repaired away."""
-    with database.read() as connection:
-        rows = list(connection.exec_driver_sql(f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({INDEXED})"))
-        lately = recent_index.index(connection)
-        if len(lately):
-            # Of a package that two pages have, the one with a row in the index counts, or else the first.
-            doubles = np.setdiff1d(lately[:, 1], select_index(connection, lately[:, 0])[:, 1])
-            rows += select_in(connection, "SELECT id, n, nbytes FROM page WHERE id IN", doubles.tolist())
-    if not dry_run:
-        for start in range(0, len(rows), STEP_PAGES):
-            ids = [row.id for row in rows[start : start + STEP_PAGES]]
-            database.write(partial(delete_pages, ids=ids, reason="unreferenced"))
-        # Counts that another process wrote after their page had gone.
-        strays = "FROM page_access WHERE page_id NOT IN (SELECT id FROM page)"
-        with database.read() as connection:
-            found = connection.exec_driver_sql(f"SELECT 1 {strays} LIMIT 1").first()
-        if found:
-            database.write(lambda connection: connection.exec_driver_sql(f"DELETE {strays}"))
-    return Evicted(len(rows), 0, sum(row_checks.count(row.nbytes) for row in rows))
 
 
 def _structure(database: Database) -> tuple[str, ...]:
