@@ -158,7 +158,7 @@ def test_a_drain_that_was_interrupted_is_gone_on_with(monkeypatch: pytest.Monkey
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    for name in ("answer", "take_in"):
+    for name in ("answer", "receive"):
         monkeypatch.setattr(wb.System, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
             board.drain()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.concurrency.forks import watch
+from whiteboard.concurrency.at_fork import watch
 from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint

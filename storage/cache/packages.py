@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.alarm import Alarm
-from whiteboard.concurrency.forks import watch
+from whiteboard.concurrency.at_fork import watch
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.records.packages import DISK, Found, Page

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool, StaticPool
 
-from whiteboard.concurrency.forks import watch
+from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES, Steps, let_write, was_endless
 from whiteboard.storage.sqlite.connection import Held
@@ -247,7 +247,7 @@ class Database:
             return work()
         while True:
             with lock.opened() as file:
-                if lock.take(file, WAIT_SECONDS):
+                if lock.acquire(file, WAIT_SECONDS):
                     return work()
 
     def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:

@@ -19,7 +19,7 @@ _CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF}
 """What a file system says that cannot sync a folder; anything else is one that could not."""
 
 
-def take(path: Path, content: str) -> tuple[Path, BinaryIO]:
+def open_part(path: Path, content: str) -> tuple[Path, BinaryIO]:
     """Open the file under which `path` is written, locked as long as it is open: one that was left, or a new one.
 
     Parameters

@@ -65,7 +65,7 @@ class WriteLock:
                 os.fchmod(file.fileno(), mode)
         return file
 
-    def take(self, file: FileIO, seconds: float) -> bool:
+    def acquire(self, file: FileIO, seconds: float) -> bool:
         """Wait for the lock, which is held until the file is closed; a process that dies lets go of it.
 
         Returns

@@ -107,7 +107,7 @@ def export(
         head, chosen, pages = _plan(database, systems, ops, since)
         part = path
         try:
-            part, file = part_files.take(path, _same(head))
+            part, file = part_files.open_part(path, _same(head))
             with file:
                 return _write(database, file, part, path, head, chosen, pages, progress)
         except OSError as error:

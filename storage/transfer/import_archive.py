@@ -19,8 +19,8 @@ from whiteboard.storage.sqlite.file_identity import refuse
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.transfer.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
 from whiteboard.storage.transfer.contents import LoggedCommit
-from whiteboard.storage.transfer.merge_packages import Packages, Union
-from whiteboard.storage.transfer.merge_systems import Graft, Systems
+from whiteboard.storage.transfer.merge_packages import PackageMerge, Packages
+from whiteboard.storage.transfer.merge_systems import SystemMerge, Systems
 from whiteboard.storage.transfer.survey import Survey, commit_of, damaged, survey
 
 
@@ -79,10 +79,10 @@ def _opened(path: Path) -> BinaryIO:
 def _apply(
     path: Path, file: BinaryIO, found: Survey, database: Database, writers: Writers, progress: Progress | None
 ) -> Imported:
-    union, graft = Union(database), Graft(database, writers)
+    packages, histories = PackageMerge(database), SystemMerge(database, writers)
     for system in found.systems:
         if min(system.history, default=0):
-            graft.place(system)  # refused before anything is written, where what it goes on from is not there
+            histories.place(system)  # refused before anything is written, where what it goes on from is not there
     file.seek(0)
     reader = Reader(path, file)
     frames = _Frames(reader, progress)
@@ -90,18 +90,18 @@ def _apply(
     for frame in frames:
         if frame.kind == PAGE:
             try:
-                union.add(frame)
+                packages.add(frame)
             except CorruptPackageError as error:
                 raise damaged(path, frame, error) from error
         elif frame.kind == SYSTEM:
-            union.flush()
+            packages.flush()
             system = systems[frame.fields()["name"]]
-            graft.graft(system, frames.commits(), graft.place(system))
-            if graft.systems.damaged:
-                name, number, why = graft.systems.damaged[0]
+            histories.add(system, frames.commits(), histories.place(system))
+            if histories.counts.damaged:
+                name, number, why = histories.counts.damaged[0]
                 raise damaged(path, frame, f"system {name!r}, commit {number}: {why}")
-    union.flush()
-    return Imported(found.pages, union.packages, graft.systems)
+    packages.flush()
+    return Imported(found.pages, packages.counts, histories.counts)
 
 
 class _Frames:

@@ -14,8 +14,8 @@ from whiteboard.storage.sqlite.file_identity import same_file
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.sqlite.rows import laid
 from whiteboard.storage.transfer import contents
-from whiteboard.storage.transfer.merge_packages import Packages, Union
-from whiteboard.storage.transfer.merge_systems import Graft, Systems
+from whiteboard.storage.transfer.merge_packages import PackageMerge, Packages
+from whiteboard.storage.transfer.merge_systems import SystemMerge, Systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +78,34 @@ def _merge(database: Database, writers: Writers, source: Database, progress: Pro
         last = ids[-1] if ids else 0
         layout = contents.layout(connection, None, last)
         systems = contents.incoming(connection)
-    union, graft = Union(database), Graft(database, writers)
+    packages, histories = PackageMerge(database), SystemMerge(database, writers)
     damaged, total = 0, len(ids) + len(systems)
     for done, page_id in enumerate(ids, 1):
-        damaged += _add(union, source, page_id)
+        damaged += _add(packages, source, page_id)
         if progress:
             progress(done, total)
     with source.read() as connection:
         if contents.layout(connection, None, last) != layout:
             ids += contents.page_ids(connection, None, last)
     for page_id in ids[total - len(systems) :]:
-        damaged += _add(union, source, page_id)
-    union.flush()
+        damaged += _add(packages, source, page_id)
+    packages.flush()
     for done, system in enumerate(systems, 1):
-        if graft.takes(system):
-            where = graft.place(system)
+        if histories.accepts(system):
+            where = histories.place(system)
             commits = contents.own_commits(source, system.name, where.head, max(system.history, default=-1))
-            graft.graft(system, commits, where)
+            histories.add(system, commits, where)
         if progress:
             progress(total - len(systems) + done, total)
-    return Merged(str(source.location), len(ids), damaged, union.packages, graft.systems)
+    return Merged(str(source.location), len(ids), damaged, packages.counts, histories.counts)
 
 
-def _add(union: Union, source: Database, page_id: int) -> bool:
+def _add(packages: PackageMerge, source: Database, page_id: int) -> bool:
     """Offer one page, if it is still there; return whether it is damaged."""
     with source.read() as connection, laid(connection, page_id) as page:
         try:
             if page is not None:
-                union.add(page)
+                packages.add(page)
         except CorruptPackageError:
             return True
     return False

@@ -36,7 +36,7 @@ class Packages:
     described: list[Conflict] = field(default_factory=list)
 
 
-class Union:
+class PackageMerge:
     """Takes pages into one store, a transaction a batch; `packages` counts."""
 
     def __init__(self, database: Database) -> None:
@@ -47,7 +47,7 @@ class Union:
         self._nbytes = 0
         self._held: set[int] = set()
         self._whole: set[int] = set()
-        self.packages = Packages()
+        self.counts = Packages()
 
     def add(self, laid: Laid) -> None:
         """Take one page, through the gate; it may wait for `flush`.
@@ -70,7 +70,7 @@ class Union:
         """Take what the store does not hold of a page: as it lies, where that is all of it."""
         hashes = hashes_of(page.keys)
         fresh = self._fresh(page, hashes)
-        self.packages.added += len(fresh)
+        self.counts.added += len(fresh)
         if not len(fresh):
             return
         if len(fresh) == page.n and laid is not None:
@@ -94,7 +94,7 @@ class Union:
         if not len(index) and len(np.unique(hashes)) == n:
             self._add_whole(laid, n)
         elif len(index) == n and self._is_kept(laid, index[:, 1]):
-            self.packages.present += n
+            self.counts.present += n
         elif each > LARGE:
             # What is there already is written again with what is not: it is not found there, as the index keeps what it
             # has. To cut a page of packages that are so large would take their size in memory.
@@ -113,7 +113,7 @@ class Union:
         packed = Packed(laid.header, laid.digest, (laid.data,))
         self._wait(PageRow(meta["op"], meta["n"], meta["cost_ns"], hashes, packed))
         self.flush()
-        self.packages.added += added
+        self.counts.added += added
 
     def _is_kept(self, laid: Laid, page_ids: NDArray[np.int64]) -> bool:
         """Whether a page lies in the store as it is."""
@@ -139,11 +139,11 @@ class Union:
     def _count(self, page: Page, kept: Page, ulps: int | None, array: str) -> None:
         """Count one package that the store holds; `array` is where it differs, or empty."""
         if not array:
-            self.packages.present += 1
+            self.counts.present += 1
             return
-        self.packages.conflicts += 1
-        if len(self.packages.described) < MOST_CONFLICTS:
-            self.packages.described.append(conflict_of(page, 0, kept, 0, ulps, array))
+        self.counts.conflicts += 1
+        if len(self.counts.described) < MOST_CONFLICTS:
+            self.counts.described.append(conflict_of(page, 0, kept, 0, ulps, array))
 
     def flush(self) -> None:
         """Write what waits, in one transaction."""
@@ -164,12 +164,12 @@ class Union:
         rows = np.sort(first)
         if self._held:
             rows = rows[[hashed not in self._held for hashed in hashes[rows].tolist()]]
-        most = MOST_CONFLICTS - len(self.packages.described)
+        most = MOST_CONFLICTS - len(self.counts.described)
         met = compare(self._database, page, hashes, rows, describe=most, whole=self._whole)
         self._broken |= met.broken_pages
         self._broken_hashes |= met.broken_hashes
-        self.packages.present += page.n - len(rows) + len(met.equal)
-        self.packages.conflicts += len(met.different)
-        self.packages.collisions += len(met.collided)
-        self.packages.described += met.described
+        self.counts.present += page.n - len(rows) + len(met.equal)
+        self.counts.conflicts += len(met.different)
+        self.counts.collisions += len(met.collided)
+        self.counts.described += met.described
         return met.fresh

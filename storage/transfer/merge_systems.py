@@ -52,13 +52,13 @@ class Systems:
     """Name, number and reason of each commit at which a history had to be left."""
 
 
-class Graft:
+class SystemMerge:
     """Takes systems into one store; `systems` counts. A system must come after what it was forked from."""
 
     def __init__(self, database: Database, writers: Writers) -> None:
         self._database, self._writers = database, writers
         self._placed: dict[str, str] = {}
-        self.systems = Systems()
+        self.counts = Systems()
 
     def place(self, system: Incoming) -> Placement:
         """Find the system of this history in the store, or a name for it.
@@ -84,16 +84,16 @@ class Graft:
                     return Placement(name, rows[name].uuid, max(ours, default=-1), exists=True)
             return self._new(connection, system, next(name for name in _candidates(system.name) if name not in rows))
 
-    def takes(self, system: Incoming) -> bool:
+    def accepts(self, system: Incoming) -> bool:
         """Whether a system is one that a store holds; one that is not is counted as damaged."""
         try:
             row_checks.system(system.name, system.uuid, system.spec, system.origin)
         except ValueError as error:
-            self.systems.damaged.append((str(system.name), 0, str(error)))
+            self.counts.damaged.append((str(system.name), 0, str(error)))
             return False
         return True
 
-    def graft(self, system: Incoming, commits: Iterable[LoggedCommit], where: Placement) -> None:
+    def add(self, system: Incoming, commits: Iterable[LoggedCommit], where: Placement) -> None:
         """Write the commits that the store lacks, in bounded transactions; each passes its seal and the gate first.
 
         Raises
@@ -102,7 +102,7 @@ class Graft:
             A living process writes the system, or has moved it on meanwhile.
         """
         if why := self._rootless(system, where):
-            self.systems.damaged.append((system.name, where.head + 1, why))
+            self.counts.damaged.append((system.name, where.head + 1, why))
             return
         fresh = (commit for commit in commits if commit.number > where.head)
         written, system_id = 0, None
@@ -137,9 +137,9 @@ class Graft:
         return f"commit {number} of {origin!r}, from which it was forked, is not there"
 
     def _count(self, where: Placement, written: int) -> None:
-        self.systems.commits += written
-        kind = self.systems.created if not where.exists else self.systems.extended
-        (kind if written or not where.exists else self.systems.unchanged).append(where.name)
+        self.counts.commits += written
+        kind = self.counts.created if not where.exists else self.counts.extended
+        (kind if written or not where.exists else self.counts.unchanged).append(where.name)
 
     def _batches(
         self, system: Incoming, commits: Iterator[LoggedCommit], where: Placement
@@ -150,7 +150,7 @@ class Graft:
         for commit in commits:
             why = damage(system.uuid, commit) if commit.number == expected else f"commit {expected} is missing"
             if why:
-                self.systems.damaged.append((system.name, expected, why))
+                self.counts.damaged.append((system.name, expected, why))
                 break
             batch.append(_adopted(commit, system.uuid, where.uuid))
             nbytes += commit.nbytes
@@ -177,7 +177,7 @@ class Graft:
     def _place_as(self, system: Incoming, name: str) -> None:
         self._placed[system.name] = name
         if name != system.name:
-            self.systems.renamed[system.name] = name
+            self.counts.renamed[system.name] = name
 
     def _begin(self, connection: Connection, system: Incoming, where: Placement, head: int) -> int:
         """The system's id, once it is certain that the next commit follows its head."""
@@ -221,7 +221,7 @@ def _candidates(name: str) -> Iterator[str]:
 
 
 def _base(name: str) -> str:
-    """A name without the suffixes that `Graft.place` gives."""
+    """A name without the suffixes that `SystemMerge.place` gives."""
     return re.sub(r"(?<=.)(~\d+)+$", "", name)
 
 

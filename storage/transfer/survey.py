@@ -37,7 +37,7 @@ def survey(path: Path, file: BinaryIO) -> Survey:
     before = reader.digest.copy()
     for frame in reader.frames():
         try:
-            surveyor.take(frame, before.hexdigest())
+            surveyor.look_at(frame, before.hexdigest())
         except (ValueError, CorruptPackageError) as error:
             raise damaged(path, frame, f"{surveyor.where}{error}") from error
         before = reader.digest.copy()
@@ -84,7 +84,7 @@ class _Surveyor:
         """The system and commit that the last frame was of, to open a message with."""
         return "" if self._system is None else f"system {self._system.name!r}, commit {self._number}: "
 
-    def take(self, frame: Frame, before: str) -> None:
+    def look_at(self, frame: Frame, before: str) -> None:
         """Look at the next frame; `before` is the digest of all before it."""
         if self.found.digest:
             _refuse("something follows the last frame")

@@ -71,7 +71,7 @@ def any_name(system_id: int) -> str:
     return f"damaged-{system_id}-{secrets.token_hex(4)}"
 
 
-def take_away(connection: Connection, rows: Unreadable) -> None:
+def delete_unreadable(connection: Connection, rows: Unreadable) -> None:
     """Delete what was found."""
     connection.exec_driver_sql(f"DELETE FROM {rows.table} WHERE rowid = ?", [(row_id,) for row_id in rows.row_ids])
 

@@ -39,7 +39,14 @@ from whiteboard.storage.sqlite.rows import (
     laid,
 )
 from whiteboard.storage.transfer.compare import LARGE
-from whiteboard.storage.upkeep.unreadable import Unreadable, any_name, give_row, take_away, unreadable, without_row
+from whiteboard.storage.upkeep.unreadable import (
+    Unreadable,
+    any_name,
+    delete_unreadable,
+    give_row,
+    unreadable,
+    without_row,
+)
 
 _REPAIR_ROWS = 4096
 
@@ -171,7 +178,7 @@ def _repair(database: Database, damaged: Sequence[int], wrong: NDArray[np.int64]
         part = [(row[0], row[1]) for row in wrong[start : start + _REPAIR_ROWS].tolist()]
         database.write(partial(delete_index, rows=part))
     for rows in odd:
-        database.write(partial(take_away, rows=rows))
+        database.write(partial(delete_unreadable, rows=rows))
     for system_id in without_row(database):
         database.write(partial(give_row, system_id=system_id))
     for system_id in _system_ids(database):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.ops.conftest import Write
-from whiteboard.ops.fingerprint.code import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
 
 
 class Edit(NamedTuple):

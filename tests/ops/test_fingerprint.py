@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.ops.conftest import Write
-from whiteboard.ops.fingerprint.code import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
 
 OP = """
 import functools

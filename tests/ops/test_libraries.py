@@ -11,8 +11,8 @@ import pytest
 
 from tests.ops.conftest import Write
 from whiteboard.ops.fingerprint import libraries
-from whiteboard.ops.fingerprint.code import Terms, fingerprint
 from whiteboard.ops.fingerprint.libraries import library_of
+from whiteboard.ops.fingerprint.walk import Terms, fingerprint
 
 FOUND = {
     "numpy": "numpy",

@@ -10,7 +10,7 @@ import pytest
 from autograd.core import primitive_vjps
 
 from tests.ops.conftest import Write
-from whiteboard.ops.fingerprint.code import Terms, fingerprint
+from whiteboard.ops.fingerprint.walk import Terms, fingerprint
 
 HEAD = """
 import numpy as np

@@ -12,8 +12,8 @@ import pytest
 import whiteboard as wb
 from tests.ops.conftest import Write
 from whiteboard.ops import registry
-from whiteboard.ops.fingerprint.code import Fingerprint, Terms, fingerprint
 from whiteboard.ops.fingerprint.purity import Verdict, verdict
+from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
 
 HEAD = "import autograd.numpy as anp\nimport numpy as np\n"
 

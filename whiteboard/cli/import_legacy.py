@@ -16,8 +16,8 @@ from whiteboard.cli.terminal import say
 from whiteboard.errors import ParamError
 from whiteboard.integration.legacy import epochs
 from whiteboard.integration.legacy.entries import Reader
-from whiteboard.integration.legacy.folders import KINDS, entries, kind_of
-from whiteboard.integration.legacy.results import Check, take
+from whiteboard.integration.legacy.old_caches import KINDS, entries, kind_of
+from whiteboard.integration.legacy.results import Check, import_results
 from whiteboard.ops.user_module import referenced
 from whiteboard.storage.sqlite.location import locate
 
@@ -114,7 +114,7 @@ def _results(folder: Path, kind: str, options: dict[str, Any]) -> tuple[dict[str
     check = Check(options["verify"], options["sample"], options["rtol"])
     opened = partial(_opened, options["store"], dry_run=options["dry_run"])
     with bar("import") as progress:
-        taken = take(reader, found, opened, options["op"], check, progress=progress)
+        taken = import_results(reader, found, opened, options["op"], check, progress=progress)
     return {"from": kind, "op": options["op"], **asdict(taken)}, not (taken.failed or taken.different)
 
 

@@ -46,7 +46,7 @@ class BufferPool:
                 return idle.pop()
         return np.empty(nbytes, np.uint8)
 
-    def take_back(self, buffers: list[Array]) -> None:
+    def reclaim(self, buffers: list[Array]) -> None:
         if self._poison:
             for buffer in buffers:
                 buffer.fill(0xFF)
@@ -71,7 +71,7 @@ class Lender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.take_back(self._borrowed)
+        self._pool.reclaim(self._borrowed)
         self._borrowed = []
 
     def __call__(self, shape: Shape, dtype: np.dtype[Any]) -> Array:

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
-from whiteboard.ops.fingerprint.code import BUILT_IN, Fingerprint, Terms, declared, fingerprint
 from whiteboard.ops.fingerprint.parts import own_parts
+from whiteboard.ops.fingerprint.walk import BUILT_IN, Fingerprint, Terms, declared, fingerprint
 from whiteboard.ops.shapes import ShapeRule, counted
 from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
 

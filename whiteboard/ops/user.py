@@ -11,8 +11,8 @@ from typing import Any, TypeAlias, TypeVar, overload
 import numpy as np
 
 from whiteboard.errors import ParamError
-from whiteboard.ops.fingerprint.code import Terms
 from whiteboard.ops.fingerprint.libraries import library_of
+from whiteboard.ops.fingerprint.walk import Terms
 from whiteboard.ops.registry import register
 from whiteboard.ops.shapes import broadcast, counted, scalar, unknown
 from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Forward, Kind, OpSpec, Vjp

@@ -148,7 +148,7 @@ class Nodes:
         """All arenas, by number."""
         return self._table.arenas
 
-    def take(self, changes: Sequence[Change], versions: Ids) -> None:
+    def advance(self, changes: Sequence[Change], versions: Ids) -> None:
         """Give rows new values, and all nodes their versions, (n,): all of it, or, until `settle`, some."""
         self._owed = changes, versions
         self.settle()

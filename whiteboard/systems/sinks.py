@@ -88,10 +88,10 @@ class JsonlSink:
                 while written < len(text):
                     written += self._file.write(text[written:])
             except OSError:
-                self._take_back(written)
+                self._cut_back(written)
                 raise
 
-    def _take_back(self, written: int) -> None:
+    def _cut_back(self, written: int) -> None:
         """Cut off what was written of a line, where it is still the end of a file."""
         with suppress(OSError):
             end = self._file.tell()

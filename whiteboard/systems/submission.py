@@ -34,7 +34,7 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
             results, parcel = system.answer([ticket.item.job for ticket in fresh])
             for ticket, result in zip(fresh, results, strict=True):
                 ticket.attempt = parcel, result
-            system.take_in(parcel)
+            system.receive(parcel)
     except Exception as error:
         if len(fresh) == 1:
             fresh[0].future.set_exception(error)

@@ -219,7 +219,7 @@ class System:
             if sink is not None:
                 for result in (results,) if isinstance(results, BatchResult) else results:
                     sink.publish(result)
-            self.take_in(parcel)  # only now: a job or a sink that fails leaves no impulse behind
+            self.receive(parcel)  # only now: a job or a sink that fails leaves no impulse behind
         return results
 
     @overload
@@ -236,7 +236,7 @@ class System:
         impulses = chain.from_iterable(part.impulses for part in parts)
         return results, Parcel.of(impulses, chain.from_iterable(part.measures for part in parts))
 
-    def take_in(self, parcel: Parcel) -> None:
+    def receive(self, parcel: Parcel) -> None:
         """Take in what `answer` returned, before any commit; for whoever has `nodes.lock` since then."""
         self._round.inbox.push(parcel)
 
@@ -411,7 +411,7 @@ class System:
 
     def _advance(self, step: _Step) -> Commit:
         """Bring what is in memory to a commit that has landed; done twice it is as if done once."""
-        self.nodes.take(list(step.changes.values()), step.versions)
+        self.nodes.advance(list(step.changes.values()), step.versions)
         self._round.inbox.consume()
         head = Commit.of(step.record)
         self._round = _Round(head, len(self.nodes))

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
-from whiteboard.integration.legacy.folders import Entry
+from whiteboard.integration.legacy.old_caches import Entry
 from whiteboard.integration.legacy.wire import Fields, Receiver, WireError
 
 _PROGRAM = Path(__file__).with_name("unpickler.py")

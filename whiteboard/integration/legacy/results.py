@@ -18,7 +18,7 @@ from whiteboard.evaluation import validation
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.integration.legacy.entries import NoResult, Reader, Result
-from whiteboard.integration.legacy.folders import Entry
+from whiteboard.integration.legacy.old_caches import Entry
 from whiteboard.integration.legacy.verify import Compared, compare
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.reports import Progress
@@ -107,7 +107,7 @@ class _Group:
         return sources, np.stack([one.y for one in self.results]), grads
 
 
-def take(
+def import_results(
     reader: Reader,
     entries: Sequence[Entry],
     opened: Callable[[], boards.Board],

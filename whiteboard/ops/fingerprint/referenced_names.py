@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType
 from typing import NamedTuple, TypeAlias
 
+from whiteboard.ops.fingerprint.function_source import FunctionNode
 from whiteboard.ops.fingerprint.purity import IMPURE_ATTRIBUTES, Verdict
-from whiteboard.ops.fingerprint.source import FunctionNode
 
 Chain: TypeAlias = tuple[str, ...]
 """The attributes that follow a name: ``a.b.c`` is the name ``a`` with ``("b", "c")``."""

@@ -39,10 +39,10 @@ import numpy as np
 
 from whiteboard.ops.fingerprint import blas, classes, primitives, referenced_names
 from whiteboard.ops.fingerprint.arrays import array_parts, scalar_parts
+from whiteboard.ops.fingerprint.function_source import OpaqueError, canonical, function_node, refuse
 from whiteboard.ops.fingerprint.libraries import Library, library_name, library_of, library_of_module
 from whiteboard.ops.fingerprint.purity import DISTRIBUTION_METHODS, REMEDY, Verdict, verdict
 from whiteboard.ops.fingerprint.referenced_names import Chain
-from whiteboard.ops.fingerprint.source import OpaqueError, canonical, function_node, refuse
 from whiteboard.ops.fingerprint.watch import MISSING, Watch, is_writable
 
 SCHEME = "whiteboard-op-2"
