@@ -30,6 +30,7 @@ MODULES: Final = (
     "whiteboard.records",
     "whiteboard.storage",
     "whiteboard.storage.base",
+    "whiteboard.testing",
 )
 """What a user of the library imports; `whiteboard` brings `errors` and `ops` with it."""
 
