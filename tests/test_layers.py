@@ -49,6 +49,7 @@ ROOMS: dict[str, str] = {
         "errors records types ops systems inspection board integration experiments "
         "storage.base storage.page storage.sqlite storage.transfer storage.upkeep"
     ),
+    "testing": "errors records storage.base",
     "": "errors types ops systems board integration",
     "__main__": "cli",
 }
@@ -63,6 +64,7 @@ LAZY: dict[str, frozenset[str]] = {
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
     "joblib": frozenset(),
+    "pytest": frozenset({"testing"}),
     "rich": frozenset({"cli"}),
 }
 """Slow to import, so imported inside functions only, but for the rooms named."""

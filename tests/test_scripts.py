@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "run", "test", "check")] + [ROOT / ".ci" / "run"]
+SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "run", "test", "check", "docs")] + [ROOT / ".ci" / "run"]
 
 bash = shutil.which("bash")
 if bash is None:
@@ -88,7 +88,7 @@ def house(tmp_path: Path) -> House:
     root, tools, caller = tmp_path / "the project", tmp_path / "bin", tmp_path / "caller"
     for folder in (root / "scripts", root / "whiteboard", root / "storage", root / "migrations", tools, caller):
         folder.mkdir(parents=True)
-    for script in SCRIPTS[:4]:
+    for script in SCRIPTS[:-1]:
         shutil.copy(script, root / "scripts")
     shutil.copy(ROOT / "pyproject.toml", root)
     for name in TOOLS.split():
@@ -119,7 +119,7 @@ def test_a_script_parses_and_can_be_executed(script: Path) -> None:
     assert "set -euo pipefail" in script.read_text("utf-8")
 
 
-@pytest.mark.parametrize("script", ["setup", "run", "test", "check"])
+@pytest.mark.parametrize("script", ["setup", "run", "test", "check", "docs"])
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.10"])
 def test_an_old_python_is_told_in_one_line(house: House, script: str, version: str) -> None:
     """A Python that is too old ends each script with one line that says which was found and what is needed."""
@@ -259,3 +259,11 @@ def test_test_starts_in_the_folder_of_the_project(house: House) -> None:
     assert house.asked()[-1] == "-e .[plot] --group test"
     assert house.run("test", "--peers", "-x").stdout.splitlines() == ["pytest", str(house.root), "-x"]
     assert house.asked()[-1] == "-e .[plot] --group test --group peers"
+
+
+def test_docs_says_where_the_reference_is(house: House) -> None:
+    """`scripts/docs` installs its group, takes away the last reference, and says where the first page is."""
+    (house.root / ".docs").mkdir()
+    assert house.run("docs").stdout == f"docs: {house.root / '.docs' / 'index.html'}\n"
+    assert house.asked()[-1] == "-e .[plot] --group docs"
+    assert not (house.root / ".docs").exists()

@@ -1,6 +1,6 @@
 """The one error tree: every error of Whiteboard is a `WhiteboardError` and the fitting builtin.
 
-::
+The builtin stands in parentheses; those below another are of its kind too:
 
     WhiteboardError
     ├── UnknownOpError(KeyError)            no op of that name is registered

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.conformance import PackageStoreSuite, VersionStoreSuite
 from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore, VersionStore
 from whiteboard.storage.cache.memory import MemoryTier
@@ -17,6 +16,7 @@ from whiteboard.storage.commits.versions import SqliteVersions
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate
+from whiteboard.testing import PackageStoreSuite, VersionStoreSuite
 
 
 def _packages(where: str) -> SqlitePackages:

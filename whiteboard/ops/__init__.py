@@ -17,7 +17,22 @@ __all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "names",
 
 
 def check(name: str, examples: Sequence[Example] | None = None) -> None:
-    """Check one op; see `whiteboard.ops.checking.conformance.check`."""
+    """Check one op, in float64 and float32: shapes, dtypes, batching, VJP, and that it leaves its inputs alone.
+
+    Parameters
+    ----------
+    name : str
+        Of a registered op.
+    examples : sequence of Example, optional
+        Jobs to try it on; by default the op's own, or shapes that fit its kind.
+
+    Raises
+    ------
+    UnknownOpError
+        For a name that is not registered.
+    OpCheckError
+        Naming op, source slot, job, element, expected and got.
+    """
     from whiteboard.ops.checking import conformance
 
     conformance.check(name, examples)

@@ -1,4 +1,4 @@
-"""What every store must do: inherit a suite, give it a store, and say how to read and write behind its back."""
+"""What every store must do: a test for each sentence of the contract, over whatever store a subclass makes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
 from whiteboard.errors import ClosedError, ConflictError, DtypeError, ShapeError, SpecError, UnknownSystemError
 from whiteboard.records.packages import Page
 from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage.base import PackageStore, VersionStore
+from whiteboard.testing.samples import Model, assert_found, assert_state, key_of, page_of
 
 
 class PackageStoreSuite(ABC):
