@@ -18,13 +18,17 @@ from whiteboard.storage.cache.page_index import PageIndex, footprint
 class WriteBehind:
     """When pending packages are written: at so many of them, or bytes, or so many seconds after the first.
 
-    And as soon as computing them again would cost more than `cost_ns`: whatever kills the process, no more is lost.
+    And as soon as computing them again would cost more than `cost_ns`, or `worth` times what writing them does, which is
+    `flush_ns` and `package_ns` a package: whatever kills the process, no more is lost.
     """
 
     rows: int = 32_768
     nbytes: int = 32 * 2**20
     seconds: float = 5.0
     cost_ns: int = 250_000_000
+    worth: int = 10
+    flush_ns: int = 1_500_000
+    package_ns: int = 10_000
 
 
 class Pending:
@@ -76,7 +80,8 @@ class Pending:
     def full(self, bounds: WriteBehind) -> bool:
         """Whether it is time to write."""
         now = self._summed()
-        return now.rows >= bounds.rows or now.nbytes >= bounds.nbytes or now.cost_ns >= bounds.cost_ns
+        worth = bounds.worth * (bounds.flush_ns + bounds.package_ns * now.rows)
+        return now.rows >= bounds.rows or now.nbytes >= bounds.nbytes or now.cost_ns >= min(bounds.cost_ns, worth)
 
     def remove(self, count: int) -> None:
         """Let the first pages go."""
