@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.storage.base import MISS, CommitRecord, Found, NodeColumns, Page, State, SystemRecord
+from whiteboard.storage.cache.packages import SqlitePackages
+from whiteboard.storage.cache.write_behind import WriteBehind
+from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import locate
 
 
 def key_of(number: int) -> bytes:
     """The key of package `number`."""
     return hashlib.blake2b(str(number).encode(), digest_size=16).digest()
+
+
+def keys_of(numbers: Iterable[int]) -> list[bytes]:
+    """The keys of packages."""
+    return [key_of(number) for number in numbers]
 
 
 def value_of(number: int, size: int = 8) -> NDArray[np.float64]:
@@ -53,6 +63,13 @@ def assert_found(found: Found, numbers: Sequence[int], present: Callable[[int], 
         np.testing.assert_array_equal(page.arrays["y"][slot], y)
         np.testing.assert_array_equal(page.arrays["g0"][slot], -y)
         np.testing.assert_array_equal(page.arrays["g1"][slot], 2 * y)
+
+
+def packages_at(where: str | Path, bounds: WriteBehind | None = None, hash_bits: int = 63) -> SqlitePackages:
+    """The packages of a store, without the rest of it."""
+    database = Database(locate(where))
+    schema.ensure(database)
+    return SqlitePackages(database, bounds, hash_bits=hash_bits)
 
 
 class Model:
@@ -103,6 +120,14 @@ def transaction(database: Database) -> Iterator[Connection]:
         yield connection
 
 
+def sql(path: str | Path, statement: str, *values: object) -> list[Any]:
+    """Run one statement behind the store's back, and return its rows."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute(statement, values).fetchall()
+    connection.close()
+    return rows
+
+
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter that can import what this one can."""
     return subprocess.run(
@@ -113,6 +138,15 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+WHITEBOARD = (sys.executable, "-m", "whiteboard")
+
+
+def run_whiteboard(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own; a wait without an end fails the test."""
+    command = [*WHITEBOARD, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=120)
 
 
 def environment() -> dict[str, str]:
