@@ -16,6 +16,7 @@ from whiteboard.errors import ParamError, UncachedWarning, warn
 from whiteboard.evaluation import bins, promises, separate, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.kept_sources import kept
 from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import Sources
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
@@ -97,7 +98,7 @@ class Pipeline:
                     page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent, record)
                     plan.place(rows, page)
                     if cacheable:
-                        self._store.put(page)
+                        self._store.put(kept(page, spec, sources, rows, self._pool, cotangent))
             plan.settle()
             self._count(plan, known, jobs=cotangent is None)
         one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
@@ -143,7 +144,8 @@ class Pipeline:
             for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
                 arrays = {name: validation.owned(column, rows) for name, column in columns.items()}
                 src_ids, versions = sources.provenance(rows) or (None, None)
-                self._store.put(Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows]))
+                page = Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows])
+                self._store.put(kept(page, spec, sources, rows, self._pool))
                 added[rows] = True
         return added
 

@@ -84,6 +84,8 @@ class OpSpec:
         Whether it may reach BLAS: then its bits depend on BLAS's kernel and number of threads.
     user : bool
         Whether it is a user's: then what it says of itself is tested where it is used.
+    keep_sources : bool or None
+        Whether packages lie in their page with their sources; None goes by what computing them cost.
     subgradients : str
         What the VJP returns where the derivative does not exist; empty where it exists everywhere.
     params : mapping
@@ -114,6 +116,7 @@ class OpSpec:
     exactness: Exactness = "exact"
     blas: bool = False
     user: bool = False
+    keep_sources: bool | None = None
     subgradients: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: bytes | None = None
@@ -132,6 +135,7 @@ class OpSpec:
             self._expect(name, f"one of {', '.join(map(repr, words))}", holds=isinstance(given, str) and given in words)
         for name in ("forward", "vjp", "shape"):
             self._expect(name, "a function", holds=callable(getattr(self, name)))
+        self._expect("keep_sources", "True, False or None", holds=isinstance(self.keep_sources, bool | None))
         self._expect("params", "a mapping of names", holds=is_mapping(self.params))
         tried = isinstance(examples, tuple) and all(isinstance(each, Example) for each in examples)
         self._expect("examples", "a tuple of Example", holds=tried)
