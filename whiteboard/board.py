@@ -370,7 +370,10 @@ class Board:
         return self._store.verify(sample=sample, repair=repair, seed=seed)
 
     def audit(self, *, sample: float = 1.0, seed: int = 0) -> audit.AuditReport:
-        """Compute a part of the packages on disk again, from the node versions that they came from, and compare.
+        """Compute a part of the packages on disk again, and compare.
+
+        From the sources that their page keeps, or from the node versions that they came from; one page is in memory at
+        a time, beside the values of nodes. What can be computed again from neither is counted by the reason.
 
         Parameters
         ----------

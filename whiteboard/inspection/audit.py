@@ -12,23 +12,32 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
 from whiteboard.evaluation.session import Session
-from whiteboard.identity import keys
+from whiteboard.identity import keys, lineage
+from whiteboard.inspection import proof
+from whiteboard.ops.fingerprint.decoding import decode_params
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.distance import FARTHEST, ulps
 from whiteboard.records.packages import Page, Sampled
 from whiteboard.records.systems import NodeValues
-from whiteboard.types import Array, Ids
+from whiteboard.types import Array
 
-NO_SOURCES: Final = "their sources were no nodes"
+NO_SOURCES: Final = "their sources were no nodes, and are not kept in their page"
 NO_VALUES: Final = "no commit holds the values of their sources"
+NO_COTANGENT: Final = "they are VJPs of a cotangent, which is not kept in their page"
+NO_PARAMS: Final = "their page does not say the values of their parameters"
 NO_OP: Final = "there is no such op here"
-OTHER_KEY: Final = "made with parameters, a cotangent, code or arithmetic that are not those of the op here"
+OTHER_KEY: Final = "made with parameters, code or arithmetic that are not those of the op here"
+FAILED: Final = "the op raised an error when they were computed again"
 DAMAGED: Final = "their page is damaged"
+OTHER_SOURCES: Final = "what their page keeps as their sources is not what their keys are made of"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A package that is not what its op gives: `ulp` by name of the array (``y``, ``g0``, …) that differs."""
+    """A package that is not what its op gives: `ulp` by name of the array (``y``, ``g0``, …) that differs.
+
+    `src_ids` and `versions` are empty where its sources were no nodes.
+    """
 
     op: str
     key: str
@@ -40,10 +49,14 @@ class Difference:
 
 @dataclass(slots=True)
 class OpAudit:
-    """What was found of one op: packages sampled and computed again, how many differ, and the largest distance."""
+    """What was found of one op: packages sampled and computed again, how many differ, and the largest distance.
+
+    Of those that were computed again, `kept` were from sources in their page, the others from nodes.
+    """
 
     sampled: int = 0
     checked: int = 0
+    kept: int = 0
     differing: int = 0
     max_ulp: int = 0
 
@@ -63,21 +76,21 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every package that was computed again is right, and every page could be read."""
-        return not self.differences and not self.unchecked[DAMAGED]
+        """Whether every package that was computed again is right, and every page could be read, and says the truth."""
+        return not (self.differences or self.unchecked[DAMAGED] or self.unchecked[OTHER_SOURCES])
 
 
 def audit(pages: Iterable[Sampled], values: Sequence[NodeValues], op: Callable[[str], OpSpec]) -> AuditReport:
     """Compute packages again and compare.
 
-    A package is computed from the values for which its key comes out: the key vouches for op, code, parameters and
-    sources, so that a difference is the package's. Packages of ``exact`` ops must agree in every bit; those of
-    ``tolerance`` ops to half of the digits, as their last ones depend on the bin.
+    A package is computed from the sources that its page keeps, or from the values for which its key comes out: the key
+    vouches for op, code, parameters and sources, so that a difference is the package's. Packages of ``exact`` ops must
+    agree in every bit; those of ``tolerance`` ops to half of the digits, as their last ones depend on the bin.
 
     Parameters
     ----------
     pages : iterable of Sampled
-        With provenance.
+        With provenance; one is in memory at a time.
     values : sequence of NodeValues
         What systems hold, one an attribute.
     op : callable
@@ -85,59 +98,120 @@ def audit(pages: Iterable[Sampled], values: Sequence[NodeValues], op: Callable[[
     """
     report = AuditReport()
     for each in pages:
-        page, n = each.page, each.n
-        row = report.ops[each.op]
-        row.sampled += n
-        if page is None:
-            report.unchecked[DAMAGED] += n
-            continue
-        if page.src_ids is None or page.versions is None or not page.src_ids.shape[1]:
-            report.unchecked[NO_SOURCES] += n
-            continue
-        try:
-            spec = op(each.op)
-        except UnknownOpError:
-            report.unchecked[NO_OP] += n
-            continue
-        wrong = _Page(each.page_id, page, page.src_ids, page.versions, spec).check(values, report.unchecked, row)
-        row.differing += len(wrong)
-        report.differences += wrong
+        report.ops[each.op].sampled += each.n
+        if why := _refusal(each):
+            report.unchecked[why] += each.n
+        elif each.page is not None:
+            _audit(each.page_id, each.page, values, op, report)
+    report.unchecked += Counter()  # what counts nothing goes
     return report
 
 
+def _refusal(each: Sampled) -> str:
+    """Why nothing of a page can be computed again, whatever its op; empty where something may."""
+    page = each.page
+    if page is None or page.op != each.op:
+        return DAMAGED
+    if not page.sources and (page.src_ids is None or page.versions is None or not page.src_ids.shape[1]):
+        return NO_SOURCES
+    return ""
+
+
+def _audit(
+    page_id: int, page: Page, values: Sequence[NodeValues], op: Callable[[str], OpSpec], report: AuditReport
+) -> None:
+    try:
+        made = _made(page, op(page.op))
+    except UnknownOpError:
+        made = NO_OP
+    if isinstance(made, str):
+        report.unchecked[made] += page.n
+        return
+    row = report.ops[page.op]
+    again = _Again(page_id, page, made, report.unchecked, row)
+    wrong = again.from_page() if page.sources else again.from_nodes(values)
+    row.differing += len(wrong)
+    report.differences += wrong
+
+
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """One page and the op that computed it."""
+class _Made:
+    """How the packages of a page were made: by the op as it is here, on a machine that computes like this one."""
+
+    spec: OpSpec
+    params: Mapping[str, Any]
+    names: proof.Names
+
+
+def _made(page: Page, spec: OpSpec) -> _Made | str:
+    """How the packages of a page were made, or why they cannot be computed again."""
+    said = lineage.said(page.lineage)
+    names = proof.named(page.op, said)
+    try:
+        if said is None or names is None:
+            # A page of an early version, or one of long parameters, does not say: what its keys are of will tell.
+            params = spec.bind(None)
+            return _Made(spec, params, proof.Names(keys.SCHEME, keys.Identity.of(spec, params)))
+        params = spec.bind(decode_params(said.now or b"", spec.params))
+        here = keys.Identity.of(spec, params, said.gradient)._replace(params=names.identity.params)
+    except ParamError:
+        return OTHER_KEY
+    except ValueError:
+        return NO_PARAMS
+    if here != names.identity:
+        return OTHER_KEY
+    return NO_COTANGENT if said.gradient != "ones" and not page.sources else _Made(spec, params, names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """One page, computed again; `unchecked` and `row` count."""
 
     page_id: int
     page: Page
-    src_ids: Ids
-    versions: Ids
-    spec: OpSpec
+    made: _Made
+    unchecked: Counter[str]
+    row: OpAudit
 
-    def check(self, values: Sequence[NodeValues], unchecked: Counter[str], row: OpAudit) -> list[Difference]:
+    def from_page(self) -> list[Difference]:
+        """Compute from the sources that the page keeps; what differs."""
+        page, names = self.page, self.made.names
+        tokens = proof.tokens_in(page, names.scheme)
+        assert tokens is not None
+        assert page.sources is not None
+        right = proof.faithful(page, names.scheme)
+        right &= names.prove(tokens, page.keys)
+        self.unchecked[OTHER_SOURCES] += int((~right).sum())
+        rows = np.flatnonzero(right)
+        before = self.row.checked
+        xs = [source[rows] for source in page.sources]
+        wrong = self._compare(rows, xs) if len(rows) else []
+        self.row.kept += self.row.checked - before
+        return wrong
+
+    def from_nodes(self, values: Sequence[NodeValues]) -> list[Difference]:
+        """Compute from what systems hold of the nodes; what differs."""
         left, met = set(range(self.page.n)), set[int]()
         wrong: list[Difference] = []
         for each in values:
             for rows, xs in self._sources(each, sorted(left)):
                 met.update(rows.tolist())
-                right = self._keyed(rows, xs)
-                if not len(right):
-                    continue
-                left.difference_update(rows[right].tolist())
-                row.checked += len(right)
-                wrong += self._compare(rows[right], [x[right] for x in xs], row)
-        unchecked[NO_VALUES] += len(left - met)
-        unchecked[OTHER_KEY] += len(left & met)
+                tokens = proof.tokens_of(xs, self.made.names.scheme)
+                right = np.flatnonzero(self.made.names.prove(tokens, self.page.keys[rows]))
+                if len(right):
+                    left.difference_update(rows[right].tolist())
+                    wrong += self._compare(rows[right], [x[right] for x in xs])
+        self.unchecked[NO_VALUES] += len(left - met)
+        self.unchecked[OTHER_KEY] += len(left & met)
         return wrong
 
     def _sources(self, values: NodeValues, rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
         """Rows whose sources are all among the values, in groups of equal signature, with their stacked sources."""
         groups: dict[Any, list[tuple[int, list[Array]]]] = defaultdict(list)
         for row in rows:
-            places = zip(self.src_ids[row].tolist(), self.versions[row].tolist(), strict=True)
+            places = self._nodes(row)
             xs = [value for place in places if (value := values.at(*place)) is not None]
-            if len(xs) == self.src_ids.shape[1]:
+            if len(xs) == len(places):
                 groups[tuple((x.dtype.str, x.shape) for x in xs)].append((row, xs))
         return [
             (
@@ -147,48 +221,50 @@ class _Page:
             for group in groups.values()
         ]
 
-    def _keyed(self, rows: NDArray[np.intp], xs: Sequence[Array]) -> NDArray[np.intp]:
-        """Which of the rows have the key that these sources give."""
-        spec = self.spec
-        try:
-            prefix = keys.key_prefix(keys.Identity.of(spec, spec.bind(None)), len(xs))
-        except ParamError:
-            return np.empty(0, np.intp)
-        made = keys.keys(prefix, np.stack([keys.tokens(x) for x in xs], axis=1))
-        there = np.frombuffer(b"".join(made), np.uint8).reshape(-1, keys.DIGEST_BYTES)
-        return np.flatnonzero((there == self.page.keys[rows]).all(axis=1))
+    def _nodes(self, row: int) -> list[tuple[int, int]]:
+        """Ids and versions of the nodes that a package was computed from; none where its sources were no nodes."""
+        ids, versions = self.page.src_ids, self.page.versions
+        return (
+            [] if ids is None or versions is None else list(zip(ids[row].tolist(), versions[row].tolist(), strict=True))
+        )
 
-    def _compare(self, rows: NDArray[np.intp], xs: list[Array], row: OpAudit) -> list[Difference]:
-        made = _computed(self.spec, xs)
-        fields = made.keys() | self.page.arrays.keys()
-        apart = {name: _distance(self.page.arrays.get(name), made.get(name), rows) for name in sorted(fields)}
-        row.max_ulp = max([row.max_ulp, *(int(each.max()) for each in apart.values())])
+    def _compare(self, rows: NDArray[np.intp], xs: list[Array]) -> list[Difference]:
+        try:
+            made = self._computed(xs)
+        except Exception:  # a user's function may raise anything, and the others are still to be looked at
+            self.unchecked[FAILED] += len(rows)
+            return []
+        self.row.checked += len(rows)
+        apart = self._apart(rows, made)
+        self.row.max_ulp = max([self.row.max_ulp, *(int(each.max()) for each in apart.values())])
         bad = {name: each > 0 for name, each in apart.items()}
-        if self.spec.exactness == "tolerance":
+        if self.made.spec.exactness == "tolerance":
             for name, each in bad.items():
                 each &= ~_close(self.page.arrays.get(name), made.get(name), rows)
         wrong = np.flatnonzero(np.logical_or.reduce(list(bad.values())))
         return [
-            Difference(
-                self.page.op,
-                self.page.keys[rows[i]].tobytes().hex(),
-                self.page_id,
-                tuple(self.src_ids[rows[i]].tolist()),
-                tuple(self.versions[rows[i]].tolist()),
-                {name: int(each[i]) for name, each in apart.items() if bad[name][i]},
-            )
+            self._difference(int(rows[i]), {name: int(each[i]) for name, each in apart.items() if bad[name][i]})
             for i in wrong.tolist()
         ]
 
+    def _computed(self, xs: list[Array]) -> dict[str, Array]:
+        spec, params = self.made.spec, dict(self.made.params)
+        cotangent = xs.pop() if self.made.names.identity.gradient != "ones" else None
+        try:
+            with Session(spec, params, xs) as session, np.errstate(all="ignore"):
+                y = session.forward()
+                return {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(session.backward(cotangent))}}
+        except WhiteboardError:
+            # An op that does not take its own sources gives none of the arrays: all of them differ.
+            return {}
 
-def _computed(spec: OpSpec, xs: list[Array]) -> dict[str, Array]:
-    try:
-        with Session(spec, spec.bind(None), xs) as session, np.errstate(all="ignore"):
-            y = session.forward()
-            return {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(session.backward())}}
-    except WhiteboardError:
-        # An op that does not take its own sources gives none of the arrays: all of them differ.
-        return {}
+    def _apart(self, rows: NDArray[np.intp], made: Mapping[str, Array]) -> dict[str, NDArray[np.uint64]]:
+        fields = made.keys() | self.page.arrays.keys()
+        return {name: _distance(self.page.arrays.get(name), made.get(name), rows) for name in sorted(fields)}
+
+    def _difference(self, row: int, ulp: Mapping[str, int]) -> Difference:
+        ids, versions = zip(*self._nodes(row), strict=True) if self._nodes(row) else ((), ())
+        return Difference(self.page.op, self.page.keys[row].tobytes().hex(), self.page_id, ids, versions, ulp)
 
 
 def _distance(stored: Array | None, made: Array | None, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
