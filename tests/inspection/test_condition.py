@@ -139,7 +139,7 @@ NOT_TAKEN = [
 
 @pytest.mark.parametrize("text", NOT_TAKEN, ids=range(len(NOT_TAKEN)))
 def test_what_is_not_taken(text: str) -> None:
-    """Whatever is more than comparisons of columns and constants is refused in one short line, and none of it is run."""
+    """Whatever is more than comparisons of columns and constants is refused in one short line, and is not run."""
     with pytest.raises(ParamError, match=r"^where: ") as refused:
         parse(text)
     assert len(str(refused.value)) < 500
