@@ -31,7 +31,10 @@ REFUSED = {
     "object": Refused({"residual": [None, None]}, DtypeError, "residual: expected real numbers, got dtype object"),
     "scale": Refused({"scale": [[1.0], [2.0]]}, ShapeError, r"scale: expected shape \(\) or \(2,\), got \(2, 1\)"),
     "weight": Refused({"weight": "length"}, ParamError, "weight: expected one of None, 'none', 'inv_length'"),
-    "attr": Refused({"attr": "phi"}, ParamError, "attr: expected one of 'theta', 'p', got 'phi'"),
+    "attr": Refused({"attr": "a b"}, ParamError, "attr: expected an attribute's name, or one a slot, got 'a b'"),
+    "attrs": Refused({"attr": ("p", "version")}, ParamError, r"attr: .* one a slot, got \('p', 'version'\)"),
+    "no attr": Refused({"attr": None}, ParamError, "attr: expected an attribute's name, or one a slot, got None"),
+    "attr of too few": Refused({"attr": ("p",)}, ShapeError, r"attr: expected 2 names, one a slot, got \('p',\)"),
     "job ids": Refused({"job_ids": ["a"]}, ShapeError, "job_ids"),
 }
 

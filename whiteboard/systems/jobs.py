@@ -13,9 +13,11 @@ from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.records.packages import HIT_NAMES, Hit
+from whiteboard.records.systems import is_attr
 from whiteboard.types import Array, Ids, Params, Weight
 
-ATTRS = ("theta", "p")
+ATTRS: Final = ("theta", "p")
+"""The attributes that most nodes have."""
 WEIGHTS: Final = get_args(Weight)
 
 
@@ -40,8 +42,8 @@ class Job:
         node; None and ``none`` leave it.
     params : mapping, optional
         Parameters of the op.
-    attr : {"theta", "p"}
-        The attribute of the sources that the op reads and that the impulses move.
+    attr : str or sequence of str
+        The attribute of the sources that the op reads and that the impulses move; a sequence names one a slot.
     job_id : object, optional
         Given back in the result and named in errors; the position in the list where it is None.
     """
@@ -55,7 +57,7 @@ class Job:
     scale: float = 1.0
     weight: Weight | None = None
     params: Params | None = None
-    attr: str = "theta"
+    attr: str | Sequence[str] = "theta"
     job_id: Any = None
 
 
@@ -94,7 +96,7 @@ class JobBatch:
     scale: ArrayLike = 1.0
     weight: Weight | None = None
     params: Params | None = None
-    attr: str = "theta"
+    attr: str | Sequence[str] = "theta"
     job_ids: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
@@ -121,9 +123,7 @@ class JobBatch:
         if self.weight not in (None, *WEIGHTS):
             msg = f"{where}: weight: expected one of None, {', '.join(map(repr, WEIGHTS))}, got {self.weight!r}"
             raise ParamError(msg)
-        if self.attr not in ATTRS:
-            msg = f"{where}: attr: expected one of {', '.join(map(repr, ATTRS))}, got {self.attr!r}"
-            raise ParamError(msg)
+        fields["attr"] = _attrs(self.attr, src.shape[1], where)
         if self.job_ids is not None:
             _expect(len(self.job_ids) == n, f"{where}: job_ids", f"({n},)", (len(self.job_ids),))
         for name, value in fields.items():
@@ -131,6 +131,11 @@ class JobBatch:
 
     def __len__(self) -> int:
         return len(np.asarray(self.src_ids))
+
+    @property
+    def attrs(self) -> tuple[str, ...]:
+        """The attribute that each slot reads, k names."""
+        return (self.attr,) * np.asarray(self.src_ids).shape[1] if isinstance(self.attr, str) else tuple(self.attr)
 
     def take(self, rows: Ids) -> JobBatch:
         """Return the batch of some of the rows, in the order of `rows`."""
@@ -266,7 +271,20 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
         except ParamError:
             params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
-    return (job.op, len(job.src_ids), job.out_id is None, *columns, job.weight, params, job.attr)
+    attr = _attrs(job.attr, len(job.src_ids), f"op {job.op!r}, job {_name(position, job)!r}")
+    return (job.op, len(job.src_ids), job.out_id is None, *columns, job.weight, params, attr)
+
+
+def _attrs(given: Any, slots: int, where: str) -> str | tuple[str, ...]:
+    """Return the attribute that all slots read, or one a slot where they differ."""
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+    if not names or not all(map(is_attr, names)):
+        msg = f"{where}: attr: expected an attribute's name, or one a slot, got {given!r}"
+        raise ParamError(msg)
+    if len(names) not in ({1} if isinstance(given, str) else {slots}):
+        msg = f"{where}: attr: expected {slots} names, one a slot, got {given!r}"
+        raise ShapeError(msg)
+    return str(names[0]) if len(set(names)) == 1 else names
 
 
 def _is_sequence(value: object) -> bool:
