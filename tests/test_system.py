@@ -134,6 +134,47 @@ def test_weight_inv_length_divides_by_the_distance_to_the_out_node(board: wb.Boa
     assert seen[0].weight == pytest.approx([2 / np.linalg.norm(p[i] - p[2]) for i in (0, 1)])
 
 
+def test_a_weight_is_floored_or_a_function_of_both_nodes(board: wb.Board) -> None:
+    """`InvLength` takes no length below its floor; a function gets the source and the out node, None where none is."""
+    seen: list[Any] = []
+
+    def spy(rows: np.ndarray, sums: Any) -> np.ndarray:
+        seen.append(sums.weight.tolist())
+        return rows
+
+    def stiffness(source: Any, out: Any) -> float:
+        return 10.0 if out is None else 10.0 * source.id + out.id
+
+    system = filled(board)
+    far = np.linalg.norm(np.asarray(system.nodes[0].p) - np.asarray(system.nodes[2].p))
+    jobs = [
+        wb.Job("mul", (0, 2), 2, residual=1.0, scale=2.0, weight=wb.InvLength(floor=0.25)),
+        wb.Job("mul", (0, 2), 1, residual=1.0, scale=2.0, weight=stiffness),
+        wb.Job("mul", (0, 2), residual=1.0, scale=2.0, weight=stiffness),
+    ]
+    for job in jobs:
+        system.process([job])
+        system.commit(spy)
+    assert seen == [pytest.approx([2 / far, 8]), [2.0, 42.0], [20.0, 20.0]]
+
+
+def test_a_fixed_node_may_lie_where_the_out_node_does(board: wb.Board) -> None:
+    """A weight that is infinite is no error where no impulse has it."""
+    system = filled(board)
+    system.process([wb.Job("mul", (0, N - 1), N - 1, residual=1.0, weight="inv_length")])
+    assert system.waiting == 1
+
+
+def test_a_residual_of_one_number_fits_a_y_that_is_one(board: wb.Board) -> None:
+    """Residual and target of shape (1,) are those of shape () where y has shape (): the same bits."""
+    digests: list[str] = []
+    for value in (3.0, [3.0], np.array([3.0])):
+        system = filled(board, f"s{len(digests)}")
+        system.process([wb.Job("distance", (0, 1), residual=value, attr="p"), wb.Job("vecdot", (2, 3), target=value)])
+        digests.append(system.commit(lambda rows, sums: rows + sums.vector).digest)
+    assert len(set(digests)) == 1
+
+
 def test_fixed_nodes_take_no_impulses(board: wb.Board) -> None:
     """A fixed node is read by jobs and never moved."""
     system = filled(board)
@@ -256,6 +297,26 @@ REFUSED: dict[str, tuple[wb.Job, type[WhiteboardError], str]] = {
         "job 'j', slot 0.*node 0 is not finite",
     ),
     "weight": (wb.Job("mul", (0, 1), residual=1.0, weight="inv_length", job_id="j"), ParamError, "needs out_ids"),
+    "coincident": (
+        wb.Job("mul", (0, 2), 2, residual=1.0, weight="inv_length", job_id="j"),
+        NonFiniteError,
+        r"job 'j', slot 1: weight 'inv_length': nodes 2 and 2 lie at one point: give InvLength\(floor=…\), or move one",
+    ),
+    "weight of text": (
+        wb.Job("mul", (0, 1), 2, residual=1.0, weight=lambda source, out: "a", job_id="j"),  # type: ignore[arg-type, return-value]
+        ParamError,
+        "job 'j', slot 0: weight of node 0 to 2: expected a number, got <U1",
+    ),
+    "weights": (
+        wb.Job("mul", (0, 1), residual=1.0, weight=lambda source, out: source.theta, job_id="j"),
+        ParamError,
+        r"slot 0: weight of node 0 to None: expected a number, got float64 of shape \(3,\)",
+    ),
+    "infinite weight": (
+        wb.Job("mul", (0, 1), 2, residual=1.0, weight=lambda source, out: np.inf, job_id="j"),
+        NonFiniteError,
+        "job 'j', slot 0: the impulse on node 0 is not finite: its weight to node 2 is inf, at a scale of 1.0",
+    ),
 }
 
 

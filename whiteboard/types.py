@@ -13,9 +13,6 @@ Ids: TypeAlias = NDArray[np.int64]
 Params: TypeAlias = Mapping[str, Any]
 Shape: TypeAlias = tuple[int, ...]
 
-Weight: TypeAlias = Literal["none", "inv_length"]
-"""By what a job's impulses are weighted beside its scale: nothing, or one over the length of its edge."""
-
 Stale: TypeAlias = Literal["requeue", "raise"]
 """What becomes of a submitted job whose source got a new version before it ran."""
 

@@ -22,10 +22,11 @@ from whiteboard.errors import DtypeError, ParamError, ShapeError, UnknownNodeErr
 from whiteboard.evaluation.columns import check_dtype, plain
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import ArraySources
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, Weight, batches
 from whiteboard.systems.propagate import answer, weighted
 from whiteboard.systems.system import System
-from whiteboard.types import Array, Ids, ResultSink, Weight
+from whiteboard.systems.weights import Look
+from whiteboard.types import Array, Ids, ResultSink
 
 Push = tuple[int, Any, str, Array]
 
@@ -190,7 +191,15 @@ def _evaluate(
         msg = f"{batch.name(0)}: {error}"
         raise DtypeError(msg) from error
     unversioned = np.empty((len(batch), 0), np.int64)
-    done = answer(pipeline, spec, batch, sources, unversioned, unversioned, lambda ids: _positions(sys, batch, ids))
+    done = answer(
+        pipeline,
+        spec,
+        batch,
+        sources,
+        unversioned,
+        unversioned,
+        Look(lambda ids: _positions(sys, batch, ids), lambda i: _node(sys, i, batch.name(0))),
+    )
     rows = np.arange(len(batch), dtype=np.int64)
     return done.result, [
         weighted(batch, rows, slot, each, done.weights[:, slot]) for slot, each in enumerate(done.pulled)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.integration.bridge_v2 import ForeignSystem, push_impulses_from_op_v2
+from whiteboard.systems.jobs import Weight
 from whiteboard.systems.system import System
-from whiteboard.types import Array, ResultSink, Weight
+from whiteboard.types import Array, ResultSink
 
 
 class Ops:

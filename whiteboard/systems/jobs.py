@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, SupportsFloat, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,11 +14,36 @@ from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.records.packages import HIT_NAMES, Hit
 from whiteboard.records.systems import is_attr
-from whiteboard.types import Array, Ids, Params, Weight
+from whiteboard.types import Array, Ids, Params
 
 ATTRS: Final = ("theta", "p")
 """The attributes that most nodes have."""
-WEIGHTS: Final = get_args(Weight)
+
+
+@dataclass(frozen=True, slots=True)
+class InvLength:
+    """The weight ``"inv_length"``, in which no length counts as less than `floor`: points may coincide.
+
+    Raises
+    ------
+    ParamError
+        `floor` is no finite number from 0.
+    """
+
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        floor: Any = self.floor
+        if not isinstance(floor, int | float | np.floating) or not 0 <= floor < np.inf:
+            msg = f"InvLength: floor: expected a finite number >= 0, got {self.floor!r}"
+            raise ParamError(msg)
+
+
+WeightName: TypeAlias = Literal["none", "inv_length"]
+Weight: TypeAlias = WeightName | InvLength | Callable[[Any, Any], SupportsFloat]
+"""What a job's impulses are weighted by beside its scale."""
+
+WEIGHTS: Final = get_args(WeightName)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,9 +62,10 @@ class Job:
         At most one of them: a scalar, or of y's shape. ``residual = y − target``. With neither, no impulse.
     scale : float
         The impulse on source i is ``−scale · Jᵢᵀ · residual``.
-    weight : {None, "none", "inv_length"}
-        ``inv_length`` divides the scale by the distance between the positions `p` of the source and of the out
-        node; None and ``none`` leave it.
+    weight : {None, "none", "inv_length"}, InvLength or callable
+        What the scale is multiplied with, slot by slot: None and ``none`` leave it, ``inv_length`` divides it by the
+        distance between the positions `p` of the source and of the out node, and ``weight(source, out) → float`` gets
+        both nodes, `out` None where there is none.
     params : mapping, optional
         Parameters of the op.
     attr : str or sequence of str
@@ -120,9 +146,8 @@ class JobBatch:
         scale = real_column(self.scale, f"{where}: scale")
         _expect(scale.shape in ((), (n,)), f"{where}: scale", f"() or ({n},)", scale.shape)
         fields["scale"] = np.broadcast_to(scale.astype(np.float64), (n,))
-        if self.weight not in (None, *WEIGHTS):
-            msg = f"{where}: weight: expected one of None, {', '.join(map(repr, WEIGHTS))}, got {self.weight!r}"
-            raise ParamError(msg)
+        if not (self.weight is None or isinstance(self.weight, InvLength) or callable(self.weight)):
+            _expect_word(self.weight, where)
         fields["attr"] = _attrs(self.attr, src.shape[1], where)
         if self.job_ids is not None:
             _expect(len(self.job_ids) == n, f"{where}: job_ids", f"({n},)", (len(self.job_ids),))
@@ -272,7 +297,8 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
             params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
     attr = _attrs(job.attr, len(job.src_ids), f"op {job.op!r}, job {_name(position, job)!r}")
-    return (job.op, len(job.src_ids), job.out_id is None, *columns, job.weight, params, attr)
+    weight = id(job.weight) if callable(job.weight) else repr(job.weight)
+    return (job.op, len(job.src_ids), job.out_id is None, *columns, weight, params, attr)
 
 
 def _attrs(given: Any, slots: int, where: str) -> str | tuple[str, ...]:
@@ -325,6 +351,13 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
         attr=first.attr,
         job_ids=[i if job.job_id is None else job.job_id for i, job in zip(positions, jobs, strict=True)],
     )
+
+
+def _expect_word(weight: object, where: str) -> None:
+    if weight not in WEIGHTS:
+        words = ", ".join(map(repr, WEIGHTS))
+        msg = f"{where}: weight: expected one of None, {words}, InvLength, or a function of two nodes, got {weight!r}"
+        raise ParamError(msg)
 
 
 def _expect(holds: bool, where: str, expected: str, got: object) -> None:
