@@ -158,6 +158,34 @@ def test_a_weight_is_floored_or_a_function_of_both_nodes(board: wb.Board) -> Non
     assert seen == [pytest.approx([2 / far, 8]), [2.0, 42.0], [20.0, 20.0]]
 
 
+def test_an_op_of_one_source_takes_the_stack_of_all(board: wb.Board) -> None:
+    """With `stack` the op gets (k, …), each source its own gradient and impulse, and the result is found again."""
+    system = filled(board)
+    before = [np.asarray(system.nodes[i].theta) for i in range(N)]
+    total = wb.Job("sum", (0, 1, 2), residual=2.0, stack=True)
+    rows = wb.Job("sum", (3, 4), residual=[1.0, 2.0, 3.0], stack=True, params={"axis": 0})
+    squares = wb.JobBatch("square", [(5, 6), (6, 7)], residual=np.arange(12.0).reshape(2, 2, 3), stack=True)
+    first, second = system.process([total, rows])
+    assert first.y == np.stack(before[:3]).sum()
+    assert second.y.tolist() == (before[3] + before[4]).tolist()
+    assert [len(result.grads) for result in (first, second)] == [3, 2]
+    assert all((grad == 1).all() and grad.shape == (3,) for grad in (*first.grads, *second.grads))
+    assert (first.src_ids, first.versions) == ((0, 1, 2), (0, 0, 0))
+    both = system.process(squares)
+    np.testing.assert_array_equal(both.grads[1], [2 * before[6], 2 * before[7]])
+    assert [result.hit for result in system.process([total, rows])] == ["memory", "memory"]
+    assert board.explain(total, system).hit
+    system.discard()
+    system.process([total, rows])
+    system.process(squares)
+    system.commit(lambda rows, sums: rows + sums.vector)
+    after = [np.asarray(system.nodes[i].theta) for i in range(N)]
+    moved = [*[np.full(3, -2.0)] * 3, *[np.array([-1.0, -2.0, -3.0])] * 2]
+    for i, move in enumerate(moved):
+        np.testing.assert_allclose(after[i] - before[i], move)
+    np.testing.assert_allclose(after[6] - before[6], -2 * before[6] * ([3, 4, 5] + np.array([6, 7, 8])))
+
+
 def test_a_fixed_node_may_lie_where_the_out_node_does(board: wb.Board) -> None:
     """A weight that is infinite is no error where no impulse has it."""
     system = filled(board)
@@ -302,6 +330,18 @@ REFUSED: dict[str, tuple[wb.Job, type[WhiteboardError], str]] = {
         NonFiniteError,
         r"job 'j', slot 1: weight 'inv_length': nodes 2 and 2 lie at one point: give InvLength\(floor=…\), or move one",
     ),
+    "stack of a binary": (
+        wb.Job("mul", (0, 1), stack=True, job_id="j"),
+        ParamError,
+        "job 'j'.*stack: expected an op of one source, this one takes 2 sources as they are",
+    ),
+    "stack of any": (wb.Job("sum_k", (0, 1), stack=True, job_id="j"), ParamError, "takes any number of sources"),
+    "stack of shapes": (
+        wb.Job("sum", (0, 50), stack=True, job_id="j"),
+        ShapeError,
+        r"job 'j'.*slot 1: expected shape \(3,\) as in slot 0 to stack, got \(2,\)",
+    ),
+    "stack of nothing": (wb.Job("sum", (), stack=True, job_id="j"), ShapeError, "job 'j'.*at least one source"),
     "weight of text": (
         wb.Job("mul", (0, 1), 2, residual=1.0, weight=lambda source, out: "a", job_id="j"),  # type: ignore[arg-type, return-value]
         ParamError,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
-from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.sources import Sources, StackedSources
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import PageSummary
@@ -126,7 +126,8 @@ def over_nodes(nodes: Nodes, job: Job) -> Sources:
     """
     ((_, batch),) = batches([job])
     index, arena, rows = locate(nodes, batch)
-    return NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+    sources = NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+    return StackedSources(job.op, sources) if job.stack else sources
 
 
 def cotangent_of(spec: OpSpec, sources: Sources, job: Job, y: Array) -> Array | None:

@@ -70,6 +70,8 @@ class Job:
         Parameters of the op.
     attr : str or sequence of str
         The attribute of the sources that the op reads and that the impulses move; a sequence names one a slot.
+    stack : bool
+        The op takes one source, and it is the stack of all k, (k, …): a sum or a norm over nodes.
     job_id : object, optional
         Given back in the result and named in errors; the position in the list where it is None.
     """
@@ -84,6 +86,7 @@ class Job:
     weight: Weight | None = None
     params: Params | None = None
     attr: str | Sequence[str] = "theta"
+    stack: bool = False
     job_id: Any = None
 
 
@@ -102,7 +105,7 @@ class JobBatch:
     residual, target : array_like, shape (), (n,) or (n, *y_shape), optional
         At most one of them. Shape (n,) is one constant a job.
     scale : float or array_like of shape (n,)
-    weight, params, attr
+    weight, params, attr, stack
         As in `Job`, the same for all n.
     job_ids : sequence of n objects, optional
         Named in errors and results; the row numbers where it is None.
@@ -123,6 +126,7 @@ class JobBatch:
     weight: Weight | None = None
     params: Params | None = None
     attr: str | Sequence[str] = "theta"
+    stack: bool = False
     job_ids: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
@@ -298,7 +302,7 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
     attr = _attrs(job.attr, len(job.src_ids), f"op {job.op!r}, job {_name(position, job)!r}")
     weight = id(job.weight) if callable(job.weight) else repr(job.weight)
-    return (job.op, len(job.src_ids), job.out_id is None, *columns, weight, params, attr)
+    return (job.op, len(job.src_ids), job.out_id is None, *columns, weight, params, attr, bool(job.stack))
 
 
 def _attrs(given: Any, slots: int, where: str) -> str | tuple[str, ...]:
@@ -349,6 +353,7 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
         weight=first.weight,
         params=first.params,
         attr=first.attr,
+        stack=first.stack,
         job_ids=[i if job.job_id is None else job.job_id for i, job in zip(positions, jobs, strict=True)],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.evaluation.columns import check_dtype
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
-from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.sources import Sources, StackedSources
 from whiteboard.ops.spec import OpSpec
 from whiteboard.systems.impulses import Impulses, Measure
 from whiteboard.systems.jobs import BatchResult, JobBatch
@@ -104,19 +105,36 @@ def answer(
         The message names the op and the job.
     """
     try:
+        if batch.stack:
+            sources = _stacked(spec, sources)
         evaluated = pipeline.evaluate(spec, batch.params, sources)
     except (ShapeError, DtypeError, ParamError) as error:
         msg = f"{batch.name(0)}: {error}"
         raise type(error)(msg) from error
     job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
-    result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit, src_ids, versions)
+    result = BatchResult(
+        job_ids, out_ids, evaluated.y, _apart(batch, evaluated.grads), evaluated.hit, src_ids, versions
+    )
     if (driven := residual(batch, evaluated.y)) is None:
         pipeline.counts.without_residual += len(batch)
         return Answered(result, evaluated.keys, [], np.empty((len(batch), 0)), [])
     drive, measure = driven
     pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive)
-    return Answered(result, evaluated.keys, pulled, job_weights(batch, look), [measure])
+    return Answered(result, evaluated.keys, list(_apart(batch, pulled)), job_weights(batch, look), [measure])
+
+
+def _stacked(spec: OpSpec, sources: Sources) -> StackedSources:
+    if spec.arity != 1:
+        takes = "any number of sources" if spec.arity is None else f"{spec.arity} sources"
+        msg = f"op {spec.name!r}: stack: expected an op of one source, this one takes {takes} as they are"
+        raise ParamError(msg)
+    return StackedSources(spec.name, sources)
+
+
+def _apart(batch: JobBatch, grads: Sequence[Array]) -> tuple[Array, ...]:
+    """Return one gradient a source, (n, …) each, of sources that were stacked or not."""
+    return tuple(np.moveaxis(grads[0], 1, 0)) if batch.stack else tuple(grads)
 
 
 def _positions(nodes: Nodes, ids: Ids) -> Array:
