@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # in CI Hypothesis has loaded its own profile by now, and this one inherits from it
@@ -15,3 +17,14 @@ os.environ["WHITEBOARD_POISON"] = "1"
 
 for _name in ("WHITEBOARD_STORE", "WHITEBOARD_VENV"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture
+def builtin_ops_only() -> Iterator[None]:
+    """Forget, after a test, the ops that it registered."""
+    from whiteboard.ops import registry  # not before the environment is what it has to be
+    from whiteboard.ops.catalogue import FAMILY
+
+    yield
+    for name in registry._entries.keys() - FAMILY.keys():
+        del registry._entries[name]

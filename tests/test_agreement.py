@@ -14,18 +14,11 @@ import pytest
 import whiteboard as wb
 from whiteboard import ops
 from whiteboard.evaluation import agreement
-from whiteboard.ops import registry
-from whiteboard.ops.catalogue import FAMILY
 
 X = np.arange(1.0, 5.0)
 
 
-@pytest.fixture(autouse=True)
-def _builtin_ops_only() -> Iterator[None]:
-    """Forget, after each test, the ops that it registered."""
-    yield
-    for name in registry._entries.keys() - FAMILY.keys():
-        del registry._entries[name]
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 
 class World:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import whiteboard as wb
+from tests.blas_threads import on_blas_threads
 from whiteboard import ops
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.ops.catalogue import FAMILY
@@ -190,16 +188,9 @@ with wb.open(":memory:", bin_jobs=3) as board:
 
 def test_the_pipeline_has_the_same_bits_with_one_and_two_blas_threads() -> None:
     """Large jobs through board, system and commit, in processes with one and two threads of BLAS."""
-    said = []
-    for threads in ("1", "2"):
-        names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-        environment = {**os.environ, **dict.fromkeys(names, threads)}
-        ran = subprocess.run(
-            [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True
-        )
-        said.append(ran.stdout.splitlines())
-    assert len(said[0]) == 9
-    assert said[0] == said[1]
+    one, two = on_blas_threads(THREADS)
+    assert len(one) == 9
+    assert one == two
 
 
 def test_a_shared_weight_is_one_gemm_and_never_a_copy() -> None:

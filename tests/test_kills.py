@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import whiteboard as wb
 from tests.legacy import GOOD, MAPPING, inputs, unpacked
 from tests.storage.moving import assert_whole, filled, held, numbers_held
-from tests.storage.samples import environment
+from tests.storage.samples import WHITEBOARD, environment
 from tests.storage.test_migrations import thawed
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.sqlite import schema
@@ -27,7 +26,6 @@ from whiteboard.storage.upkeep.recompress import forecast
 from whiteboard.storage.upkeep.recompress_plan import Form
 
 KILLS = 3
-WHITEBOARD = (sys.executable, "-m", "whiteboard")
 
 
 def killed(command: list[str], folder: Path) -> bool:

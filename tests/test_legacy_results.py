@@ -17,11 +17,11 @@ import pytest
 import whiteboard as wb
 from tests.legacy import GOOD, MAPPING, Deadly, Sleepy, diskcache_folder, inputs, joblib_folder, result, unpacked
 from tests.storage.moving import assert_whole
-from tests.storage.samples import environment
+from tests.storage.samples import WHITEBOARD, environment
 from whiteboard.integration.legacy import wire
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = [sys.executable, "-m", "whiteboard", "import-legacy"]
+PROGRAM = (*WHITEBOARD, "import-legacy")
 FUNCTIONS = {"diskcache": "mapping:sources", "joblib": "mapping:of_arguments"}
 
 

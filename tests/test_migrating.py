@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 import whiteboard as wb
 from tests.storage.moving import assert_whole, filled, held, numbers_held, other_bits
-from tests.storage.samples import environment
+from tests.storage.samples import run_whiteboard
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 COMMANDS = {"copy_store": "copy", "import_legacy": "import-legacy", "recompress": "recompress", "rekey": "rekey"}
@@ -23,8 +22,7 @@ COMMANDS = {"copy_store": "copy", "import_legacy": "import-legacy", "recompress"
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run one of the programs."""
-    command = [sys.executable, "-m", "whiteboard", COMMANDS[program], *arguments]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    return run_whiteboard(COMMANDS[program], *arguments)
 
 
 @pytest.mark.parametrize("program", COMMANDS)

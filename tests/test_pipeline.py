@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import ArraySources
-from whiteboard.ops import registry
-from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import Page
 from whiteboard.storage import open_store
@@ -28,12 +25,7 @@ from whiteboard.storage import open_store
 F8 = np.dtype(np.float64)
 
 
-@pytest.fixture(autouse=True)
-def _builtin_ops_only() -> Iterator[None]:
-    """Forget, after each test, the ops that it registered."""
-    yield
-    for name in registry._entries.keys() - FAMILY.keys():
-        del registry._entries[name]
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 
 def identity(pull: Any) -> OpSpec:

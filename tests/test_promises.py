@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import autograd.numpy as anp
@@ -11,16 +11,8 @@ import pytest
 
 import whiteboard as wb
 from whiteboard import ops
-from whiteboard.ops import registry
-from whiteboard.ops.catalogue import FAMILY
 
-
-@pytest.fixture(autouse=True)
-def _builtin_ops_only() -> Iterator[None]:
-    """Forget, after each test, the ops that it registered."""
-    yield
-    for name in registry._entries.keys() - FAMILY.keys():
-        del registry._entries[name]
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 
 def branch(x: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,6 @@ from whiteboard.errors import ParamError, StoreError
 from whiteboard.identity import keys, lineage
 from whiteboard.inspection import rekey
 from whiteboard.inspection.rekey import Change, Code, Held
-from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.records.packages import Page, Renamed
 from whiteboard.storage import open_store
@@ -31,11 +30,7 @@ SIZES = {"arrays": N, "params": 50, "nodes": 20, "cotangent": 20}
 TOTAL = sum(SIZES.values())
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """Ops that a test registers are forgotten."""
-    yield
-    registry._entries.pop("product", None)
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 
 def changed(path: Path, **options: Any) -> Report:

@@ -105,7 +105,7 @@ def test_a_takeover_that_is_refused_deposes_nobody(tmp_path: Path) -> None:
 def test_a_removal_that_fails_leaves_the_writer_fenced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the writer as before: a takeover is still noticed."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise wb.StoreError("the disk is full")
 
     with wb.open(tmp_path / "a.db") as one, wb.open(tmp_path / "a.db") as two:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -12,6 +12,9 @@ Array: TypeAlias = NDArray[Any]
 Ids: TypeAlias = NDArray[np.int64]
 Params: TypeAlias = Mapping[str, Any]
 Shape: TypeAlias = tuple[int, ...]
+
+OpLike: TypeAlias = str | Callable[..., Any]
+"""The name of an op, or the function that it was made of."""
 
 Stale: TypeAlias = Literal["requeue", "raise"]
 """What becomes of a submitted job whose source got a new version before it ran."""

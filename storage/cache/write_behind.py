@@ -18,8 +18,8 @@ from whiteboard.storage.cache.page_index import PageIndex, footprint
 class WriteBehind:
     """When pending packages are written: at so many of them, or bytes, or so many seconds after the first.
 
-    And as soon as computing them again would cost more than `cost_ns`, or `worth` times what writing them does, which is
-    `flush_ns` and `package_ns` a package: whatever kills the process, no more is lost.
+    And as soon as computing them again would cost more than `cost_ns`, or `worth` times what writing them does, which
+    is `flush_ns` and `package_ns` a package: whatever kills the process, no more is lost.
     """
 
     rows: int = 32_768

@@ -10,35 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from whiteboard.cli import status
+from tests.cli.conftest import Bad, Cli, assert_refused
 from whiteboard.experiments import draw
 
 
-class Done(NamedTuple):
-    """What a command left: exit status, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> Done:
-        code = status(arguments)
-        return Done(code, *capfd.readouterr())
-
-    return run
-
-
-def test_run_show_and_run_again(cli: Any) -> None:
+def test_run_show_and_run_again(cli: Cli) -> None:
     """A run ends at the known stress, show agrees with it, and the next run resumes at its end and computes nothing."""
     done = cli("run", "europe", "--json")
     assert (done.code, done.err) == (0, "")
@@ -64,7 +43,7 @@ def test_run_show_and_run_again(cli: Any) -> None:
     assert (info["systems"], info["packages"]) == (2, 210 * first["rounds"])
 
 
-def test_rounds_count_the_whole_life(cli: Any) -> None:
+def test_rounds_count_the_whole_life(cli: Cli) -> None:
     """`--rounds` is a total: a run that was stopped and resumed ends where one run would have ended."""
     cli("run", "europe", "--rounds", "3", "--quiet")
     done = cli("run", "europe", "--rounds", "8")
@@ -74,7 +53,7 @@ def test_rounds_count_the_whole_life(cli: Any) -> None:
     assert json.loads(cli("show", "europe", "--json").out)["digest"] == whole["digest"]
 
 
-def test_a_seed_is_another_specification(cli: Any) -> None:
+def test_a_seed_is_another_specification(cli: Cli) -> None:
     """A random start differs from the classical one, is the same for one seed, and does not pass for the other."""
     digests = [
         json.loads(cli("run", "europe", "--rounds", "2", "--json", "--name", f"n{i}", *seed).out)["digest"]
@@ -87,7 +66,7 @@ def test_a_seed_is_another_specification(cli: Any) -> None:
     assert "start is 'random, seed 1', asked for 'random, seed 2'" in done.err
 
 
-def test_the_log_has_one_line_a_commit(cli: Any, tmp_path: Path) -> None:
+def test_the_log_has_one_line_a_commit(cli: Cli, tmp_path: Path) -> None:
     """`--log` appends each commit with its number and digest."""
     cli("run", "europe", "--rounds", "2", "--quiet", "--log", "log.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -95,7 +74,7 @@ def test_the_log_has_one_line_a_commit(cli: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["map.png", "map.svg", "map.pdf"])
-def test_the_map_is_drawn(cli: Any, tmp_path: Path, name: str) -> None:
+def test_the_map_is_drawn(cli: Cli, tmp_path: Path, name: str) -> None:
     """`--plot` writes the kind of file that its name says."""
     done = cli("run", "europe", "--rounds", "1", "--plot", name)
     assert done.code == 0
@@ -103,7 +82,7 @@ def test_the_map_is_drawn(cli: Any, tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_bytes().startswith(begins)
 
 
-def test_without_matplotlib_the_extra_is_named(cli: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_the_extra_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`--plot` without matplotlib fails before it starts anything, and names the extra."""
     monkeypatch.setattr(draw, "find_spec", lambda name: None)
     done = cli("run", "europe", "--plot", "map.png")
@@ -129,14 +108,6 @@ eta = 0.1
 change = 1e-9
 rounds = 3
 """
-
-
-class Bad(NamedTuple):
-    """A command that must fail: arguments, status, and what its one line of stderr says."""
-
-    arguments: tuple[str, ...]
-    code: int
-    says: str
 
 
 BAD = {
@@ -168,7 +139,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_and_changes_nothing(cli: Any, tmp_path: Path, bad: Bad) -> None:
+def test_bad_input_is_one_line_and_changes_nothing(cli: Cli, tmp_path: Path, bad: Bad) -> None:
     """Each mistake is one line on stderr that names the thing, with its status; no file changes or appears."""
     (tmp_path / "line.toml").write_text(LINE)
     cli("run", "europe", "--store", "good.db", "--rounds", "1", "--quiet")
@@ -188,10 +159,7 @@ def test_bad_input_is_one_line_and_changes_nothing(cli: Any, tmp_path: Path, bad
         raw.execute("CREATE TABLE recipe (id INTEGER)")
     raw.close()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    done = cli(*bad.arguments)
-    assert (done.code, done.out) == (bad.code, "")
-    assert bad.says in done.err
-    assert (done.err.count("\n"), done.err[:12]) == (1, "whiteboard: ")
+    assert_refused(cli(*bad.arguments), bad.code, bad.says)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     ignored = {name for name in after if name.endswith((".lock", "-wal", "-shm"))}
     ignored |= {"good.db"} & set(bad.arguments)  # a store that may be opened counts the opening
@@ -201,7 +169,7 @@ def test_bad_input_is_one_line_and_changes_nothing(cli: Any, tmp_path: Path, bad
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write what is read-only")
-def test_a_read_only_store_is_shown_and_not_run(cli: Any, tmp_path: Path) -> None:
+def test_a_read_only_store_is_shown_and_not_run(cli: Cli, tmp_path: Path) -> None:
     """A store that cannot be written is an error for run, and fine for show."""
     cli("run", "europe", "--rounds", "1", "--quiet")
     (tmp_path / "whiteboard.db").chmod(0o400)

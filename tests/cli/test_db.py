@@ -5,28 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
 
-import pytest
-
+from tests.cli.conftest import Cli, assert_refused
 from tests.storage.test_migrations import thawed
-from whiteboard.cli import status
 from whiteboard.storage.sqlite import schema
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in an empty folder and gives status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = status(arguments)
-        return code, *capfd.readouterr()
-
-    return run
-
-
-def test_up_and_down(cli: Any, tmp_path: Path) -> None:
+def test_up_and_down(cli: Cli, tmp_path: Path) -> None:
     """An old store is shown, upgraded with the name of its copy, checked, and taken back."""
     thawed("0001", tmp_path / "a.db")
     store = ("--store", "a.db", "--json")
@@ -44,7 +29,7 @@ def test_up_and_down(cli: Any, tmp_path: Path) -> None:
     assert (code, json.loads(out)["to"]) == (0, "0001")
 
 
-def test_differences_are_status_1(cli: Any, tmp_path: Path) -> None:
+def test_differences_are_status_1(cli: Cli, tmp_path: Path) -> None:
     """A store that lacks an index is told so, with status 1."""
     thawed(schema.HEAD, tmp_path / "a.db")
     with sqlite3.connect(tmp_path / "a.db") as connection:
@@ -55,7 +40,7 @@ def test_differences_are_status_1(cli: Any, tmp_path: Path) -> None:
     assert "index ix_page_op is missing" in out
 
 
-def test_what_cannot_be_is_one_line(cli: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_is_one_line(cli: Cli, tmp_path: Path) -> None:
     """A revision that there is not, and a store that there is not, are one line with status 1."""
     thawed(schema.HEAD, tmp_path / "a.db")
     for arguments, word in (
@@ -63,7 +48,4 @@ def test_what_cannot_be_is_one_line(cli: Any, tmp_path: Path) -> None:
         (("db", "current", "--store", "none.db"), "does not exist"),
         (("db", "check", "--store", "none.db"), "does not exist"),
     ):
-        code, out, err = cli(*arguments)
-        assert (code, out) == (1, "")
-        assert word in err
-        assert len(err.splitlines()) == 1
+        assert_refused(cli(*arguments), 1, word)

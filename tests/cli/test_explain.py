@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from whiteboard.cli import status
+from tests.cli.conftest import Cli, assert_refused
+
+pytestmark = pytest.mark.usefixtures("europe")
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in a folder with a store, and gives status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = status(arguments)
-        return code, *capfd.readouterr()
-
-    assert run("run", "europe", "--rounds", "2", "--quiet")[0] == 0
-    return run
-
-
-def test_a_job_and_its_key(cli: Any) -> None:
+def test_a_job_and_its_key(cli: Cli) -> None:
     """A job over moved nodes is a miss that names both versions; the key of what it found is a hit."""
     code, out, err = cli("explain", "--system", "europe", "--job", "distance", "1", "2", "--attr", "p")
     assert (code, err) == (0, "")
-    assert out.startswith("a miss: the nearest package of op 'distance', computed from nodes 1 at version 1, 2 at")
+    assert out.startswith("a miss: the nearest package of op 'distance', computed from nodes 1 at version 3, 2 at")
     code, out, _ = cli("explain", "--system", "europe", "--job", "distance", "1", "2", "--attr", "p", "--json")
     said = json.loads(out)
     assert (said["hit"], said["differences"][0]["what"]) == (False, "source")
@@ -49,9 +36,6 @@ def test_a_job_and_its_key(cli: Any) -> None:
         (("--system", "europe", "--job", "sum", "1", "--attr", "p", "--param", "axis"), 2, "NAME=JSON"),
     ],
 )
-def test_bad_input_is_one_line(cli: Any, arguments: tuple[str, ...], code: int, word: str) -> None:
+def test_bad_input_is_one_line(cli: Cli, arguments: tuple[str, ...], code: int, word: str) -> None:
     """What cannot be explained is one line on stderr, with its status."""
-    got, out, err = cli("explain", *arguments)
-    assert (got, out) == (code, "")
-    assert word in err
-    assert len(err.splitlines()) == 1
+    assert_refused(cli("explain", *arguments), code, word)

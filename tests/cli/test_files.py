@@ -10,45 +10,20 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 import whiteboard as wb
-from whiteboard.cli import status
+from tests.cli.conftest import Cli, assert_refused
 from whiteboard.systems.sinks import JsonlSink
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
 
-class Done(NamedTuple):
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in a folder with a small store."""
-    monkeypatch.chdir(tmp_path)
-    with wb.open("s.db") as board:
-        system = board.system("s", {"experiment": "mine"})
-        system.add_nodes([0, 1], p=np.eye(2))
-        system.commit()
-        board.call("exp", np.ones(3))
-
-    def run(*arguments: str) -> Done:
-        code = status(arguments)
-        return Done(code, *capfd.readouterr())
-
-    return run
-
-
-class Bad(NamedTuple):
-    """A command of the shell, its status, and what its one line of stderr says."""
+class Line(NamedTuple):
+    """A line of the shell, its status, and what its one line of stderr says."""
 
     command: str
     code: int
@@ -56,13 +31,15 @@ class Bad(NamedTuple):
 
 
 STDOUT = {
-    "full": Bad("ls --store s.db > /dev/full", 1, "cannot write to standard output: No space left on device"),
-    "full, JSON": Bad("ls --store s.db --json > /dev/full", 1, "cannot write to standard output: No space"),
-    "full, large": Bad("ops --json > /dev/full", 1, "cannot write to standard output: No space left on device"),
-    "full, help": Bad("> /dev/full", 1, "cannot write to standard output: No space left on device"),
-    "full, version": Bad("--version > /dev/full", 1, "No space left on device"),
-    "closed": Bad("ls --store s.db >&-", 1, "cannot write to standard output: Bad file descriptor"),
-    "full, and an error": Bad("show x --store s.db > /dev/full", 1, "has no system 'x'; it has s"),
+    "full": Line("ls --store s.db > /dev/full", 1, "cannot write to standard output: No space left on device"),
+    "full, JSON": Line("ls --store s.db --json > /dev/full", 1, "cannot write to standard output: No space"),
+    "full, object": Line("info --store s.db --json > /dev/full", 1, "cannot write to standard output: No space left"),
+    "full, list": Line("ops > /dev/full", 1, "cannot write to standard output: No space left on device"),
+    "full, large": Line("ops --json > /dev/full", 1, "cannot write to standard output: No space left on device"),
+    "full, help": Line("> /dev/full", 1, "cannot write to standard output: No space left on device"),
+    "full, version": Line("--version > /dev/full", 1, "No space left on device"),
+    "closed": Line("ls --store s.db >&-", 1, "cannot write to standard output: Bad file descriptor"),
+    "full, and an error": Line("show x --store s.db > /dev/full", 1, "has no system 'x'; it has s"),
 }
 
 
@@ -73,24 +50,35 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @FULL
-@pytest.mark.parametrize("bad", STDOUT.values(), ids=STDOUT)
-def test_output_that_cannot_be_written(bad: Bad, cli: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", STDOUT.values(), ids=STDOUT)
+def test_output_that_cannot_be_written(line: Line, small: Path) -> None:
     """A full disk and a closed output are told once, and the interpreter's end says nothing more."""
-    done = shell(bad.command, tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (bad.code, 1), done.stderr
+    done = shell(line.command, small)
+    assert (done.returncode, done.stderr.count("\n")) == (line.code, 1), done.stderr
     assert done.stderr.startswith("whiteboard: ")
-    assert bad.says in done.stderr
+    assert line.says in done.stderr
 
 
-@pytest.mark.parametrize("command", ["ls --store s.db", "ops --json"])
-@pytest.mark.parametrize("ending", ["2>&-", "2>/dev/full", "| head -c 1", "| true"])
-def test_nobody_to_tell(command: str, ending: str, cli: Any, tmp_path: Path) -> None:
-    """An error output that is closed or full changes nothing; a reader that has gone ends a command without a word."""
-    done = shell(f"{command} {ending}", tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+SILENT = {
+    **{
+        f"{name} {end}": (command, end, 0)
+        for name, command in (("ls", "ls --store s.db"), ("ops", "ops --json"))
+        for end in ("2>&-", "2>/dev/full", "| head -c 1", "| true")
+    },
+    "ls >&- 2>&-": ("ls --store s.db", ">&- 2>&-", 1),
+    "gc <&- >&- 2>&-": ("gc --store s.db", "<&- >&- 2>&-", 1),
+}
 
 
-def test_a_closed_output_takes_no_file_with_it(cli: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "ending", "code"), SILENT.values(), ids=SILENT)
+def test_nobody_to_tell(command: str, ending: str, code: int, small: Path, cli: Cli) -> None:
+    """Whoever cannot be told, or has gone, is told nothing: the status says it, and no store is harmed."""
+    done = shell(f"{command} {ending}", small)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert cli("verify", "--store", "s.db").code == 0
+
+
+def test_a_closed_output_takes_no_file_with_it(tmp_path: Path) -> None:
     """A run that is quiet needs no output, and nothing that is written to it lands in a file of ours."""
     done = shell("run europe --rounds 1 --quiet --store t.db --log log >&- 2>&-", tmp_path)
     assert done.returncode == 0
@@ -99,60 +87,70 @@ def test_a_closed_output_takes_no_file_with_it(cli: Any, tmp_path: Path) -> None
 
 
 FILES = {
-    "store": ("ls --store {0}", 1, "{0}: it is"),
-    "store to run": ("run europe --store {0}", 1, "{0}: it is"),
-    "store to upgrade": ("db upgrade --store {0}", 1, "{0}: it is"),
-    "store to merge": ("merge s.db {0}", 1, "{0}: it is"),
-    "store to copy to": ("copy s.db {0}", 1, "{0}: it is"),
-    "archive to read": ("import s.db {0}", 1, "cannot read the archive {0}: "),
-    "archive to write": ("export s.db {0}", 1, "cannot write the archive {0}: it exists"),
-    "log": ("run europe --rounds 1 --store s.db --name e --log {0}", 1, "cannot write results to {0}: "),
-    "drawing": ("run europe --rounds 1 --store s.db --name e --plot {0}.png", 1, "cannot draw {0}.png: it is "),
-    "experiment": ("run {0}.toml --store s.db", 1, "{0}.toml: cannot be read: "),
-    "folder of checkpoints": ("import-legacy {0} --store s.db --name e", 1, "{0} "),
+    "store": ("ls --store {0}", "{0}: it is {noun}"),
+    "store to run": ("run europe --store {0}", "{0}: it is {noun}"),
+    "store to upgrade": ("db upgrade --store {0}", "{0}: it is {noun}"),
+    "store to merge": ("merge s.db {0}", "{0}: it is {noun}"),
+    "store to copy to": ("copy s.db {0}", "{0}: it is {noun}"),
+    "archive to read": ("import s.db {0}", "cannot read the archive {0}: "),
+    "archive for a new store": ("import new.db {0}", "cannot read the archive {0}: "),
+    "archive to write": ("export s.db {0}", "cannot write the archive {0}: it exists"),
+    "log": ("run europe --rounds 1 --store s.db --name e --log {0}", "cannot write results to {0}: {refusal}"),
+    "log of a new store": ("run europe --store new.db --log {0}", "cannot write results to {0}: {refusal}"),
+    "drawing": ("run europe --rounds 1 --store s.db --name e --plot {0}.png", "cannot draw {0}.png: it is {noun}"),
+    "experiment": ("run {0}.toml --store s.db", "{0}.toml: cannot be read: "),
+    "folder of checkpoints": ("import-legacy {0} --store s.db --name e", "{0} "),
 }
+KINDS = ("pipe", "folder", "socket", "link to a device")
+MAY = {("log", "link to a device"), ("log of a new store", "link to a device")}
+PLACES = [(what, kind) for what in FILES for kind in KINDS if (what, kind) not in MAY]
+PLACES += [(what, device) for what in list(FILES)[:7] for device in ("/dev/null", "/dev/zero")]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "device"])
-@pytest.mark.parametrize(("command", "code", "says"), FILES.values(), ids=FILES)
-def test_what_is_no_file(cli: Any, tmp_path: Path, kind: str, command: str, code: int, says: str) -> None:
-    """A pipe, a folder, a socket or a device in a file's place is named, and nobody waits for it."""
-    if (kind, command) == ("device", FILES["log"][0]):
-        pytest.skip("a log may go to a device")
-    for end in ("", ".png", ".toml"):
-        path = tmp_path / f"{kind}{end}"
-        if kind == "pipe":
-            os.mkfifo(path)
-        elif kind == "folder":
-            path.mkdir()
-        elif kind == "socket":
-            with socket.socket(socket.AF_UNIX) as made:
-                made.bind(path.name)
-        else:
-            path.symlink_to("/dev/null")
-    done = cli(*command.format(kind).split())
-    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
-    what = says.format(kind)
-    assert what in done.err or (kind == "device" and what.replace(kind, "/dev/null") in done.err), done.err
+def put(kind: str, path: Path) -> None:
+    """Make something that is no file."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    else:
+        path.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize(("what", "kind"), PLACES)
+def test_what_is_no_file(small: Path, cli: Cli, what: str, kind: str) -> None:
+    """A pipe, a folder, a socket or a device in a file's place is named and left, and nobody waits for it."""
+    name = kind.split()[0]
+    paths = [small / f"{name}{end}" for end in ("", ".png", ".toml")] if kind in KINDS else [Path(name)]
+    for path in paths if kind in KINDS else ():
+        put(kind, path)
+    before = [path.lstat().st_mode for path in paths]
+    command, says = FILES[what]
+    told = {
+        "noun": "a folder" if kind == "folder" else "not a regular file",
+        "refusal": "Is a directory" if kind == "folder" else "No such device or address",
+    }
+    assert_refused(cli(*command.format(name).split()), 1, says.format(name, **told))
+    assert [path.lstat().st_mode for path in paths] == before
 
 
 LOCKS = {
-    "folder": ("mkdir s.db.lock", "Is a directory"),
-    "link": ("ln -s /nowhere/at/all s.db.lock", "symbolic link"),
-    "pipe": ("mkfifo s.db.lock", ""),
+    "folder": ("mkdir s.db.lock", "cannot be opened: Is a directory"),
+    "link": ("ln -s /nowhere/at/all s.db.lock", "cannot be opened: Too many levels of symbolic links"),
+    "pipe": ("mkfifo s.db.lock", "cannot be "),
 }
 
 
+@pytest.mark.parametrize("command", ["fork s t", "rm s"])
 @pytest.mark.parametrize(("made", "says"), LOCKS.values(), ids=LOCKS)
-def test_a_lock_file_that_is_none(cli: Any, tmp_path: Path, made: str, says: str) -> None:
+def test_a_lock_file_that_is_none(small: Path, cli: Cli, made: str, says: str, command: str) -> None:
     """What stands in the lock file's place is named by whoever has to write; a reader does without."""
-    for left in tmp_path.glob("s.db.lock"):
-        left.unlink()
+    (small / "s.db.lock").unlink(missing_ok=True)
     subprocess.run(shlex.split(made), check=True)
-    done = cli("fork", "s", "t", "--store", "s.db")
-    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    assert f"its lock file {tmp_path}/s.db.lock cannot be" in done.err
-    assert says in done.err
+    assert_refused(cli(*command.split(), "--store", "s.db"), 1, f"its lock file {small}/s.db.lock {says}")
     assert cli("ls", "--store", "s.db").code == 0
 
 
@@ -183,13 +181,13 @@ def test_ls_holds_nothing_while_it_prints(tmp_path: Path) -> None:
 
 
 @FULL
-def test_a_log_on_a_full_disk(cli: Any) -> None:
+@pytest.mark.parametrize("store", ["s.db", "new.db"])
+def test_a_log_on_a_full_disk(small: Path, cli: Cli, store: str) -> None:
     """A log that cannot be written ends the run after a commit, by its name; the same command goes on from there."""
-    done = cli("run", "europe", "--store", "s.db", "--rounds", "3", "--quiet", "--log", "/dev/full")
-    assert (done.code, done.out) == (1, "")
-    assert done.err == "whiteboard: cannot write results to /dev/full: No space left on device\n"
-    done = cli("run", "europe", "--store", "s.db", "--rounds", "3", "--json", "--log", "log")
-    assert json.loads(done.out)["resumed_from"] == 0
+    run = ("run", "europe", "--store", store, "--rounds", "3")
+    done = cli(*run, "--quiet", "--log", "/dev/full")
+    assert_refused(done, 1, "whiteboard: cannot write results to /dev/full: No space left on device\n")
+    assert cli(*run, "--json", "--log", "log").said["resumed_from"] == 0
 
 
 def test_a_log_that_fills_its_disk_has_whole_lines(tmp_path: Path) -> None:

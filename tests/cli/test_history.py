@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from whiteboard.cli import status
+from tests.cli.conftest import Cli, assert_refused
+
+pytestmark = pytest.mark.usefixtures("europe")
 
 
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """Work in an empty folder that holds a run of four rounds."""
-    monkeypatch.chdir(tmp_path)
-    assert status(["run", "europe", "--rounds", "4", "--quiet"]) == 0
-
-
-def test_log_shows_the_commits(capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_shows_the_commits(cli: Cli) -> None:
     """`log` lists commits from the last one back, with their measure and digest."""
-    assert status(["log", "europe", "--json"]) == 0
-    commits = json.loads(capfd.readouterr().out)["commits"]
+    done = cli("log", "europe", "--json")
+    assert done.code == 0
+    commits = done.said["commits"]
     assert [commit["commit"] for commit in commits] == [4, 3, 2, 1, 0]
     assert commits[-1]["relative_stress"] is None
-    assert status(["log", "europe", "--last", "2"]) == 0
-    lines = capfd.readouterr().out.splitlines()
+    done = cli("log", "europe", "--last", "2")
+    assert done.code == 0
+    lines = done.out.splitlines()
     assert [line.split()[:2] for line in lines] == [["4", commits[0]["digest"]], ["3", commits[1]["digest"]]]
 
 
-def test_fork_and_diff(capfd: pytest.CaptureFixture[str]) -> None:
+def test_fork_and_diff(cli: Cli) -> None:
     """A fork stands where it was taken, goes on to the same bits, and diff says where it stands meanwhile."""
-    assert status(["fork", "europe", "again", "--at", "2", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["commit"] == 2
-    assert status(["diff", "europe@2", "again", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["same"]
-    assert status(["diff", "europe", "again", "--json"]) == 1
-    fields = json.loads(capfd.readouterr().out)
+    done = cli("fork", "europe", "again", "--at", "2", "--json")
+    assert done.code == 0
+    assert done.said["commit"] == 2
+    done = cli("diff", "europe@2", "again", "--json")
+    assert done.code == 0
+    assert done.said["same"]
+    done = cli("diff", "europe", "again", "--json")
+    assert done.code == 1
+    fields = done.said
     assert (fields["commits"], fields["versions_differ"], fields["values_differ"]) == ([4, 2], 21, 21)
     assert fields["largest_difference"]["p"] > 0
-    assert status(["run", "europe", "--name", "again", "--rounds", "4", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["misses"] == 0
-    assert status(["diff", "europe", "again"]) == 0
-    assert "same                yes" in capfd.readouterr().out
+    done = cli("run", "europe", "--name", "again", "--rounds", "4", "--json")
+    assert done.code == 0
+    assert done.said["misses"] == 0
+    done = cli("diff", "europe", "again")
+    assert done.code == 0
+    assert "same                yes" in done.out
 
 
 @pytest.mark.parametrize(
@@ -54,9 +53,6 @@ def test_fork_and_diff(capfd: pytest.CaptureFixture[str]) -> None:
         (("fork", "europe", "new", "--at", "9"), "no commit 9"),
     ],
 )
-def test_mistakes_are_named(arguments: tuple[str, ...], says: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_named(arguments: tuple[str, ...], says: str, cli: Cli) -> None:
     """An unknown system or commit is one line on stderr."""
-    assert status(arguments) == 1
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert says in err
+    assert_refused(cli(*arguments), 1, says)

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.storage.samples import database_of, transaction
-from whiteboard.cli import status
+from tests.cli.conftest import Bad, Cli, assert_refused
+from tests.storage.samples import database_of, sql, transaction
 from whiteboard.storage.page.format import decode_page, encode_page
 from whiteboard.storage.sqlite.rows import select_pages
 
-
-class Done(NamedTuple):
-    """What a command left: exit status, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> dict[str, Any]:
-        """The JSON object on stdout."""
-        fields: dict[str, Any] = json.loads(self.out)
-        return fields
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in a folder with a store of four rounds of europe."""
-    monkeypatch.chdir(tmp_path)
-    assert status(("run", "europe", "--rounds", "4", "--quiet")) == 0
-    capfd.readouterr()
-
-    def run(*arguments: str) -> Done:
-        return Done(status(arguments), *capfd.readouterr())
-
-    return run
-
-
-def _sql(statement: str, *values: object) -> None:
-    with sqlite3.connect("whiteboard.db") as connection:
-        connection.execute(statement, values)
-    connection.close()
+pytestmark = pytest.mark.usefixtures("europe")
 
 
 def _forge(page_id: int) -> bytes:
@@ -64,7 +30,7 @@ def _forge(page_id: int) -> bytes:
     return bytes(page.keys[5].data)
 
 
-def test_a_whole_store_is_verified(cli: Any) -> None:
+def test_a_whole_store_is_verified(cli: Cli) -> None:
     """A store that nobody hurt is found whole, in text and in JSON, all of it and in part."""
     done = cli("verify")
     assert (done.code, done.err) == (0, "")
@@ -74,16 +40,16 @@ def test_a_whole_store_is_verified(cli: Any) -> None:
     assert done.said["systems"] == [{"name": "europe", "commits": 5, "damaged": [], "last_whole": 4}]
 
 
-def test_damage_is_named_repaired_and_gone(cli: Any) -> None:
+def test_damage_is_named_repaired_and_gone(cli: Cli) -> None:
     """Damage is status 1, named by page, op, system and commit; repair drops packages and leaves commits alone."""
-    _sql("UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
+    sql("whiteboard.db", "UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
     done = cli("verify")
     assert done.code == 1
     assert "page 2, op distance: 210 packages are lost: the digest does not fit the bytes" in done.out
     assert cli("verify", "--repair").code == 1
     assert cli("verify").code == 0
     assert cli("info", "--json").said["evicted"]["damaged"]["packages"] == 210
-    _sql("UPDATE node_page SET data = x'00' WHERE number = 3")
+    sql("whiteboard.db", "UPDATE node_page SET data = x'00' WHERE number = 3")
     done = cli("verify", "--repair")
     assert done.code == 1
     assert "system europe, commit 3: " in done.out
@@ -92,7 +58,7 @@ def test_damage_is_named_repaired_and_gone(cli: Any) -> None:
     assert [row["commit"] for row in system["damaged"]] == [3]
 
 
-def test_packages_are_computed_again(cli: Any) -> None:
+def test_packages_are_computed_again(cli: Cli) -> None:
     """An audit computes every package again and finds the one that is wrong by one unit in the last place."""
     done = cli("audit")
     assert (done.code, done.out) == (0, "distance: computed 840 of 840 again, 0 differ\n")
@@ -107,7 +73,7 @@ def test_packages_are_computed_again(cli: Any) -> None:
     assert (difference["op"], difference["key"], difference["ulp"]) == ("distance", key.hex(), {"y": 1})
 
 
-def test_packages_are_evicted(cli: Any) -> None:
+def test_packages_are_evicted(cli: Cli) -> None:
     """A dry run takes nothing; a collection stops at its bound, keeps the commits, and is told by info afterwards."""
     planned = cli("gc", "--max-bytes", "0", "--dry-run", "--json").said
     assert (planned["evicted"]["packages"], planned["dry_run"]) == (840, True)
@@ -124,14 +90,6 @@ def test_packages_are_evicted(cli: Any) -> None:
     assert cli("gc", "--older-than", "0s", "--json").said["evicted"]["packages"] == said["packages"]
 
 
-class Bad(NamedTuple):
-    """A command that must fail: arguments, status, and what its one line of stderr says."""
-
-    arguments: tuple[str, ...]
-    code: int
-    says: str
-
-
 BAD = [
     Bad(("gc", "--max-bytes", "-1"), 2, "'-1' is not a size: expected bytes, or a number with K, M, G or T"),
     Bad(("gc", "--max-bytes", "many"), 2, "'many' is not a size"),
@@ -145,10 +103,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: " ".join(bad.arguments))
-def test_bad_input_is_one_line(cli: Any, tmp_path: Path, bad: Bad) -> None:
+def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, bad: Bad) -> None:
     """Each mistake is one line on stderr with its status, and makes no store."""
-    done = cli(*bad.arguments)
-    assert (done.code, done.out) == (bad.code, "")
-    assert bad.says in done.err
-    assert (done.err.count("\n"), done.err[:12]) == (1, "whiteboard: ")
+    assert_refused(cli(*bad.arguments), bad.code, bad.says)
     assert not (tmp_path / "none.db").exists()

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Cli, assert_refused
 from tests.storage.moving import filled, held, other_bits
-from whiteboard.cli import status
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in an empty folder and gives status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = status(arguments)
-        return code, *capfd.readouterr()
-
-    return run
-
-
-def test_export_and_import(cli: Any, tmp_path: Path) -> None:
+def test_export_and_import(cli: Cli, tmp_path: Path) -> None:
     """A store goes through a file, and both commands count what went."""
     filled(tmp_path / "a.db")
     code, out, err = cli("export", "a.db", "a.wb", "--json")
@@ -46,7 +33,7 @@ def test_export_and_import(cli: Any, tmp_path: Path) -> None:
     assert "commits   2" in out
 
 
-def test_merge_reports_conflicts(cli: Any, tmp_path: Path) -> None:
+def test_merge_reports_conflicts(cli: Cli, tmp_path: Path) -> None:
     """A merge counts, and names op, sources and distance of each conflict."""
     filled(tmp_path / "a.db")
     other_bits(tmp_path / "b.db", [3])
@@ -75,11 +62,8 @@ def test_merge_reports_conflicts(cli: Any, tmp_path: Path) -> None:
         (("merge", "a.db", "a.db"), 1, "they are one store"),
     ],
 )
-def test_bad_input_is_one_line(cli: Any, tmp_path: Path, arguments: tuple[str, ...], code: int, word: str) -> None:
+def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], code: int, word: str) -> None:
     """What cannot be done is one line on stderr with its status, and nothing is made."""
     filled(tmp_path / "a.db")
-    got, out, err = cli(*arguments)
-    assert (got, out) == (code, "")
-    assert word in err
-    assert len(err.splitlines()) == 1
+    assert_refused(cli(*arguments), code, word)
     assert {each.name.partition(".")[0] for each in tmp_path.iterdir()} == {"a"}

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
+from tests.cli.conftest import Cli, assert_refused
 from whiteboard import ops
-from whiteboard.cli import status
-from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
 
 BROKEN = """
@@ -28,30 +25,7 @@ def needs(x, *, power):
 """
 
 
-class Done(NamedTuple):
-    """What a command left: exit status, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """Return a function that runs the command line in an empty folder; ops that it registers are forgotten."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def run(*arguments: str) -> Done:
-        code = status(arguments)
-        return Done(code, *capfd.readouterr())
-
-    yield run
-    for name in registry._entries.keys() - FAMILY.keys():
-        del registry._entries[name]
-
-
-def test_the_list_has_every_op(cli: Any) -> None:
+def test_the_list_has_every_op(cli: Cli) -> None:
     """Each op is a line of name, arity, kind, exactness and subgradients."""
     done = cli("ops")
     head, *lines = done.out.splitlines()
@@ -64,7 +38,7 @@ def test_the_list_has_every_op(cli: Any) -> None:
     assert rows["linear_gemm"].split()[:4] == ["linear_gemm", "3", "general", "tolerance"]
 
 
-def test_the_list_as_json(cli: Any) -> None:
+def test_the_list_as_json(cli: Cli) -> None:
     """One object with a row an op, JSON all through."""
     rows = json.loads(cli("ops", "--json").out)["ops"]
     assert [row["name"] for row in rows] == ops.names()
@@ -73,7 +47,7 @@ def test_the_list_as_json(cli: Any) -> None:
     assert len(bytes.fromhex(clip["fingerprint"])) == 16
 
 
-def test_one_op_is_shown_whole(cli: Any) -> None:
+def test_one_op_is_shown_whole(cli: Cli) -> None:
     """Its details, by name or alias, with parameters that must be given marked."""
     shown = cli("ops", "multiply")
     assert shown.code == 0
@@ -81,7 +55,7 @@ def test_one_op_is_shown_whole(cli: Any) -> None:
     assert json.loads(cli("ops", "einsum", "--json").out)["params"] == {"subscripts": "required"}
 
 
-def test_all_ops_pass_their_check(cli: Any) -> None:
+def test_all_ops_pass_their_check(cli: Cli) -> None:
     """Every built-in op keeps its word, and the last line counts them."""
     done = cli("ops", "--check")
     assert [line for line in done.out.splitlines() if "failed" in line] == []
@@ -90,8 +64,10 @@ def test_all_ops_pass_their_check(cli: Any) -> None:
     assert json.loads(cli("ops", "tanh", "--check", "--json").out)["check"] == "passed"
 
 
-def test_a_broken_op_is_found_and_named(cli: Any, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("builtin_ops_only")
+def test_a_broken_op_is_found_and_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's op with a VJP five times too large at 1e-7 fails the check, by name, with status 1."""
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_ops.py").write_text(BROKEN, "utf-8")
     done = cli("ops", "five_times", "--module", "broken_ops", "--check", "--json")
     assert done.code == 1
@@ -102,12 +78,8 @@ def test_a_broken_op_is_found_and_named(cli: Any, tmp_path: Path) -> None:
     assert done.out.splitlines()[-1] == f"{len(FAMILY)} of {len(FAMILY) + 2} passed"
 
 
-def test_bad_use_is_one_line_and_status_2(cli: Any) -> None:
+def test_bad_use_is_one_line_and_status_2(cli: Cli) -> None:
     """An unknown op gets the nearest names, a module that cannot be imported its reason."""
-    done = cli("ops", "tanhh")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("whiteboard: unknown op 'tanhh': did you mean 'tanh'")
-    done = cli("ops", "--module", "no_such_module")
-    assert (done.code, done.out) == (2, "")
+    assert_refused(cli("ops", "tanhh"), 2, "whiteboard: unknown op 'tanhh': did you mean 'tanh'")
     why = "cannot import no_such_module: ModuleNotFoundError: No module named 'no_such_module'"
-    assert done.err == f"whiteboard: --module no_such_module: {why}\n"
+    assert_refused(cli("ops", "--module", "no_such_module"), 2, f"whiteboard: --module no_such_module: {why}\n")

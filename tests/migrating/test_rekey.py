@@ -6,8 +6,6 @@ import hashlib
 import json
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +15,18 @@ import pytest
 import whiteboard as wb
 from tests.rekeying import A, B, N, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole, killed
-from tests.storage.samples import environment, transaction
-from whiteboard.ops import registry
+from tests.storage.samples import WHITEBOARD, environment, run_whiteboard, transaction
 from whiteboard.storage import open_store
 
-COMMAND = [sys.executable, "-m", "whiteboard", "rekey"]
 TOTAL = N + 90
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """Ops that a test registers are forgotten."""
-    yield
-    registry._entries.pop("product", None)
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 
 def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script on a store."""
-    command = [*COMMAND, "--store", str(path), *arguments]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    return run_whiteboard("rekey", "--store", path, *arguments)
 
 
 def said(path: Path, *arguments: str, status: int = 0) -> Any:
@@ -214,7 +205,7 @@ def test_the_script_may_be_killed(tmp_path: Path) -> None:
     arguments = change()
     old, new = names(code(0)), names(code(1))
     for delay in (0.3, 0.5, 0.6, 0.7):
-        command = [*COMMAND, "--store", str(path), *arguments]
+        command = [*WHITEBOARD, "rekey", "--store", str(path), *arguments]
         process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(delay)

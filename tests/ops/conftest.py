@@ -5,15 +5,12 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
 
 import pytest
-
-from whiteboard.ops import registry
-from whiteboard.ops.catalogue import FAMILY
 
 Write = Callable[..., ModuleType]
 _folders = itertools.count()
@@ -39,8 +36,5 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 @pytest.fixture(autouse=True)
-def _builtin_ops_only() -> Iterator[None]:
-    """Forget, after each test, the ops that it registered."""
-    yield
-    for name in registry._entries.keys() - FAMILY.keys():
-        del registry._entries[name]
+def _builtin_ops_only(builtin_ops_only: None) -> None:
+    """Every test here may register ops."""

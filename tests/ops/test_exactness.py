@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.blas_threads import on_blas_threads
 from whiteboard import ops
 from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.checking.conformance import draw
@@ -180,13 +178,6 @@ for name, example in jobs.items():
 
 def test_the_number_of_blas_threads_does_not_change_a_bit() -> None:
     """Large jobs, in processes with one and two threads of OpenBLAS, MKL or Accelerate."""
-    said = []
-    for threads in ("1", "2"):
-        names = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-        environment = {**os.environ, **dict.fromkeys(names, threads)}
-        ran = subprocess.run(
-            [sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True
-        )
-        said.append(ran.stdout.splitlines())
-    assert len(said[0]) == 10
-    assert said[0] == said[1]
+    one, two = on_blas_threads(THREADS)
+    assert len(one) == 10
+    assert one == two

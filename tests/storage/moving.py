@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.storage.samples import Model, assert_found, key_of, page_of, run_python
+from tests.storage.samples import Model, assert_found, key_of, page_of, run_python, sql
 from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.upkeep.verify import verify
@@ -71,6 +71,12 @@ def held(path: Path) -> dict[str, Any]:
             ]
             found[record.name] = (record.spec, record.origin, commits, flat)
         return found
+
+
+def rows(path: Path) -> list[Any]:
+    """Every row of every table."""
+    names = [name for (name,) in sql(path, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return [(name, sql(path, f"SELECT * FROM {name}")) for name in names]
 
 
 def numbers_held(path: Path, numbers: Iterable[int]) -> set[int]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
 import whiteboard as wb
+from whiteboard.storage.cache.packages import SqlitePackages
+from whiteboard.storage.cache.write_behind import WriteBehind
+from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.stores import Stores
 from whiteboard.testing.samples import Model, assert_found, assert_state, key_of, page_of, value_of
 
@@ -24,8 +30,11 @@ __all__ = [
     "database_of",
     "environment",
     "key_of",
+    "keys_of",
+    "packages_at",
     "page_of",
     "run_python",
+    "sql",
     "transaction",
     "value_of",
 ]
@@ -37,11 +46,31 @@ def database_of(board: wb.Board) -> Database:
     return board._store.database
 
 
+def keys_of(numbers: Iterable[int]) -> list[bytes]:
+    """The keys of packages."""
+    return [key_of(number) for number in numbers]
+
+
+def packages_at(where: str | Path, bounds: WriteBehind | None = None, hash_bits: int = 63) -> SqlitePackages:
+    """The packages of a store, without the rest of it."""
+    database = Database(locate(where))
+    schema.ensure(database)
+    return SqlitePackages(database, bounds, hash_bits=hash_bits)
+
+
 @contextmanager
 def transaction(database: Database) -> Iterator[Connection]:
     """One write transaction as a block, for tests that write behind the store's back."""
     with database._mutex, database._writer.begin() as connection:
         yield connection
+
+
+def sql(path: str | Path, statement: str, *values: object) -> list[Any]:
+    """Run one statement behind the store's back, and return its rows."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute(statement, values).fetchall()
+    connection.close()
+    return rows
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +83,15 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+WHITEBOARD = (sys.executable, "-m", "whiteboard")
+
+
+def run_whiteboard(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own; a wait without an end fails the test."""
+    command = [*WHITEBOARD, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=120)
 
 
 def environment() -> dict[str, str]:

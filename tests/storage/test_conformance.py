@@ -7,22 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.storage.samples import packages_at
 from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore, VersionStore
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.versions import SqliteVersions
-from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.testing import PackageStoreSuite, VersionStoreSuite
-
-
-def _packages(where: str) -> SqlitePackages:
-    database = Database(locate(where))
-    schema.ensure(database)
-    return SqlitePackages(database)
 
 
 class TestSqliteFile(PackageStoreSuite):
@@ -30,13 +22,13 @@ class TestSqliteFile(PackageStoreSuite):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[PackageStore]:
-        store = _packages(str(tmp_path / "a.db"))
+        store = packages_at(str(tmp_path / "a.db"))
         yield store
         store.close()
 
     def behind(self, store: PackageStore) -> PackageStore | None:
         assert isinstance(store, SqlitePackages)
-        return _packages(str(store.database.location))
+        return packages_at(str(store.database.location))
 
 
 class TestSqliteMemory(PackageStoreSuite):
@@ -44,7 +36,7 @@ class TestSqliteMemory(PackageStoreSuite):
 
     @pytest.fixture
     def store(self) -> Iterator[PackageStore]:
-        store = _packages(":memory:")
+        store = packages_at(":memory:")
         yield store
         store.close()
 
@@ -59,14 +51,14 @@ class TestTier(PackageStoreSuite):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[PackageStore]:
-        store = MemoryTier(_packages(str(tmp_path / "a.db")), self.memory_bytes)
+        store = MemoryTier(packages_at(str(tmp_path / "a.db")), self.memory_bytes)
         yield store
         store.close()
 
     def behind(self, store: PackageStore) -> PackageStore | None:
         assert isinstance(store, MemoryTier)
         assert isinstance(store.inner, SqlitePackages)
-        return _packages(str(store.inner.database.location))
+        return packages_at(str(store.inner.database.location))
 
 
 class TestTinyTier(TestTier):
@@ -91,7 +83,7 @@ class TestVersionsInFile(VersionStoreSuite):
 
     def behind(self, versions: VersionStore) -> VersionStore | None:
         assert isinstance(versions, SqliteVersions)
-        packages = _packages(str(versions.database.location))
+        packages = packages_at(str(versions.database.location))
         return SqliteVersions(packages.database, packages, Writers(packages.database))
 
 

@@ -6,7 +6,7 @@ import random
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,12 +20,6 @@ from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sqlite import wal
 from whiteboard.storage.upkeep.verify import verify
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with open_store(tmp_path / "a.db") as stores:
-        yield stores
 
 
 def test_pragmas(stores: Stores) -> None:

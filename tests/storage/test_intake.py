@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.storage.moving import assert_whole, filled, held, killed, numbers_held, other_bits
+from tests.storage.moving import assert_whole, filled, held, killed, numbers_held, other_bits, rows
 from tests.storage.samples import run_python
 from whiteboard.errors import ArchiveError, ConflictError
 from whiteboard.storage import open_store
@@ -35,19 +34,11 @@ def test_importing_twice_changes_nothing(tmp_path: Path) -> None:
     path = export(filled(tmp_path / "a.db"), tmp_path / "a.wb").path
     target = tmp_path / "b.db"
     import_archive(target, path)
-    before = _rows(target)
+    before = rows(target)
     done = import_archive(target, path)
     assert (done.packages.added, done.packages.present, done.systems.commits) == (0, 240, 0)
     assert done.systems.unchanged == ["a", "a forked"]
-    assert _rows(target) == before
-
-
-def _rows(path: Path) -> list[object]:
-    with sqlite3.connect(path) as connection:
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows: list[object] = [(name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in names]
-    connection.close()
-    return rows
+    assert rows(target) == before
 
 
 def test_a_killed_import_goes_on(tmp_path: Path) -> None:
@@ -74,13 +65,13 @@ def test_a_damaged_archive_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     path = export(filled(tmp_path / "a.db"), tmp_path / "a.wb").path
     whole = path.read_bytes()
     target = filled(tmp_path / "b.db", first=1000, systems=())
-    before = _rows(target)
+    before = rows(target)
     for data in (whole[:-1], whole[: len(whole) // 2], whole[:5000] + b"x" + whole[5001:]):
         path.write_bytes(data)
         for store in (target, tmp_path / "none.db"):
             with pytest.raises(ArchiveError):
                 import_archive(store, path)
-    assert _rows(target) == before
+    assert rows(target) == before
     assert not (tmp_path / "none.db").exists()
 
 

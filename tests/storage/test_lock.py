@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ from tests.storage.samples import page_of
 from whiteboard.errors import StoreError
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.sqlite import database
-
-
-@pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with open_store(tmp_path / "a.db") as stores:
-        yield stores
 
 
 def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:

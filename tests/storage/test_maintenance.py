@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, sql, transaction
 from whiteboard.errors import ParamError, ReadOnlyError
 from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
@@ -20,11 +20,6 @@ from whiteboard.storage.cache.eviction import live_bytes
 from whiteboard.storage.sqlite import recent_index, rows
 from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
 
 
 @pytest.fixture
@@ -50,14 +45,7 @@ def settled(stores: Stores) -> Stores:
 
 def _age(path: Path) -> None:
     """Page i was last used 10 - i hours ago."""
-    _sql(path, f"UPDATE page_access SET last_use = {int(time.time())} - 3600 * (11 - page_id)")
-
-
-def _sql(path: Path, statement: str) -> list[Any]:
-    with sqlite3.connect(path) as connection:
-        fetched = connection.execute(statement).fetchall()
-    connection.close()
-    return fetched
+    sql(path, f"UPDATE page_access SET last_use = {int(time.time())} - 3600 * (11 - page_id)")
 
 
 def _kept(stores: Stores) -> list[int]:
@@ -107,17 +95,17 @@ def test_a_use_that_is_dated_in_the_future_keeps_no_page_for_ever(stores: Stores
     """After a clock was set back, what is dated ahead of it counts as used now, and grows old from there."""
     _age(path)
     ahead = int(time.time()) + 400 * 24 * 3600
-    _sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id <= 3")
+    sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id <= 3")
     target = live_bytes(stores.database) * 8 // 10
     planned = gc(stores.database, max_bytes=target, dry_run=True)
     assert gc(stores.database, older_than=60.0, max_bytes=target).evicted.pages == planned.evicted.pages
     assert {0, 1, 2, 8, 9} < set(_kept(stores))
-    assert _sql(path, "SELECT max(last_use) FROM page_access")[0][0] <= time.time()
-    _sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id > 7")
+    assert sql(path, "SELECT max(last_use) FROM page_access")[0][0] <= time.time()
+    sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id > 7")
     with open_store(path) as other:
         other.packages.find([key_of(900)])
         other.packages.flush()
-    assert _sql(path, "SELECT last_use FROM page_access WHERE page_id = 10")[0][0] <= time.time()
+    assert sql(path, "SELECT last_use FROM page_access WHERE page_id = 10")[0][0] <= time.time()
 
 
 def test_a_use_keeps_a_page(stores: Stores, path: Path) -> None:
@@ -179,8 +167,8 @@ def test_a_bound_on_the_file(path: Path) -> None:
 
 def test_what_left_is_counted_for_good(settled: Stores, path: Path) -> None:
     """Each eviction is in the store's totals by its reason, for whoever opens it later."""
-    _sql(path, "DELETE FROM package WHERE page_id = 3")
-    _sql(path, "UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
+    sql(path, "DELETE FROM package WHERE page_id = 3")
+    sql(path, "UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
     verify(settled.database, repair=True)
     report = gc(settled.database, max_bytes=0)
     with open_store(path, readonly=True) as reader:
@@ -199,11 +187,11 @@ def test_what_left_is_counted_for_good(settled: Stores, path: Path) -> None:
 
 def test_pages_that_no_key_leads_to(settled: Stores, path: Path) -> None:
     """A page whose packages another page answers is dropped by a collection."""
-    _sql(path, "DELETE FROM package WHERE page_id = 3")
+    sql(path, "DELETE FROM package WHERE page_id = 3")
     report = gc(settled.database)
     assert report.unreferenced.pages == 1
     assert report.evicted.pages == 0
-    assert _sql(path, "SELECT count(*) FROM page WHERE id = 3") == [(0,)]
+    assert sql(path, "SELECT count(*) FROM page WHERE id = 3") == [(0,)]
 
 
 def test_a_whole_store_verifies(stores: Stores) -> None:
@@ -220,9 +208,9 @@ def test_a_whole_store_verifies(stores: Stores) -> None:
 
 def test_damage_is_named_and_repaired(settled: Stores, path: Path) -> None:
     """Damaged pages and wrong index rows are named; repair drops just those, and they are computed again."""
-    _sql(path, "UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
-    _sql(path, "DELETE FROM page WHERE id = 5")
-    _sql(path, "UPDATE package SET slot = slot + 1 WHERE page_id = 7 AND slot >= 95")
+    sql(path, "UPDATE page SET data = zeroblob(length(data)) WHERE id = 2")
+    sql(path, "DELETE FROM page WHERE id = 5")
+    sql(path, "UPDATE package SET slot = slot + 1 WHERE page_id = 7 AND slot >= 95")
     for repair in (False, True):
         report = verify(settled.database, repair=repair)
         assert [(page.page_id, page.op, page.packages) for page in report.damaged] == [(2, "mul", 100)]
@@ -237,9 +225,9 @@ def test_damage_is_named_and_repaired(settled: Stores, path: Path) -> None:
 
 def test_repair_drops_a_page_whose_keys_cannot_be_read(stores: Stores, path: Path) -> None:
     """Index rows of a damaged page go with it, and no others."""
-    _sql(path, "UPDATE page SET header = 'no header' WHERE id = 2")
+    sql(path, "UPDATE page SET header = 'no header' WHERE id = 2")
     verify(stores.database, repair=True)
-    assert _sql(path, "SELECT count(*), count(DISTINCT page_id) FROM package") == [(900, 9)]
+    assert sql(path, "SELECT count(*), count(DISTINCT page_id) FROM package") == [(900, 9)]
 
 
 def test_damaged_commits_are_named_and_kept(stores: Stores, path: Path) -> None:
@@ -249,8 +237,8 @@ def test_damaged_commits_are_named_and_kept(stores: Stores, path: Path) -> None:
     stores.versions.append(model.record, *model.step(), model.columns)
     for _ in range(4):
         stores.versions.append(model.record, *model.step(slice(1)), model.columns)
-    _sql(path, "UPDATE node_page SET data = x'00' WHERE number = 1")
-    before = _sql(path, "SELECT * FROM node_page ORDER BY id")
+    sql(path, "UPDATE node_page SET data = x'00' WHERE number = 1")
+    before = sql(path, "SELECT * FROM node_page ORDER BY id")
     report = verify(stores.database, repair=True)
     assert not report.ok
     # Commits of "a" are keyframes each; those of "c" need all since the first.
@@ -259,7 +247,7 @@ def test_damaged_commits_are_named_and_kept(stores: Stores, path: Path) -> None:
         ("b", 2, [1]),
         ("c", 0, [1]),
     ]
-    assert _sql(path, "SELECT * FROM node_page ORDER BY id") == before
+    assert sql(path, "SELECT * FROM node_page ORDER BY id") == before
     assert_state(stores.versions.state("c", 0), *model.kept[0])
 
 
@@ -267,7 +255,7 @@ def test_structure_that_sqlite_cannot_read(path: Path) -> None:
     """Damage in SQLite's own pages is reported, not raised."""
     with open_store(path) as stores:
         stores.packages.put(page_of(range(3000)))
-    (root,) = _sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'package'")[0]
+    (root,) = sql(path, "SELECT rootpage FROM sqlite_master WHERE name = 'package'")[0]
     with path.open("r+b") as file:
         file.seek((root - 1) * 8192)
         file.write(b"\xff" * 8192)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.storage.samples import assert_found, key_of, page_of
+from tests.storage.samples import assert_found, key_of, keys_of, page_of
 from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
 from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore
@@ -55,19 +55,15 @@ class _Below(PackageStore):
         return {"corrupt": 0}
 
 
-def _keys(numbers: Sequence[int]) -> list[bytes]:
-    return [key_of(number) for number in numbers]
-
-
 def test_a_batch_over_both_tiers() -> None:
     """One batch with keys in memory, below and nowhere has each answer and each tier in its place."""
     tier = MemoryTier(_Below(40, 8, 10), 2**20)
-    tier.find(_keys(range(10)))
+    tier.find(keys_of(range(10)))
     numbers = [50, 3, 25, 3, 39, 9, 41, 20]
-    found = tier.find(_keys(numbers))
+    found = tier.find(keys_of(numbers))
     assert_found(found, numbers, lambda i: i < 40)
     assert found.tier.tolist() == [MISS, MEMORY, DISK, MEMORY, DISK, MEMORY, MISS, DISK]
-    assert set(tier.find(_keys(range(20, 40))).tier.tolist()) == {MEMORY}
+    assert set(tier.find(keys_of(range(20, 40))).tier.tolist()) == {MEMORY}
     stats = tier.stats()
     assert (stats["hits_memory"], stats["hits_disk"], stats["misses"]) == (3 + 20, 10 + 3, 2)
 
@@ -76,11 +72,11 @@ def test_the_page_used_longest_ago_goes_first() -> None:
     """A full tier lets go of the page that was not asked for the longest."""
     tier = MemoryTier(_Below(1000, 8, 10), 8 * footprint(page_of(range(10))))
     for start in range(0, 80, 10):
-        tier.find(_keys([start]))
-    tier.find(_keys([0]))
-    tier.find(_keys([80]))
-    assert tier.find(_keys([0, *range(20, 90, 10)])).tier.tolist() == [MEMORY] * 8
-    assert tier.find(_keys([10])).tier.tolist() == [DISK]
+        tier.find(keys_of([start]))
+    tier.find(keys_of([0]))
+    tier.find(keys_of([80]))
+    assert tier.find(keys_of([0, *range(20, 90, 10)])).tier.tolist() == [MEMORY] * 8
+    assert tier.find(keys_of([10])).tier.tolist() == [DISK]
     assert tier.stats()["evicted_memory"] == 2
 
 
@@ -111,7 +107,7 @@ def test_a_page_larger_than_the_tier() -> None:
     page = page_of(range(2000))
     assert footprint(page) > 200_000
     tier.put(page)
-    found = tier.find(_keys(range(2000)))
+    found = tier.find(keys_of(range(2000)))
     assert_found(found, range(2000), lambda i: i > 1900)
     held = found.pages[found.page[1999]]
     assert held.arrays["y"].base is None
@@ -122,7 +118,7 @@ def test_no_bytes_hold_nothing() -> None:
     """With a bound of 0, every answer comes from below."""
     tier = MemoryTier(_Below(10, 8, 10), 0)
     for _ in range(2):
-        assert tier.find(_keys(range(10))).tier.tolist() == [DISK] * 10
+        assert tier.find(keys_of(range(10))).tier.tolist() == [DISK] * 10
     assert tier.stats()["bytes_memory"] == 0
 
 
@@ -130,9 +126,9 @@ def test_uses_are_passed_on() -> None:
     """What was hit in memory is told to the store below at a flush, once."""
     below = _Below(100, 8, 10)
     tier = MemoryTier(below, 2**20)
-    tier.find(_keys(range(20)))
-    tier.find(_keys([1, 2, 3, 15]))
-    tier.find(_keys([1]))
+    tier.find(keys_of(range(20)))
+    tier.find(keys_of([1, 2, 3, 15]))
+    tier.find(keys_of([1]))
     tier.flush()
     assert sum(below.touched.values()) == 5
     assert {below.numbers[key] // 10 for key in below.touched} == {0, 1}
@@ -145,7 +141,7 @@ def test_seconds_saved_are_the_measured_cost() -> None:
     """Each hit, in memory or on disk, saves its share of what its page cost to compute."""
     tier = MemoryTier(_Below(10, 8, 10), 2**20)
     for _ in range(3):
-        tier.find(_keys(range(4)))
+        tier.find(keys_of(range(4)))
     assert tier.stats()["seconds_saved"] == pytest.approx(12 * 1000 / 1e9)
 
 
@@ -156,9 +152,9 @@ def test_never_persist(tmp_path: Path) -> None:
         stores.packages.put(page_of([1]))
     with open_store(path, persist="never") as stores:
         stores.packages.put(page_of([2]))
-        assert_found(stores.packages.find(_keys([1, 2])), [1, 2], lambda _: True)
+        assert_found(stores.packages.find(keys_of([1, 2])), [1, 2], lambda _: True)
     with open_store(path) as stores:
-        assert_found(stores.packages.find(_keys([1, 2])), [1, 2], lambda i: i == 1)
+        assert_found(stores.packages.find(keys_of([1, 2])), [1, 2], lambda i: i == 1)
 
 
 def test_auto_persist(tmp_path: Path) -> None:
@@ -168,9 +164,9 @@ def test_auto_persist(tmp_path: Path) -> None:
         for start in (0, 10):
             stores.packages.put(page_of(range(start, start + 10), cost_ns=1))
             stores.packages.flush()
-        assert_found(stores.packages.find(_keys(range(20))), range(20), lambda _: True)
+        assert_found(stores.packages.find(keys_of(range(20))), range(20), lambda _: True)
         (figures,) = stores.info()["admission"]
         assert (figures["op"], figures["kept"], figures["refused"]) == ("mul", 10, 10)
     with open_store(path) as stores:
-        assert_found(stores.packages.find(_keys(range(20))), range(20), lambda i: i < 10)
+        assert_found(stores.packages.find(keys_of(range(20))), range(20), lambda i: i < 10)
         assert stores.info()["admission"] == []

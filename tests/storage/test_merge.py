@@ -8,21 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.moving import EACH, PAGES, assert_whole, filled, held, killed, numbers_held, other_bits
+from tests.storage.moving import EACH, PAGES, assert_whole, filled, held, killed, numbers_held, other_bits, rows
 from tests.storage.samples import Model, page_of, run_python
 from whiteboard.errors import ConflictError, SchemaError, StoreError
 from whiteboard.records.systems import CommitRecord
 from whiteboard.storage import open_store
 from whiteboard.storage.page.format import digest_of
 from whiteboard.storage.transfer.merge import merge
-
-
-def _rows(path: Path) -> list[object]:
-    with sqlite3.connect(path) as connection:
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows: list[object] = [(name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in names]
-    connection.close()
-    return rows
 
 
 def test_the_union_of_packages(tmp_path: Path) -> None:
@@ -44,12 +36,12 @@ def test_merging_twice_changes_nothing(tmp_path: Path) -> None:
     other_bits(tmp_path / "c.db", [1, 2, 3])
     sources = [other, tmp_path / "c.db"]
     merge(one, sources)
-    before = _rows(one)
+    before = rows(one)
     again = merge(one, sources)
     assert [(m.packages.added, m.systems.commits) for m in again] == [(0, 0), (0, 0)]
     assert [m.packages.conflicts for m in again] == [0, 3]
     assert again[1].systems.renamed == {"a": "a~1"}
-    assert _rows(one) == before
+    assert rows(one) == before
     assert_whole(one)
 
 
@@ -108,11 +100,11 @@ def test_merging_both_ways_again_and_again_changes_nothing(tmp_path: Path) -> No
     states = {path: held(path) for path in (a, b)}
     assert [sorted(state) for state in states.values()] == [["s", "s~1"]] * 2
     assert (states[a]["s"], states[a]["s~1"]) == (states[b]["s~1"], states[b]["s"])
-    before = [_rows(path) for path in (a, b)]
+    before = [rows(path) for path in (a, b)]
     for into, source in [(a, b), (b, a)] * 3:
         (done,) = merge(into, [source])
         assert (done.systems.created, done.systems.extended, done.systems.commits) == ([], [], 0)
-    assert [_rows(path) for path in (a, b)] == before
+    assert [rows(path) for path in (a, b)] == before
 
 
 def test_a_suffixed_system_can_be_forked_and_gone_on_with(tmp_path: Path) -> None:
@@ -233,7 +225,7 @@ def test_wrong_sources_write_nothing(tmp_path: Path) -> None:
 def test_a_store_that_is_cut_short_or_newer_writes_nothing(tmp_path: Path) -> None:
     """A truncated source, and one of a schema that is not known, are refused before anything is written."""
     into, source = filled(tmp_path / "a.db"), filled(tmp_path / "b.db", first=1000, systems=())
-    before, whole = _rows(into), source.read_bytes()
+    before, whole = rows(into), source.read_bytes()
     for length in (len(whole) // 2, len(whole) - 5000, 100, 10):
         source.write_bytes(whole[:length])
         with pytest.raises(StoreError, match=r"truncated|not a SQLite file"):
@@ -244,7 +236,7 @@ def test_a_store_that_is_cut_short_or_newer_writes_nothing(tmp_path: Path) -> No
     connection.close()
     with pytest.raises(SchemaError, match="newer"):
         merge(into, [source])
-    assert _rows(into) == before
+    assert rows(into) == before
 
 
 def test_a_forged_page_in_a_source_stays_there(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.storage.samples import assert_found, key_of, page_of, transaction
+from tests.storage.samples import assert_found, key_of, keys_of, packages_at, page_of, sql, transaction
 from whiteboard.errors import StoreError
 from whiteboard.records.packages import DISK, MEMORY, Page
 from whiteboard.storage.cache.admission import Admission
@@ -23,26 +23,11 @@ from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
 
 
-def _open(path: Path, bounds: WriteBehind | None = None, hash_bits: int = 63) -> SqlitePackages:
-    database = Database(locate(path))
-    schema.ensure(database)
-    return SqlitePackages(database, bounds, hash_bits=hash_bits)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
 @pytest.fixture
 def store(path: Path) -> Iterator[SqlitePackages]:
-    store = _open(path)
+    store = packages_at(path)
     yield store
     store.close()
-
-
-def _keys(numbers: range) -> list[bytes]:
-    return [key_of(number) for number in numbers]
 
 
 def _put_each(store: SqlitePackages, n: int) -> None:
@@ -50,16 +35,8 @@ def _put_each(store: SqlitePackages, n: int) -> None:
         store.put(page_of([number]))
 
 
-def _sql(path: Path, statement: str, *values: object) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(statement, values)
-    connection.close()
-
-
 def _on_disk(path: Path) -> int:
-    with sqlite3.connect(path) as connection:
-        (n,) = connection.execute(COUNT_PACKAGES).fetchone()
-    connection.close()
+    ((n,),) = sql(path, COUNT_PACKAGES)
     return int(n)
 
 
@@ -68,7 +45,7 @@ def test_tiers(store: SqlitePackages) -> None:
     store.put(page_of(range(5)))
     store.flush()
     store.put(page_of(range(5, 8)))
-    assert store.find(_keys(range(8))).tier.tolist() == [DISK] * 5 + [MEMORY] * 3
+    assert store.find(keys_of(range(8))).tier.tolist() == [DISK] * 5 + [MEMORY] * 3
 
 
 @pytest.mark.parametrize(
@@ -76,7 +53,7 @@ def test_tiers(store: SqlitePackages) -> None:
 )
 def test_bounds_on_what_is_pending(path: Path, bounds: WriteBehind) -> None:
     """At so many packages, or so many bytes, the put that reaches the bound writes all."""
-    store = _open(path, bounds)
+    store = packages_at(path, bounds)
     most = 0
     for start in range(0, 1000, 20):
         store.put(page_of(range(start, start + 20)))
@@ -89,7 +66,7 @@ def test_bounds_on_what_is_pending(path: Path, bounds: WriteBehind) -> None:
 
 def test_a_bound_in_seconds(path: Path) -> None:
     """Packages reach the disk some seconds after they were put, though nothing else is put."""
-    store = _open(path, WriteBehind(seconds=0.05))
+    store = packages_at(path, WriteBehind(seconds=0.05))
     store.put(page_of(range(3)))
     for _ in range(200):
         if _on_disk(path):
@@ -105,13 +82,13 @@ def test_many_small_pages_become_few(store: SqlitePackages, path: Path) -> None:
         store.put(page_of([number], size=4 if number % 2 else 8))
     store.flush()
     assert store.stats()["pages"] == 2
-    assert_found(store.find(_keys(range(0, 300, 2))), range(0, 300, 2), lambda _: True)
-    assert_found(store.find(_keys(range(1, 300, 2))), range(1, 300, 2), lambda _: True, size=4)
+    assert_found(store.find(keys_of(range(0, 300, 2))), range(0, 300, 2), lambda _: True)
+    assert_found(store.find(keys_of(range(1, 300, 2))), range(1, 300, 2), lambda _: True, size=4)
 
 
 def test_what_is_stored_is_not_stored_again(path: Path) -> None:
     """Two stores that computed the same packages write them once."""
-    first, second = _open(path), _open(path)
+    first, second = packages_at(path), packages_at(path)
     first.put(page_of(range(100)))
     second.put(page_of(range(50, 150)))
     first.flush()
@@ -129,18 +106,18 @@ def test_large_batches(store: SqlitePackages) -> None:
     """Batches longer than SQL's lists, with every third key known, answer each key in its place."""
     store.put(page_of(range(0, 6000, 3), size=2))
     store.flush()
-    assert_found(store.find(_keys(range(6000))), range(6000), lambda i: i % 3 == 0, size=2)
+    assert_found(store.find(keys_of(range(6000))), range(6000), lambda i: i % 3 == 0, size=2)
 
 
 def test_collisions_are_counted_misses(path: Path) -> None:
     """Where two keys have one hash, the first has its package and the second is a miss that is counted."""
-    store = _open(path, hash_bits=4)
+    store = packages_at(path, hash_bits=4)
     for number in range(64):
         store.put(page_of([number]))
         store.flush()
     held = store.stats()["packages"]
     assert held <= 16
-    found = store.find(_keys(range(64)))
+    found = store.find(keys_of(range(64)))
     assert (found.page >= 0).sum() == held
     for i in np.flatnonzero(found.page >= 0).tolist():
         assert found.pages[found.page[i]].keys[found.slot[i]].tobytes() == key_of(i)
@@ -173,38 +150,38 @@ DAMAGE = {
 @pytest.mark.parametrize("statement", DAMAGE.values(), ids=DAMAGE.keys())
 def test_damage_is_a_miss_and_is_replaced(path: Path, statement: str) -> None:
     """A damaged page or index row is a miss; the package that is computed again takes its place."""
-    store = _open(path)
+    store = packages_at(path)
     store.put(page_of(range(20)))
     store.flush()
     if "UPDATE package" in statement:
         with transaction(store.database) as connection:
             recent_index.settle(connection)
     store.close()
-    _sql(path, statement)
-    store = _open(path)
-    found = store.find(_keys(range(20)))
+    sql(path, statement)
+    store = packages_at(path)
+    found = store.find(keys_of(range(20)))
     assert (found.page == -1).all()
     # Hashes that are gone lead to nothing that could be seen to be wrong.
     lost = statement in [DAMAGE[f"recent: {what}"] for what in ("other hashes", "half a hash", "text")]
     assert (store.stats()["corrupt"] >= 1) is not lost
     store.put(page_of(range(20)))
     store.close()
-    store = _open(path)
-    assert_found(store.find(_keys(range(20))), range(20), lambda _: True)
+    store = packages_at(path)
+    assert_found(store.find(keys_of(range(20))), range(20), lambda _: True)
     assert store.stats()["corrupt"] == 0
     store.close()
 
 
 def test_pages_that_changed_places(path: Path) -> None:
     """Two pages exchanged whole, each with a digest that fits, are misses: the key in the page is another."""
-    store = _open(path)
+    store = packages_at(path)
     store.put(page_of(range(10), size=4))
     store.put(page_of(range(10, 20), size=8))
     store.close()
-    _sql(path, "UPDATE page SET id = -id")
-    _sql(path, "UPDATE page SET id = 3 + id")
-    store = _open(path)
-    assert (store.find(_keys(range(20))).page == -1).all()
+    sql(path, "UPDATE page SET id = -id")
+    sql(path, "UPDATE page SET id = 3 + id")
+    store = packages_at(path)
+    assert (store.find(keys_of(range(20))).page == -1).all()
     assert store.stats()["corrupt"] == 20
     store.close()
 
@@ -216,12 +193,12 @@ def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.
         store.put(page_of([1], size=100))
     store.put(page_of([2], size=10))
     assert store.stats()["oversized"] == 1
-    assert_found(store.find(_keys(range(1, 3))), range(1, 3), lambda i: i == 2, size=10)
+    assert_found(store.find(keys_of(range(1, 3))), range(1, 3), lambda i: i == 2, size=10)
 
 
 def test_a_flush_that_nobody_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk refuses, put goes on, what it cannot keep is counted, and flush says why."""
-    store = _open(path, WriteBehind(nbytes=20_000))
+    store = packages_at(path, WriteBehind(nbytes=20_000))
 
     def refuse(*_: object, **__: object) -> None:
         message = "no room"
@@ -239,7 +216,7 @@ def test_a_flush_that_nobody_asked_for(path: Path, monkeypatch: pytest.MonkeyPat
     kept = int(stats["puts"])
     store.flush()
     assert _on_disk(path) == kept
-    assert_found(store.find(_keys(range(400))), range(400), lambda i: i < kept)
+    assert_found(store.find(keys_of(range(400))), range(400), lambda i: i < kept)
     store.close()
 
 
@@ -247,7 +224,7 @@ def test_uses_are_counted_in_bulk(store: SqlitePackages, path: Path) -> None:
     """Hits, here and in a tier above, reach the access counts with the next flush."""
     store.put(page_of(range(10)))
     store.flush()
-    store.find(_keys(range(4)))
+    store.find(keys_of(range(4)))
     store.touch([key_of(9), key_of(77)], [5, 1])
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT hits FROM page_access").fetchall() == [(0,)]
@@ -271,7 +248,7 @@ def test_admission_by_cost(path: Path) -> None:
     store.put(page_of(range(40, 50), op="dear", cost_ns=10**9))
     store.put(page_of(range(50, 60), op="unknown", cost_ns=0))
     store.flush()
-    assert_found(store.find(_keys(range(60))), range(60), lambda i: not 30 <= i < 40)
+    assert_found(store.find(keys_of(range(60))), range(60), lambda i: not 30 <= i < 40)
     assert store.stats()["refused"] == 10
     figures = {entry["op"]: entry for entry in admission.info()}
     assert [figures[op]["refused"] for op in ("cheap", "dear", "unknown")] == [10, 0, 0]
@@ -286,7 +263,7 @@ def test_the_same_key_twice_in_a_page(store: SqlitePackages) -> None:
     page = page_of([1, 2, 1])
     store.put(page)
     for _ in range(2):
-        assert_found(store.find(_keys(range(1, 3))), range(1, 3), lambda _: True)
+        assert_found(store.find(keys_of(range(1, 3))), range(1, 3), lambda _: True)
         store.flush()
 
 

@@ -16,9 +16,9 @@ from whiteboard.storage.commits import provenance
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
+def stores(path: Path) -> Iterator[Stores]:
     """A store of ten pages of 100 packages."""
-    with open_store(tmp_path / "a.db") as stores:
+    with open_store(path) as stores:
         for page in range(10):
             stores.packages.put(page_of(range(100 * page, 100 * page + 100)))
             stores.packages.flush()

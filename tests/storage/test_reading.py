@@ -8,19 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.storage.samples import assert_found, key_of, page_of, transaction
+from tests.storage.samples import assert_found, key_of, packages_at, page_of, transaction
 from whiteboard.storage.cache import lookup
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.sqlite.rows import select_index
 
 
 def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:
-    database = Database(locate(path))
-    schema.ensure(database)
-    store = SqlitePackages(database, hash_bits=bits)
+    store = packages_at(path, hash_bits=bits)
     first = 0
     for size in sizes:
         store.put(page_of(range(first, first + size)))

@@ -21,8 +21,9 @@ KEYS = [key_of(i) for i in range(400)]
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
-    with open_store(tmp_path / "a.db", memory_bytes=0) as stores:
+def stores(path: Path) -> Iterator[Stores]:
+    """Without a memory tier."""
+    with open_store(path, memory_bytes=0) as stores:
         yield stores
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.storage.moving import assert_whole, fill_system, held, killed, numbers_held
+from tests.storage.moving import assert_whole, fill_system, held, killed, numbers_held, rows
 from tests.storage.samples import page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.records.packages import Page
@@ -79,15 +79,6 @@ def sums(path: Path) -> list[Any]:
         (other,) = connection.execute("SELECT max(last_use), sum(hits) FROM page_access").fetchall()
     connection.close()
     return [one, other]
-
-
-def rows(path: Path) -> list[Any]:
-    """Every row of every table."""
-    with sqlite3.connect(path) as connection:
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        found = [(name, connection.execute(f"SELECT * FROM {name}").fetchall()) for name in names]
-    connection.close()
-    return found
 
 
 class Expect(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, transaction
+from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, sql, transaction
 from whiteboard.errors import ConflictError, CorruptPackageError
 from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
 from whiteboard.storage import Stores, open_store
@@ -22,28 +20,10 @@ from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
 from whiteboard.storage.upkeep.verify import verify
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "a.db"
-
-
-@pytest.fixture
-def stores(path: Path) -> Iterator[Stores]:
-    with open_store(path) as stores:
-        yield stores
-
-
 def _write(stores: Stores, model: Model, steps: int, rows: Any = slice(None)) -> None:
     for _ in range(steps):
         commit, changed = model.step(slice(None) if model.number < 0 else rows)
         stores.versions.append(model.record, commit, changed, model.columns)
-
-
-def _query(path: Path, sql: str) -> list[Any]:
-    with sqlite3.connect(path) as connection:
-        rows = connection.execute(sql).fetchall()
-    connection.close()
-    return rows
 
 
 def test_keyframes_bound_what_is_read(stores: Stores, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +34,7 @@ def test_keyframes_bound_what_is_read(stores: Stores, path: Path, monkeypatch: p
     for rows in (1, 7, 30, 59, 1, 60):
         _write(stores, model, 25, slice(rows))
     since = commits = written = changed = 0
-    for keyframe, rows, count in _query(path, "SELECT keyframe, rows, changed FROM commit_log ORDER BY number"):
+    for keyframe, rows, count in sql(path, "SELECT keyframe, rows, changed FROM commit_log ORDER BY number"):
         since, commits = (0, 0) if keyframe else (since + rows, commits + 1)
         assert since < 2 * 60
         assert commits < 20
@@ -67,7 +47,7 @@ def test_keyframes_bound_what_is_read(stores: Stores, path: Path, monkeypatch: p
 def test_a_commit_of_every_row_is_a_keyframe(stores: Stores, path: Path) -> None:
     """Where each commit changes all rows, nothing is written twice and every commit is read alone."""
     _write(stores, Model("a", 10), 5)
-    assert _query(path, "SELECT keyframe, rows FROM commit_log") == [(1, 10)] * 5
+    assert sql(path, "SELECT keyframe, rows FROM commit_log") == [(1, 10)] * 5
 
 
 def test_keyframes_after_opening_again(path: Path) -> None:
@@ -76,7 +56,7 @@ def test_keyframes_after_opening_again(path: Path) -> None:
     for _ in range(12):
         with open_store(path) as stores:
             _write(stores, model, 1, slice(6))
-    assert _query(path, "SELECT number FROM commit_log WHERE keyframe = 1") == [(0,), (4,), (8,)]
+    assert sql(path, "SELECT number FROM commit_log WHERE keyframe = 1") == [(0,), (4,), (8,)]
     with open_store(path) as stores:
         assert_state(stores.versions.state("a"), *model.kept[-1])
 
@@ -102,7 +82,7 @@ def test_large_arenas_are_cut(stores: Stores, path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(versions, "_PART_BYTES", 1000)
     model = Model("a", 100)
     _write(stores, model, 2)
-    assert _query(path, "SELECT count(*) FROM node_page WHERE number = 0") == [(5,)]
+    assert sql(path, "SELECT count(*) FROM node_page WHERE number = 0") == [(5,)]
     assert_state(stores.versions.state("a"), *model.kept[-1])
 
 
@@ -111,14 +91,14 @@ def test_a_commit_carries_the_packages(stores: Stores, path: Path) -> None:
     model = Model("a", 3)
     stores.packages.put(page_of(range(10)))
     _write(stores, model, 1)
-    assert _query(path, COUNT_PACKAGES) == [(10,)]
+    assert sql(path, COUNT_PACKAGES) == [(10,)]
     stores.packages.put(page_of(range(10, 20)))
     with pytest.raises(ConflictError):
         stores.versions.append(model.record, CommitRecord(9, 8, 0, None, None, ""), [], list)
-    assert _query(path, COUNT_PACKAGES) == [(10,)]
+    assert sql(path, COUNT_PACKAGES) == [(10,)]
     assert_found(stores.packages.find([key_of(i) for i in range(20)]), range(20), lambda _: True)
     _write(stores, model, 1)
-    assert _query(path, COUNT_PACKAGES) == [(20,)]
+    assert sql(path, COUNT_PACKAGES) == [(20,)]
 
 
 def test_what_is_not_a_number(stores: Stores) -> None:
@@ -155,7 +135,7 @@ def test_a_damaged_commit_is_never_an_answer(path: Path, statement: str) -> None
     damaged_row = "SET data" not in statement
     with open_store(path) as stores:
         _write(stores, model, 4, slice(2))
-    _query(path, statement)
+    sql(path, statement)
     with open_store(path) as stores:
         with pytest.raises(CorruptPackageError, match=r"'a'.*\d"):
             stores.versions.state("a")

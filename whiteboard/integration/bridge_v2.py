@@ -22,6 +22,7 @@ from whiteboard.errors import DtypeError, ParamError, ShapeError, UnknownNodeErr
 from whiteboard.evaluation.columns import check_dtype, plain
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.sources import ArraySources
+from whiteboard.ops import name_of
 from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, Weight, batches
 from whiteboard.systems.propagate import answer, weighted
 from whiteboard.systems.system import System
@@ -157,7 +158,8 @@ def _answer(sys: ForeignSystem, pipeline: Pipeline, jobs: Sequence[Job]) -> tupl
                 job = jobs[int(at[row])]
                 results[int(at[row])] = one
                 pushes[int(at[row])] = [
-                    (src, job.out_id, job.op, vector[number]) for src, vector in zip(job.src_ids, vectors, strict=False)
+                    (src, job.out_id, name_of(job.op), vector[number])
+                    for src, vector in zip(job.src_ids, vectors, strict=False)
                 ]
     return [results[i] for i in range(len(jobs))], [push for i in range(len(jobs)) for push in pushes[i]]
 
@@ -186,7 +188,7 @@ def _evaluate(
     """Answer a batch of one signature; return its results and, with a residual, the impulse vectors of each slot."""
     spec = ops.get(batch.op)
     try:
-        sources = ArraySources(batch.op, stacked)
+        sources = ArraySources(name_of(batch.op), stacked)
     except DtypeError as error:
         msg = f"{batch.name(0)}: {error}"
         raise DtypeError(msg) from error

@@ -9,19 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from whiteboard.ops.registry import describe, get, names
+from whiteboard.ops import registry
+from whiteboard.ops.registry import describe, names
 from whiteboard.ops.spec import REQUIRED, Example, OpSpec
-from whiteboard.ops.user import op
+from whiteboard.ops.user import name_of, op
+from whiteboard.types import OpLike
 
-__all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "names", "op"]
+__all__ = ["REQUIRED", "Example", "OpSpec", "check", "describe", "get", "name_of", "names", "op"]
 
 
-def check(name: str, examples: Sequence[Example] | None = None) -> None:
+def get(op: OpLike) -> OpSpec:
+    """Return the op of a name (or alias), or of a function, with the fingerprint of its code as it is now.
+
+    Raises
+    ------
+    UnknownOpError
+        With the nearest names.
+    """
+    return registry.get(name_of(op))
+
+
+def check(name: OpLike, examples: Sequence[Example] | None = None) -> None:
     """Check one op, in float64 and float32: shapes, dtypes, batching, VJP, and that it leaves its inputs alone.
 
     Parameters
     ----------
-    name : str
+    name : str or function
         Of a registered op.
     examples : sequence of Example, optional
         Jobs to try it on; by default the op's own, or shapes that fit its kind.
@@ -35,4 +48,4 @@ def check(name: str, examples: Sequence[Example] | None = None) -> None:
     """
     from whiteboard.ops.checking import conformance
 
-    conformance.check(name, examples)
+    conformance.check(name_of(name), examples)

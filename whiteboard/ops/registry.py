@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
@@ -17,6 +18,8 @@ from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
 
 Code: TypeAlias = tuple[Any, ...]
 F = TypeVar("F", bound=Forward)
+
+_ASIDE: Final = "@"
 
 OWN = Terms(BUILT_IN, trust=("whiteboard",))
 """The terms of built-in ops: their fingerprints walk into their package."""
@@ -65,13 +68,14 @@ class Entry:
 
 
 _entries: dict[str, Entry] = {}
+_of_function: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
 _lock = locks.rlock()
 
 
 def names() -> list[str]:
     """Return the names of all ops, built in and registered, in alphabetical order."""
     with _lock:
-        return sorted(FAMILY.keys() | _entries.keys())
+        return sorted(FAMILY.keys() | {name for name in _entries if _ASIDE not in name})
 
 
 def get(name: str) -> OpSpec:
@@ -85,6 +89,25 @@ def get(name: str) -> OpSpec:
     with _lock:
         entry = _entries.get(name) or _find(name)
         return entry.current()
+
+
+def name_of(function: Any) -> str | None:
+    """Return a name under which `get` gives the op that was made of a function, or None where none was.
+
+    It is the op's own, or, where that stands for other code by now, one with its fingerprint behind it.
+    """
+    with _lock:
+        entry = _of_function.get(function)
+        if entry is None:
+            return None
+        name, spec = entry.spec.name, entry.current()
+        known = _entries.get(name)
+        if known is entry or (known is not None and _same(known.current(), spec)):
+            return name
+        tail = f"{id(entry):x}" if spec.fingerprint is None else spec.fingerprint.hex()
+        aside = f"{name}{_ASIDE}{tail}"
+        _entries[aside] = entry
+        return aside
 
 
 def parts(name: str) -> dict[str, bytes]:
@@ -164,6 +187,7 @@ def register(
     *,
     identity: str | None = None,
     replace: bool = False,
+    function: Any = None,
 ) -> None:
     """Enter a user's op.
 
@@ -178,6 +202,8 @@ def register(
         What takes the place of the fingerprint of the code.
     replace : bool
         Put it in the place of another op of the name.
+    function : callable, optional
+        What `name_of` is asked with.
 
     Raises
     ------
@@ -187,6 +213,8 @@ def register(
     """
     entry = Entry(spec, code, terms, identity)
     with _lock:
+        if function is not None:
+            _of_function[function] = entry  # also where its name is another's: then `name_of` finds it one
         if spec.name in FAMILY or spec.name in ALIASES:
             msg = f"op {spec.name!r} is built in: give yours another name"
             raise DuplicateOpError(msg)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from os import PathLike, fspath
 from types import FunctionType
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 
-from whiteboard.errors import ParamError
+from whiteboard.errors import DuplicateOpError, ParamError
+from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.libraries import library_of
 from whiteboard.ops.fingerprint.walk import Terms
 from whiteboard.ops.registry import register
@@ -148,10 +150,33 @@ def op(
             Terms(package, *escape),
             identity=identity,
             replace=replace,
+            function=function,
         )
         return function
 
     return enter
+
+
+def name_of(op_or_function: Any) -> str:
+    """Return the name of an op: of a function that is none yet, one is made, as `op` does by default.
+
+    Raises
+    ------
+    ParamError
+        For what is neither a name nor a function that an op can be made of.
+    """
+    if isinstance(op_or_function, str):
+        return op_or_function
+    if not callable(op_or_function):
+        msg = f"op: expected the name of an op, or a function, got {op_or_function!r}"
+        raise ParamError(msg)
+    found = registry.name_of(op_or_function)
+    if found is None:
+        with suppress(DuplicateOpError):  # then it is known beside the one of that name
+            op()(op_or_function)
+        found = registry.name_of(op_or_function)
+        assert found is not None
+    return found
 
 
 def _tuple(given: Any) -> Any:

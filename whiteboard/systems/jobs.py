@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import ids_column, real_column
+from whiteboard.ops import name_of
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.records.packages import HIT_NAMES, Hit
 from whiteboard.records.systems import is_attr
-from whiteboard.types import Array, Ids, Params
+from whiteboard.types import Array, Ids, OpLike, Params
 
 ATTRS: Final = ("theta", "p")
 """The attributes that most nodes have."""
@@ -52,8 +53,8 @@ class Job:
 
     Parameters
     ----------
-    op : str
-        Name of a registered op.
+    op : str or function
+        Name of a registered op, or the function itself; then its name.
     src_ids : sequence of int
         Source nodes, one a slot.
     out_id : int, optional
@@ -76,7 +77,7 @@ class Job:
         Given back in the result and named in errors; the position in the list where it is None.
     """
 
-    op: str
+    op: OpLike
     src_ids: Sequence[int]
     out_id: int | None = None
     _: KW_ONLY
@@ -89,6 +90,9 @@ class Job:
     stack: bool = False
     job_id: Any = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "op", name_of(self.op))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobBatch:
@@ -96,8 +100,8 @@ class JobBatch:
 
     Parameters
     ----------
-    op : str
-        Name of a registered op.
+    op : str or function
+        Name of a registered op, or the function itself; then its name.
     src_ids : array_like of int, shape (n, k)
         Source nodes, a row a job, a column a slot.
     out_ids : array_like of int, shape (n,), optional
@@ -116,7 +120,7 @@ class JobBatch:
         For columns of wrong shape or dtype, at once.
     """
 
-    op: str
+    op: OpLike
     src_ids: ArrayLike
     out_ids: ArrayLike | None = None
     _: KW_ONLY
@@ -130,6 +134,7 @@ class JobBatch:
     job_ids: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "op", name_of(self.op))
         where = f"op {self.op!r}"
         src = ids_column(self.src_ids, f"{where}: src_ids")
         if src.ndim != 2:

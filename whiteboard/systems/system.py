@@ -35,7 +35,7 @@ from whiteboard.systems.nodes import Change, Nodes
 from whiteboard.systems.propagate import Propagated, propagate
 from whiteboard.systems.rules import Rule
 from whiteboard.systems.transition import different, merged, ruled, steps
-from whiteboard.types import Array, Ids, ResultSink
+from whiteboard.types import Array, Ids, OpLike, ResultSink
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +72,7 @@ class System:
         kept: State | None,
         store: VersionStore,
         pipeline: Pipeline,
-        op: Callable[[str], OpSpec],
+        op: Callable[[OpLike], OpSpec],
         make: Callable[[SystemRecord, State | None], System],
         claim: Callable[[], None],
     ) -> None:
