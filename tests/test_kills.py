@@ -17,7 +17,7 @@ import whiteboard as wb
 from tests.legacy import GOOD, MAPPING, inputs, unpacked
 from tests.storage.moving import assert_whole, filled, held, numbers_held
 from tests.storage.samples import WHITEBOARD, environment
-from tests.storage.test_migrations import thawed
+from tests.storage.sqlite.test_migrations import thawed
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.transfer.archive import Reader

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from tests.cli.conftest import Cli, assert_refused
-from tests.storage.test_migrations import thawed
+from tests.storage.sqlite.test_migrations import thawed
 from whiteboard.storage.sqlite import schema
 
 

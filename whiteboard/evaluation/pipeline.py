@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ class Counts:
     """Jobs over nodes that had neither residual nor target, and so sent no impulse."""
 
 
+_UNITS: Final = 2**22
+"""Most elements of cotangents that are made at once."""
+
+
 class Pipeline:
     """Evaluates batches against one store.
 
@@ -83,6 +88,8 @@ class Pipeline:
         """
         bound = spec.bind(params)
         shape = validation.shape(spec, bound, sources)
+        if shape is None and cotangent is not None:
+            shape = cotangent.shape[1:]
         with self._lock:
             names, tokens, record = self._keys(spec, bound, sources, cotangent)
             cacheable = record is not None and not self.agreement.distrusts(spec)
@@ -104,6 +111,31 @@ class Pipeline:
         fields = {"y": one, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
         columns = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
+
+    def jacobian(self, spec: OpSpec, params: Params | None, sources: Sources) -> Evaluated:
+        """Answer n jobs with their whole Jacobians: ∂y/∂xᵢ of shape (n, *y_shape, *shape) in the place of gradients.
+
+        A scalar y has them in its gradients. Else each component of y is a cotangent, with a package of its own.
+        """
+        done = self.evaluate(spec, params, sources)
+        shape = done.y.shape[1:]
+        if not shape:
+            return done
+        if not done.y.size:
+            none = tuple(np.empty((sources.n, *shape, *grad.shape[1:]), grad.dtype) for grad in done.grads)
+            return replace(done, grads=none)
+        size = math.prod(shape)
+        rows = np.repeat(np.arange(sources.n, dtype=np.int64), size)
+        parts = []
+        for start in range(0, len(rows), step := max(1, _UNITS // size)):
+            some = np.arange(start, min(start + step, len(rows)))
+            units = np.zeros((len(some), size), done.y.dtype)
+            units[np.arange(len(some)), some % size] = 1
+            parts.append(self.evaluate(spec, params, sources.take(rows[some]), units.reshape(len(some), *shape)))
+        hit = np.concatenate([part.hit for part in parts]).reshape(sources.n, size)
+        self.needed_too(done, np.arange(sources.n), _worst(hit))
+        columns = [np.concatenate(column) for column in zip(*(part.grads for part in parts), strict=True)]
+        return replace(done, grads=tuple(g.reshape(sources.n, *shape, *g.shape[1:]) for g in columns))
 
     def adopt(
         self, spec: OpSpec, params: Params | None, sources: Sources, y: Array, grads: Sequence[Array]
@@ -242,3 +274,8 @@ class Pipeline:
 
 def _form(spec: OpSpec, shape: Shape | None, sources: Sources) -> Form:
     return Form(spec.name, sources.dtype, shape, sources.shapes)
+
+
+def _worst(hit: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of several packages of each job, (n, m), a miss where one is, else the slowest tier, (n,)."""
+    return np.where((hit == MISS).any(axis=1), np.uint8(MISS), hit.max(axis=1, initial=MISS))

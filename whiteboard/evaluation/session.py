@@ -83,6 +83,10 @@ class Session:
         self._saved = []
         for i in range(self._n):
             row = None if out is None else out[i, ...]
+            if out is not None and self._spec.user and i and all(_same(x[i], x[i - 1]) for x in xs):
+                out[i, ...] = out[i - 1, ...]  # jobs that differ in their cotangents alone share one run
+                self._saved.append(self._saved[-1])
+                continue
             y, saved = self._spec.forward(tuple(x[i, ...] for x in xs), row, **self._params)
             if out is None or row is None:
                 self._is_array(y, "forward")
@@ -197,3 +201,8 @@ def canonical(array: Array) -> None:
     largest = np.maximum.reduce(array, axis=None)
     if largest != largest:  # a maximum with NaN is NaN, and only NaN differs from itself
         np.copyto(array, np.nan, where=np.isnan(array))
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Whether two rows have the same bytes."""
+    return a.tobytes() == b.tobytes()

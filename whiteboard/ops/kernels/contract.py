@@ -26,7 +26,7 @@ def contract(subscripts: str, *operands: Array, out: Array | None = None) -> Arr
     """Return ``einsum(subscripts, a, b)`` of each of n jobs, with the same bits in any bin.
 
     For products of two operands that sum over one index: there the order of additions does not depend on the job
-    axis (tests/ops/test_contract.py goes through the shapes). With several summed indices it can: einsum sorts its
+    axis (`tests/ops/kernels/test_contract.py` tries all). With several summed indices it can: einsum sorts its
     loops by the strides, and a bin of one has one loop fewer. Those take `contract_each`.
 
     Parameters

@@ -27,7 +27,7 @@ def step(system: wb.System) -> wb.Commit:
 
 WRITER = """
 import sys
-from tests.test_takeover import step
+from tests.systems.test_takeover import step
 import whiteboard as wb
 with wb.open("a.db") as board:
     system = board.system("s")
@@ -42,7 +42,7 @@ with wb.open("a.db") as board:
 @pytest.mark.parametrize("moved_on", [True, False], ids=["behind", "at-the-same-head"])
 def test_a_writer_that_was_stopped_is_deposed(tmp_path: Path, moved_on: bool) -> None:
     """SIGSTOP, a takeover, SIGCONT: its commit is refused also where the head is still the one that it knows."""
-    variables = environment() | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    variables = environment() | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     asked = [sys.executable, "-c", WRITER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     with subprocess.Popen(asked, cwd=tmp_path, env=variables, **pipes) as other:  # type: ignore[call-overload]
@@ -126,7 +126,7 @@ def test_a_forked_child_does_not_commit_as_its_parent(tmp_path: Path) -> None:
     """Its commit is refused, its end leaves the parent the writer, and the parent goes on."""
     code = """
 import os
-from tests.test_takeover import step
+from tests.systems.test_takeover import step
 import whiteboard as wb
 board = wb.open("a.db")
 system = board.system("s")
@@ -148,7 +148,7 @@ with wb.open("a.db") as other:
         print("still the writer")
 board.close()
 """
-    variables = environment() | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    variables = environment() | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     asked = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(asked, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()) == (0, ["refused", "1", "still the writer"]), done.stderr

@@ -15,7 +15,7 @@ import whiteboard as wb
 from tests.storage.moving import assert_whole, filled, held, numbers_held, other_bits
 from tests.storage.samples import run_whiteboard
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 COMMANDS = {"copy_store": "copy", "import_legacy": "import-legacy", "recompress": "recompress", "rekey": "rekey"}
 """The scripts that migrate caches, and the commands that they call."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.test_takeover import step
+from tests.systems.test_takeover import step
 from whiteboard.systems import specification
 
 

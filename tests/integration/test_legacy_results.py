@@ -20,7 +20,7 @@ from tests.storage.moving import assert_whole
 from tests.storage.samples import WHITEBOARD, environment
 from whiteboard.integration.legacy import wire
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (*WHITEBOARD, "import-legacy")
 FUNCTIONS = {"diskcache": "mapping:sources", "joblib": "mapping:of_arguments"}
 

@@ -22,7 +22,7 @@ from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.sqlite import recent_index, schema
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 REVISIONS = sorted(path.name.removeprefix("schema-").removesuffix(".db.gz") for path in ASSETS.glob("schema-*.db.gz"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import whiteboard as wb
 from tests.storage.samples import run_python
-from tests.test_takeover import step
+from tests.systems.test_takeover import step
 from whiteboard.cli import status
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
@@ -110,7 +110,7 @@ sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" a
 
 import whiteboard as wb
 from tests.storage.samples import run_python
-from tests.test_takeover import step
+from tests.systems.test_takeover import step
 from whiteboard.cli import status
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
