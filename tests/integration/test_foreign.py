@@ -147,11 +147,12 @@ def test_a_foreign_system_and_ours_move_by_the_same_bits(case: Any, cache: wb.Bo
 
 
 def test_floats_give_floats(cache: wb.Board) -> None:
-    """A theta that is a number of Python's takes an impulse that is one."""
-    foreign = Foreign([SimpleNamespace(theta=2.0), SimpleNamespace(theta=np.float64(3.0))])
-    assert push_impulses_from_op_v2(foreign, "mul", (0, 1), 0, residual=1.0, cache=cache) == 6.0
-    assert [type(vector) for *_, vector in foreign.pushed] == [float, np.float64]
-    assert [float(vector) for *_, vector in foreign.pushed] == [-3.0, -2.0]
+    """A theta that is a number of Python's takes an impulse that is a float."""
+    foreign = Foreign([SimpleNamespace(theta=theta) for theta in (2.0, np.float64(3.0), 4)])
+    y = push_impulses_from_op_v2(foreign, "prod_k", (0, 1, 2), 0, residual=1.0, cache=cache)
+    assert y == 24.0
+    assert [type(vector) for *_, vector in foreign.pushed] == [float, np.float64, float]
+    assert [float(vector) for *_, vector in foreign.pushed] == [-12.0, -8.0, -6.0]
 
 
 def test_one_push_a_job(cache: wb.Board) -> None:

@@ -82,8 +82,8 @@ class Evaluation:
     ) -> None:
         """Push ``−scale · Jᵢᵀ · residual`` onto each source, J at the values that it was evaluated at.
 
-        It counts in `Board.stats` as a job of its own, which is answered from the cache. Parameters and errors are
-        those of `push_impulses_from_op_v2`.
+        It counts in `Board.stats` as a job of its own, which is answered from the cache. `weight` looks at the nodes as
+        they are now. Parameters and errors are those of `push_impulses_from_op_v2`.
 
         Raises
         ------
@@ -141,7 +141,7 @@ def push_impulses_from_op_v2(
         The attribute that is read of each node, or ``read(node) → array``; the latter not of a `System`.
     push : callable, optional
         ``push(src_ids, out_id, op_name, vectors)`` is called once a job, instead of ``sys.impulse`` once a source. A
-        vector of a source that is a float is a float.
+        vector of a source that is a number of Python's is a float.
     promote : {None, "float64"}
         Whether sources of any real dtype are taken as float64; y, gradients and impulses are float64 then. Not of a
         `System`.

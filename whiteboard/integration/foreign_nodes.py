@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.errors import DtypeError, ParamError, ShapeError, UnknownNodeError
-from whiteboard.evaluation.columns import check_dtype, plain
+from whiteboard.evaluation.columns import check_dtype, numbers
 from whiteboard.systems.jobs import JobBatch
 from whiteboard.systems.weights import Look
 from whiteboard.types import FLOATS, Array, Ids
@@ -77,7 +77,7 @@ def assign(node: Any, name: str, value: Array) -> None:
 
 
 def value_of(sys: HasNodes, node_id: int, read: Read, promote: bool, where: object) -> tuple[Array, bool]:
-    """Return what a job reads of a node, and whether it is a float of Python's.
+    """Return what a job reads of a node, and whether it is a number of Python's.
 
     Raises
     ------
@@ -90,12 +90,12 @@ def value_of(sys: HasNodes, node_id: int, read: Read, promote: bool, where: obje
     if given is None:
         msg = f"{where}: node {node_id} has no {what}"
         raise UnknownNodeError(msg)
-    array = given if type(given) is np.ndarray else plain(given, f"{where}: {what} of node {node_id}")
+    array = given if type(given) is np.ndarray else numbers(given, f"{where}: {what} of node {node_id}")
     if promote and array.dtype.kind in "biuf":
         array = array.astype(np.float64)
     if array.dtype not in FLOATS:
         check_dtype(array.dtype, f"{where}: {what} of node {node_id}")
-    return array, type(given) is float
+    return array, type(given) in (float, int)
 
 
 def look(sys: HasNodes, batch: JobBatch) -> Look:
