@@ -21,7 +21,7 @@ from whiteboard.types import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Values:
-    """What the sources of one call held when they were read, and which of them were numbers of Python's: floats to push."""
+    """What the sources of one call held when they were read, and which were numbers of Python's: pushed as floats."""
 
     arrays: tuple[Array, ...]
     floats: tuple[bool, ...]
