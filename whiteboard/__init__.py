@@ -42,7 +42,7 @@ from whiteboard.integration.calls import Ops
 from whiteboard.ops import op
 from whiteboard.systems import rules
 from whiteboard.systems.history import Commit, Snapshot
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult
+from whiteboard.systems.jobs import BatchResult, InvLength, Job, JobBatch, OpResult
 from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
 from whiteboard.systems.system import System
 from whiteboard.types import ResultSink
@@ -63,6 +63,7 @@ __all__ = [
     "DuplicateNodeError",
     "DuplicateOpError",
     "ExperimentError",
+    "InvLength",
     "Job",
     "JobBatch",
     "JsonlSink",

@@ -10,18 +10,17 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
+from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
 from whiteboard.storage.page.format import Laid, is_intact
-
-ATTRS: Final = ("theta", "p")
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of arrays, by name."""
@@ -130,8 +129,8 @@ def check_nodes(uuid: str, number: int, page: Laid) -> int:
     if (meta.get("system"), meta.get("number")) != (uuid, number) or type(meta["number"]) is not int:
         message = "a node page is that of another commit"
         raise CorruptPackageError(message)
-    if attr not in ATTRS:
-        message = f"a node page is of an attribute that is none of {', '.join(ATTRS)}"
+    if not is_attr(attr):
+        message = f"a node page is of an attribute {reprlib.repr(attr)}, which can be none"
         raise CorruptPackageError(message)
     if arrays.keys() != {*_NODE_COLUMNS, "values"}:
         message = f"the arrays of a node page are {reprlib.repr(sorted(arrays))}"

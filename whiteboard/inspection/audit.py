@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,8 @@ NO_VALUES: Final = "no commit holds the values of their sources"
 NO_OP: Final = "there is no such op here"
 OTHER_KEY: Final = "made with parameters, a cotangent, code or arithmetic that are not those of the op here"
 DAMAGED: Final = "their page is damaged"
+MOST_MIXTURES: Final = 256
+"""So many ways are tried in which the slots of an op may have read several attributes of a system's nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,9 @@ class _Page:
     def check(self, values: Sequence[NodeValues], unchecked: Counter[str], row: OpAudit) -> list[Difference]:
         left, met = set(range(self.page.n)), set[int]()
         wrong: list[Difference] = []
-        for each in values:
+        for each in _readings(values, self.src_ids.shape[1]):
+            if not left:
+                break
             for rows, xs in self._sources(each, sorted(left)):
                 met.update(rows.tolist())
                 right = self._keyed(rows, xs)
@@ -131,13 +136,18 @@ class _Page:
         unchecked[OTHER_KEY] += len(left & met)
         return wrong
 
-    def _sources(self, values: NodeValues, rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
-        """Rows whose sources are all among the values, in groups of equal signature, with their stacked sources."""
+    def _sources(self, values: Sequence[NodeValues], rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
+        """Rows whose sources are all among the values, in groups of equal signature, with their stacked sources.
+
+        `values` are those of each slot. An op of one source with several has got the stack of these.
+        """
         groups: dict[Any, list[tuple[int, list[Array]]]] = defaultdict(list)
         for row in rows:
-            places = zip(self.src_ids[row].tolist(), self.versions[row].tolist(), strict=True)
-            xs = [value for place in places if (value := values.at(*place)) is not None]
+            places = zip(values, self.src_ids[row].tolist(), self.versions[row].tolist(), strict=True)
+            xs = [value for held, *place in places if (value := held.at(*place)) is not None]
             if len(xs) == self.src_ids.shape[1]:
+                if self.spec.arity == 1 and len(xs) > 1 and len({x.shape for x in xs}) == 1:
+                    xs = [np.stack(xs)]
                 groups[tuple((x.dtype.str, x.shape) for x in xs)].append((row, xs))
         return [
             (
@@ -179,6 +189,16 @@ class _Page:
             )
             for i in wrong.tolist()
         ]
+
+
+def _readings(values: Sequence[NodeValues], slots: int) -> Iterator[tuple[NodeValues, ...]]:
+    """Yield which attribute of a system each slot may have read: all the same one, then some of the mixtures."""
+    for each in values:
+        yield (each,) * slots
+    for name in dict.fromkeys(each.system for each in values):
+        attrs = [each for each in values if each.system == name]
+        mixed = (mixture for mixture in product(attrs, repeat=slots) if len({each.attr for each in mixture}) > 1)
+        yield from islice(mixed, MOST_MIXTURES)
 
 
 def _computed(spec: OpSpec, xs: list[Array]) -> dict[str, Array]:
