@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from tests.processes import run_code
 from tests.storage.moving import assert_whole, fill_system, held, killed, numbers_held, rows
-from tests.storage.samples import page_of, run_python
+from tests.storage.samples import page_of
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Page
@@ -284,7 +285,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
         "try: recompress.recompress(sys.argv[1], Form(Encoding('raw', 0)))\n"
         "except StoreError as error: sys.exit(str(error))"
     )
-    done = run_python(code, str(path))
+    done = run_code(code, str(path))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert_whole(path)
     assert packages(path) == before
