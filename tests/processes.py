@@ -52,6 +52,10 @@ sys.path[0] = folder
 if what == "module":
     sys.argv = [text, *arguments]
     runpy.run_module(text, run_name="__main__", alter_sys=True)
+elif what == "script":
+    sys.argv = [text, *arguments]
+    sys.path[0] = os.path.dirname(text)
+    runpy.run_path(text, run_name="__main__")
 else:
     sys.argv = ["-c", *arguments]
     exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
@@ -102,7 +106,7 @@ class Forked:
 def forked(
     what: str, text: str, arguments: Sequence[str | Path], cwd: Path, out: IO[str], err: IO[str]
 ) -> Iterator[Forked]:
-    """Run a module or a text of code in a copy; what goes on at the end is killed."""
+    """Run a module, a script or a text of code in a copy; what goes on at the end is killed."""
     channel = _first()
     asked = json.dumps([what, text, [str(argument) for argument in arguments], str(cwd)])
     with open(os.devnull) as nothing:  # noqa: PTH123
@@ -134,6 +138,11 @@ def started(*arguments: str | Path, cwd: Path) -> Iterator[Forked]:
 def run_code(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run code that knows its arguments as an interpreter's ``-c`` does."""
     return _run("code", code, arguments, Path(tempfile.gettempdir()))
+
+
+def run_script(path: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a file of code."""
+    return _run("script", str(path), arguments, Path(tempfile.gettempdir()))
 
 
 def run_whiteboard(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,13 +36,25 @@ SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
 
 def filled(path: Path) -> Path:
     """Make a store of pages of many sizes, two ops, provenance, lineage, tokens and uses, and two systems."""
+    path.write_bytes(_made())
+    return path
+
+
+@cache
+def _made() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.db"
+        _fill(path)
+        return path.read_bytes()
+
+
+def _fill(path: Path) -> None:
     with open_store(path, memory_bytes=0) as stores:
         for page in pages():
             stores.packages.put(page)
             stores.packages.flush()
         stores.packages.find([row.tobytes() for row in page_of(range(1000)).keys])
         fill_system(stores, "a")
-    return path
 
 
 def pages() -> Iterator[Page]:
