@@ -377,7 +377,7 @@ def _wide(path: Path) -> None:
 
 HOSTILE: dict[str, Callable[[Path], None]] = {
     "a header of 4 GB": lambda path: _hole(path, 2**32 - 1, 0),
-    "data of 900 MB": lambda path: _hole(path, 0, 900 * 10**6),
+    "data of 300 MB": lambda path: _hole(path, 0, 300 * 10**6),
     "raw": _hollow,
     "bombs": _bomb,
     "wide": _wide,
