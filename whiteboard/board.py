@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import ops
 from whiteboard.concurrency import locks
-from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
+from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError, WhiteboardError
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.columns import plain
@@ -40,7 +40,10 @@ from whiteboard.types import Array, Params, Stale
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallResult:
-    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk"."""
+    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk".
+
+    Of an op with ``gradient="none"`` the gradients are ().
+    """
 
     y: Array
     grads: tuple[Array, ...]
@@ -96,7 +99,13 @@ class Board:
     def call_many(self, op: str, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
         """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`."""
         self._open()
-        done = self._pipeline.evaluate(ops.get(op), params, ArraySources(op, sources))
+        columns = ArraySources(op, sources)
+        try:
+            done = self._pipeline.evaluate(ops.get(op), params, columns)
+        except WhiteboardError as error:
+            if error.row is not None and columns.n > 1:
+                error.args = (f"{error} (job {error.row})",)
+            raise
         return ManyResult(done.y, done.grads, done.hit)
 
     def system(self, name: str, spec: Mapping[str, Any] | None = None, *, takeover: bool = False) -> System:
