@@ -76,7 +76,7 @@ def filled(path: Path) -> dict[str, Answer]:
     However long they take, they are written together at the end, and so in the same pages.
     """
     code(0)
-    late = partial(WriteBehind, cost_ns=2**62, seconds=3600.0)
+    late = partial(WriteBehind, cost_ns=2**62, worth=2**62, seconds=3600.0)
     with mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
         return answers(board)
 

@@ -51,7 +51,7 @@ ROOMS: dict[str, str] = {
         "storage.base storage.page storage.sqlite storage.transfer storage.upkeep"
     ),
     "testing": "errors records storage.base",
-    "": "errors types ops systems board integration",
+    "": "errors types ops evaluation systems board integration",
     "__main__": "cli",
 }
 """What each room may import of whiteboard beside itself, from below: a room names only rooms above it in this table.

@@ -37,6 +37,7 @@ from whiteboard.errors import (
     WhiteboardWarning,
     WrongHitWarning,
 )
+from whiteboard.evaluation.bound import Bound
 from whiteboard.integration.calls import Ops
 from whiteboard.ops import op
 from whiteboard.systems import rules
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchResult",
     "Board",
+    "Bound",
     "CallResult",
     "CallbackSink",
     "ClosedError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from whiteboard.evaluation.session import canonical
 from whiteboard.ops.kernels import jacobians
 from whiteboard.records.packages import MISS
 from whiteboard.types import Array, Ids, Shape
+
+MOST: Final = 2**22
+"""Most elements of unit cotangents that are made at once."""
 
 
 def pulled(y: Array, given: Sequence[Array], cotangent: Array | None) -> tuple[Array, ...]:
@@ -44,37 +48,42 @@ def diagonal(grads: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(made)
 
 
-class Blocks:
-    """The Jacobians of n jobs, from VJPs of unit cotangents: some jobs at a time, one a component of y of each.
+class Components:
+    """The Jacobians of n jobs, from the VJPs of unit cotangents, one a component of y.
 
-    Iterating yields (rows, repeated, cotangent): some jobs, (m,), these jobs as often as y has components, (m · size,),
-    and the unit cotangents, (m · size, *y_shape). `fill` takes what comes of them.
+    Iterating yields (some, rows, cotangent): which pairs of a job and a component of its y, (m,), their jobs, (m,), and
+    the unit cotangents, (m, *y_shape), as many as `MOST` allows. `fill` takes what comes of them.
     """
 
-    def __init__(self, y: Array, shapes: Sequence[Shape], most: int) -> None:
-        self._y, self._size, self._most = y, prod(y.shape[1:]), most
-        self._filled = [np.zeros((len(y), self._size, *shape), y.dtype) for shape in shapes]
+    def __init__(self, y: Array, shapes: Sequence[Shape]) -> None:
+        self._y, self._size = y, prod(y.shape[1:])
+        self._pairs = len(y) * self._size
+        self._filled = [np.empty((self._pairs, *shape), y.dtype) for shape in shapes]
+        self._hit = np.empty(self._pairs, np.uint8)
 
     def __iter__(self) -> Iterator[tuple[Ids, Ids, Array]]:
-        if not self._size:
-            return
-        step = max(1, self._most // self._size)
-        for start in range(0, len(self._y), step):
-            rows = np.arange(start, min(start + step, len(self._y)), dtype=np.int64)
-            units = np.tile(np.eye(self._size, dtype=self._y.dtype), (len(rows), 1))
-            yield rows, np.repeat(rows, self._size), units.reshape(-1, *self._y.shape[1:])
+        for start in range(0, self._pairs, step := max(1, MOST // max(1, self._size))):
+            some = np.arange(start, min(start + step, self._pairs), dtype=np.int64)
+            units = np.zeros((len(some), self._size), self._y.dtype)
+            units[np.arange(len(some)), some % self._size] = 1
+            yield some, some // self._size, units.reshape(len(some), *self._y.shape[1:])
 
-    def fill(self, rows: Ids, grads: Sequence[Array], hit: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Take the VJPs of a block, and return the hit codes of its jobs, (m,): one miss makes a job one."""
+    def fill(self, some: Ids, grads: Sequence[Array], hit: NDArray[np.uint8]) -> None:
+        """Take the VJPs of some pairs, (m, *shape) a source, and their hit codes, (m,)."""
         for whole, part in zip(self._filled, grads, strict=True):
-            whole[rows] = part.reshape(len(rows), self._size, *part.shape[1:])
-        codes = hit.reshape(len(rows), self._size)
-        return np.where((codes == MISS).any(axis=1), np.uint8(MISS), codes.max(axis=1))
+            whole[some] = part
+        self._hit[some] = hit
+
+    @property
+    def hit(self) -> NDArray[np.uint8]:
+        """The hit codes of the jobs, (n,): a miss where one component is, else the slowest tier."""
+        codes = self._hit.reshape(len(self._y), self._size)
+        return np.where((codes == MISS).any(axis=1), np.uint8(MISS), codes.max(axis=1, initial=MISS))
 
     @property
     def jacobians(self) -> tuple[Array, ...]:
         """What was filled in, (n, *y_shape, *shape) a source, read-only."""
-        return tuple(_read_only(each.reshape(*self._y.shape, *each.shape[2:])) for each in self._filled)
+        return tuple(_read_only(each.reshape(*self._y.shape, *each.shape[1:])) for each in self._filled)
 
 
 def _finished(array: Array) -> Array:

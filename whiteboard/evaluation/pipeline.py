@@ -93,6 +93,8 @@ class Pipeline:
         if spec.gradient == "none" and cotangent is not None:
             msg = f"op {spec.name!r} has no VJP: it is registered with gradient='none'"
             raise ParamError(msg)
+        if shape is None and cotangent is not None:
+            shape = cotangent.shape[1:]
         driving, cotangent = cotangent, None if spec.gradient == "jacobian" else cotangent
         with self._lock:
             names, tokens, record = self._keys(spec, bound, sources, cotangent)
@@ -152,12 +154,14 @@ class Pipeline:
 
     def _components(self, spec: OpSpec, params: Params | None, sources: Sources, done: Evaluated) -> tuple[Array, ...]:
         """Return Jacobians from the packages of one cotangent a component of y."""
-        blocks = jacobians.Blocks(done.y, sources.shapes, self._max_jobs)
-        for rows, repeated, cotangent in blocks:
-            with _job_of(repeated):
-                others = self.evaluate(spec, params, sources.take(repeated), cotangent)
-            self.needed_too(done, rows, blocks.fill(rows, others.grads, others.hit))
-        return blocks.jacobians
+        made = jacobians.Components(done.y, sources.shapes)
+        for some, rows, cotangent in made:
+            with _job_of(rows):
+                others = self.evaluate(spec, params, sources.take(rows), cotangent)
+            made.fill(some, others.grads, others.hit)
+        if done.y.size:
+            self.needed_too(done, np.arange(sources.n), made.hit)
+        return made.jacobians
 
     def _is_still(self, spec: OpSpec, params: dict[str, Any], sources: Sources) -> bool:
         """Whether an op that is known by its program has the same one after it ran."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.evaluation.buffers import Lender
-from whiteboard.evaluation.columns import check_dtype, plain
+from whiteboard.evaluation.columns import check_dtype, numbers
 from whiteboard.identity.keys import tokens
 from whiteboard.types import Array, Ids, Shape
 
@@ -60,7 +60,7 @@ class ArraySources:
         if not arrays:
             msg = f"op {op!r}: expected at least one source, got none"
             raise ShapeError(msg)
-        self._op, self._arrays = op, [plain(array, f"op {op!r}, source {slot}") for slot, array in enumerate(arrays)]
+        self._op, self._arrays = op, [numbers(array, f"op {op!r}, source {slot}") for slot, array in enumerate(arrays)]
         for slot, array in enumerate(self._arrays):
             check_dtype(array.dtype, f"op {op!r}, slot {slot}")
             if array.dtype != self._arrays[0].dtype:

@@ -262,9 +262,8 @@ def _differences(job: Asked, page: PageSummary, row: int) -> Iterable[Difference
     if "params" in said and (said["params"], said.get("encoded", encoded)) != (mine["params"], encoded):
         yield Difference("params", f"other parameters: {_params(said['params'], mine['params'])}")
     if "gradient" in said and said["gradient"] != mine["gradient"]:
-        yield Difference(
-            "cotangent", f"{_WORDS.get(said['gradient'])}, now {_WORDS[mine['gradient']].replace('the VJP', 'that')}"
-        )
+        now = _WORDS[mine["gradient"]].replace("the VJP", "that")
+        yield Difference("cotangent", f"{_WORDS.get(said['gradient'])}, now {now}")
     if "arithmetic" in said and said["arithmetic"] != mine["arithmetic"]:
         text = "another class of arithmetic: where it was computed, the processor, NumPy, or BLAS round otherwise"
         yield Difference("arithmetic", f"{text}, BLAS runs another number of threads, or denormals are flushed")

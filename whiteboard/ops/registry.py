@@ -98,8 +98,9 @@ def name_of(function: Any) -> str | None:
     It is the op's own, or, where that stands for other code by now, one with its fingerprint behind it.
     """
     with _lock:
-        entry = _of_function.get(function)
-        if entry is None:
+        try:
+            entry = _of_function[function]
+        except (KeyError, TypeError):  # of what can have no weak reference no op was made
             return None
         name, spec = entry.spec.name, entry.current()
         known = _entries.get(name)
