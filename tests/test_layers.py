@@ -35,7 +35,8 @@ ROOMS: dict[str, str] = {
     "migrations": "errors storage.sqlite",
     "ops.kernels": "types",
     "ops.fingerprint": "errors types concurrency",
-    "ops": "errors types concurrency ops.fingerprint",
+    "ops.gradients": "errors types ops.kernels ops.fingerprint",
+    "ops": "errors types concurrency ops.fingerprint ops.gradients",
     "ops.families": "errors types ops ops.kernels",
     "ops.checking": "errors types ops ops.kernels",
     "identity": "errors types ops ops.fingerprint",
@@ -63,15 +64,18 @@ LAZY: dict[str, frozenset[str]] = {
     "autograd": frozenset(),
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
+    "jax": frozenset(),
     "joblib": frozenset(),
     "pytest": frozenset({"testing"}),
     "rich": frozenset({"cli"}),
     "scipy": frozenset(),
+    "torch": frozenset(),
 }
 """Slow to import, so imported inside functions only, but for the rooms named."""
 
-LISTS = frozenset({"families", "cli", "versions", "experiments", "legacy"})
-"""Folders of members: a family of ops, a command, a migration, an experiment, a format of another."""
+LISTS = frozenset({"families", "gradients", "cli", "versions", "experiments", "legacy"})
+"""Folders of members: a family of ops, a word of `gradient=`, a command, a migration, an experiment,
+a format of another."""
 
 DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", "threadpoolctl", *LAZY})
 

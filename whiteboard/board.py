@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import ops
 from whiteboard.concurrency import locks
-from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
+from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError, WhiteboardError
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
@@ -41,7 +41,10 @@ from whiteboard.types import Array, OpLike, Params, Stale
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallResult:
-    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk"."""
+    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk".
+
+    Of an op with ``gradient="none"`` the gradients are ().
+    """
 
     y: Array
     grads: tuple[Array, ...]
@@ -99,7 +102,13 @@ class Board:
         """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`."""
         self._open()
         name = ops.name_of(op)
-        done = self._pipeline.evaluate(ops.get(name), params, ArraySources(name, sources))
+        columns = ArraySources(name, sources)
+        try:
+            done = self._pipeline.evaluate(ops.get(name), params, columns)
+        except WhiteboardError as error:
+            if error.row is not None and columns.n > 1:
+                error.args = (f"{error} (job {error.row})",)
+            raise
         return ManyResult(done.y, done.grads, done.hit)
 
     def bind(self, op: OpLike, /, **params: Any) -> Bound:

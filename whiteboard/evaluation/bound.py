@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from whiteboard.errors import ShapeError
+from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import numbers
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
 from whiteboard.evaluation.sources import ArraySources
@@ -52,11 +52,16 @@ class Bound:
         ------
         ShapeError
             y is no scalar.
+        ParamError
+            The op has no gradient.
         """
         done = self._one(sources)
         if done.y.ndim > 1:
             msg = f"op {self.op!r}: expected a scalar y to take the gradient of, got shape {done.y.shape[1:]}; jacobian"
             raise ShapeError(msg + " takes any")
+        if not done.grads:
+            msg = f"op {self.op!r} has no gradient: it is registered with gradient='none'"
+            raise ParamError(msg)
         return float(done.y[0]), _each(done)
 
     def grad(self, *sources: ArrayLike) -> Gradient:

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
+from whiteboard.errors import DtypeError, ParamError, UnknownOpError, WhiteboardError
+from whiteboard.evaluation import contents
 from whiteboard.evaluation.session import Session
 from whiteboard.identity import keys
 from whiteboard.ops.spec import OpSpec
@@ -159,10 +160,10 @@ class _Page:
 
     def _keyed(self, rows: NDArray[np.intp], xs: Sequence[Array]) -> NDArray[np.intp]:
         """Which of the rows have the key that these sources give."""
-        spec = self.spec
         try:
-            prefix = keys.key_prefix(keys.Identity.of(spec, spec.bind(None)), len(xs))
-        except ParamError:
+            spec = self.spec.at(tuple(x.shape[1:] for x in xs), xs[0].dtype, self.spec.bind(None))
+            prefix = keys.key_prefix(keys.Identity.of(spec, spec.bind(None), contents.kind(spec, None)), len(xs))
+        except (ParamError, DtypeError):
             return np.empty(0, np.intp)
         made = keys.keys(prefix, np.stack([keys.tokens(x) for x in xs], axis=1))
         there = np.frombuffer(b"".join(made), np.uint8).reshape(-1, keys.DIGEST_BYTES)
@@ -204,8 +205,8 @@ def _readings(values: Sequence[NodeValues], slots: int) -> Iterator[tuple[NodeVa
 def _computed(spec: OpSpec, xs: list[Array]) -> dict[str, Array]:
     try:
         with Session(spec, spec.bind(None), xs) as session, np.errstate(all="ignore"):
-            y = session.forward()
-            return {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(session.backward())}}
+            y, *beside = session.run()
+            return {"y": y, **{f"g{slot}": array for slot, array in enumerate(beside)}}
     except WhiteboardError:
         # An op that does not take its own sources gives none of the arrays: all of them differ.
         return {}

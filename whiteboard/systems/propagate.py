@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
+from whiteboard.evaluation import jacobians
 from whiteboard.evaluation.columns import check_dtype
+from whiteboard.evaluation.contents import is_diagonal
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
 from whiteboard.evaluation.sources import Sources, StackedSources
 from whiteboard.ops.spec import OpSpec
@@ -104,12 +106,13 @@ def answer(
     ShapeError, DtypeError, ParamError
         The message names the op and the job.
     """
+    _check_drive(spec, batch)
     try:
         if batch.stack:
             sources = _stacked(spec, sources)
         evaluated = pipeline.evaluate(spec, batch.params, sources)
     except (ShapeError, DtypeError, ParamError) as error:
-        msg = f"{batch.name(0)}: {error}"
+        msg = f"{batch.name(error.row or 0)}: {error}"
         raise type(error)(msg) from error
     job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
@@ -134,11 +137,19 @@ def _stacked(spec: OpSpec, sources: Sources) -> StackedSources:
 
 def _apart(batch: JobBatch, grads: Sequence[Array]) -> tuple[Array, ...]:
     """Return one gradient a source, (n, …) each, of sources that were stacked or not."""
-    return tuple(np.moveaxis(grads[0], 1, 0)) if batch.stack else tuple(grads)
+    return tuple(np.moveaxis(grads[0], 1, 0)) if batch.stack and grads else tuple(grads)
 
 
 def _positions(nodes: Nodes, ids: Ids) -> Array:
     return positions(nodes, nodes.index(ids))
+
+
+def _check_drive(spec: OpSpec, batch: JobBatch) -> None:
+    """Raise where an op without gradients is given what asks for them, before anything is computed."""
+    for word in ("residual", "target"):
+        if spec.gradient == "none" and getattr(batch, word) is not None:
+            msg = f"{batch.name(0)}: {word}: the op has no gradients: it is registered with gradient='none'"
+            raise ParamError(msg)
 
 
 def _check_out(nodes: Nodes, batch: JobBatch) -> None:
@@ -165,31 +176,43 @@ def _sources(nodes: Nodes, batch: JobBatch, index: Ids, arena: Ids, rows: Ids) -
     return NodeSources(nodes, index, arenas, rows)
 
 
-def is_diagonal(spec: OpSpec, sources: Sources, y: Array) -> bool:
-    """Whether the Jacobian of every source is: then the gradients of ones are all that any residual needs."""
-    return spec.kind == "elementwise" and all(shape == y.shape[1:] for shape in sources.shapes)
-
-
 def pull(
     pipeline: Pipeline, spec: OpSpec, params: Params | None, sources: Sources, evaluated: Evaluated, drive: Residual
 ) -> list[Array]:
     """Return Jᵢᵀ · residual for each source, (n, *shape).
 
     A constant residual c is c · VJP(1), and an elementwise Jacobian is diagonal: both come from the packages that
-    are there. What is left needs packages of its own, keyed by the cotangent.
+    are there, and so does everything where these hold the Jacobians. What is left needs packages of its own, keyed by
+    the cotangent.
     """
     y = evaluated.y
-    if is_diagonal(spec, sources, y):
+    if is_diagonal(spec, sources.shapes, y.shape[1:]):
         return [drive.values * grad for grad in evaluated.grads]
     first = drive.first
     pulled = [first.reshape(len(y), *(1,) * (grad.ndim - 1)) * grad for grad in evaluated.grads]
     if (rest := np.flatnonzero(~drive.constant)).size:
         cotangent = np.ascontiguousarray(drive.values[rest])
-        others = pipeline.evaluate(spec, params, sources.take(rest), cotangent)
-        pipeline.needed_too(evaluated, rest, others.hit)
-        for whole, part in zip(pulled, others.grads, strict=True):
+        parts = _pulled(pipeline, spec, params, sources, evaluated, rest, cotangent)
+        for whole, part in zip(pulled, parts, strict=True):
             whole[rest] = part
     return pulled
+
+
+def _pulled(
+    pipeline: Pipeline,
+    spec: OpSpec,
+    params: Params | None,
+    sources: Sources,
+    evaluated: Evaluated,
+    rest: Ids,
+    cotangent: Array,
+) -> tuple[Array, ...]:
+    """Return Jᵢᵀ · cotangent of some of the jobs: from the Jacobians where they are there."""
+    if evaluated.jacobians is not None:
+        return jacobians.pulled(cotangent, [each[rest] for each in evaluated.jacobians], cotangent)
+    others = pipeline.evaluate(spec, params, sources.take(rest), cotangent)
+    pipeline.needed_too(evaluated, rest, others.hit)
+    return others.grads
 
 
 def _impulses(
