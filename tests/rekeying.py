@@ -70,15 +70,25 @@ def bits(result: Any) -> bytes:
     return b"".join(x.tobytes() for x in (result.y, *result.grads))
 
 
+_made: dict[bytes, tuple[dict[str, Answer], bytes]] = {}
+"""What `filled` has made once, by the scheme of its keys."""
+
+
 def filled(path: Path) -> dict[str, Answer]:
     """Make a store with the packages of the first body; returns their bits.
 
     However long they take, they are written together at the end, and so in the same pages.
     """
     code(0)
-    late = partial(WriteBehind, cost_ns=2**62, worth=2**62, seconds=3600.0)
-    with mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
-        return answers(board)
+    scheme = keys.SCHEME
+    if scheme not in _made:
+        late = partial(WriteBehind, cost_ns=2**62, worth=2**62, seconds=3600.0)
+        with mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
+            found = answers(board)
+        _made[scheme] = found, path.read_bytes()
+    found, data = _made[scheme]
+    path.write_bytes(data)
+    return found
 
 
 def asked(path: Path) -> dict[str, Answer]:

@@ -35,7 +35,8 @@ ROOMS: dict[str, str] = {
     "migrations": "errors storage.sqlite",
     "ops.kernels": "types",
     "ops.fingerprint": "errors types concurrency",
-    "ops": "errors types concurrency ops.fingerprint",
+    "ops.gradients": "errors types ops.kernels ops.fingerprint",
+    "ops": "errors types concurrency ops.fingerprint ops.gradients",
     "ops.families": "errors types ops ops.kernels",
     "ops.checking": "errors types ops ops.kernels",
     "identity": "errors types ops ops.fingerprint",
@@ -44,13 +45,13 @@ ROOMS: dict[str, str] = {
     "inspection": "errors records types ops ops.fingerprint identity evaluation systems",
     "board": "errors records types concurrency storage storage.base ops identity evaluation systems inspection",
     "integration": "errors records types ops evaluation systems board",
-    "experiments": "errors records types ops identity systems",
+    "experiments": "errors records types ops identity evaluation systems",
     "cli": (
         "errors records types ops systems inspection board integration experiments "
         "storage.base storage.page storage.sqlite storage.transfer storage.upkeep"
     ),
     "testing": "errors records storage.base",
-    "": "errors types ops systems board integration",
+    "": "errors types ops evaluation systems board integration",
     "__main__": "cli",
 }
 """What each room may import of whiteboard beside itself, from below: a room names only rooms above it in this table.
@@ -63,14 +64,18 @@ LAZY: dict[str, frozenset[str]] = {
     "autograd": frozenset(),
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
+    "jax": frozenset(),
     "joblib": frozenset(),
     "pytest": frozenset({"testing"}),
     "rich": frozenset({"cli"}),
+    "scipy": frozenset(),
+    "torch": frozenset(),
 }
 """Slow to import, so imported inside functions only, but for the rooms named."""
 
-LISTS = frozenset({"families", "cli", "versions", "experiments", "legacy"})
-"""Folders of members: a family of ops, a command, a migration, an experiment, a format of another."""
+LISTS = frozenset({"families", "gradients", "cli", "versions", "experiments", "legacy"})
+"""Folders of members: a family of ops, a word of `gradient=`, a command, a migration, an experiment,
+a format of another."""
 
 DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", "threadpoolctl", *LAZY})
 
@@ -266,7 +271,7 @@ EXPECTED = [
     Expect("whiteboard.migrations.env", "from alembic import context", (), "migrations-alembic"),
     Expect("whiteboard.cli", "import rich.table, click, matplotlib.pyplot", ("inside",), "cli-rich"),
     Expect("whiteboard.systems.rules", "try:\n    import autograd\nexcept ImportError: ...", ("inside",), "in-a-try"),
-    Expect("whiteboard.systems.rules", "import scipy", ("not a dependency",), "undeclared"),
+    Expect("whiteboard.systems.rules", "import pandas", ("not a dependency",), "undeclared"),
     Expect("whiteboard.systems.rules", "import json, numpy as np", (), "declared"),
 ]
 

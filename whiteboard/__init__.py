@@ -38,11 +38,12 @@ from whiteboard.errors import (
     WhiteboardWarning,
     WrongHitWarning,
 )
+from whiteboard.evaluation.bound import Bound
 from whiteboard.integration.calls import Ops
 from whiteboard.ops import op
 from whiteboard.systems import rules
 from whiteboard.systems.history import Commit, Snapshot
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult
+from whiteboard.systems.jobs import BatchResult, InvLength, Job, JobBatch, OpResult
 from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
 from whiteboard.systems.system import System
 from whiteboard.types import ResultSink
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchResult",
     "Board",
+    "Bound",
     "CallResult",
     "CallbackSink",
     "ClosedError",
@@ -62,6 +64,7 @@ __all__ = [
     "DuplicateNodeError",
     "DuplicateOpError",
     "ExperimentError",
+    "InvLength",
     "Job",
     "JobBatch",
     "JsonlSink",

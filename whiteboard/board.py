@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import ops
 from whiteboard.concurrency import locks
-from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError
+from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError, WhiteboardError
 from whiteboard.evaluation import bins
+from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
-from whiteboard.evaluation.columns import plain
+from whiteboard.evaluation.columns import numbers
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources
@@ -35,12 +36,15 @@ from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, OpResult
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
-from whiteboard.types import Array, Params, Stale
+from whiteboard.types import Array, OpLike, Params, Stale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallResult:
-    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk"."""
+    """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk".
+
+    Of an op with ``gradient="none"`` the gradients are ().
+    """
 
     y: Array
     grads: tuple[Array, ...]
@@ -70,15 +74,15 @@ class Board:
         self._lock = locks.rlock()
         self._closed = False
 
-    def call(self, op: str, *sources: ArrayLike, params: Params | None = None) -> CallResult:
+    def call(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> CallResult:
         """Apply an op to arrays, from the cache or by computing.
 
         Parameters
         ----------
-        op : str
-            Name of a registered op.
+        op : str or function
+            Name of a registered op, or the function itself.
         *sources : array_like of float32 or float64
-            Its sources.
+            Its sources; Python's own whole numbers count as float64.
         params : mapping, optional
             Its parameters.
 
@@ -86,18 +90,49 @@ class Board:
         ------
         UnknownOpError, ShapeError, DtypeError, ParamError
         """
+        name = ops.name_of(op)
         many = self.call_many(
-            op,
-            *(plain(source, f"op {op!r}, source {slot}")[None] for slot, source in enumerate(sources)),
+            name,
+            *(numbers(source, f"op {name!r}, source {slot}")[None] for slot, source in enumerate(sources)),
             params=params,
         )
         return CallResult(many.y[0], tuple(grad[0] for grad in many.grads), HIT_NAMES[many.hit[0]])
 
-    def call_many(self, op: str, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
+    def call_many(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
         """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`."""
         self._open()
-        done = self._pipeline.evaluate(ops.get(op), params, ArraySources(op, sources))
+        name = ops.name_of(op)
+        columns = ArraySources(name, sources)
+        try:
+            done = self._pipeline.evaluate(ops.get(name), params, columns)
+        except WhiteboardError as error:
+            if error.row is not None and columns.n > 1:
+                error.args = (f"{error} (job {error.row})",)
+            raise
         return ManyResult(done.y, done.grads, done.hit)
+
+    def bind(self, op: OpLike, /, **params: Any) -> Bound:
+        """Return an op with its parameters as a function: what an optimizer calls.
+
+        ``f(x)``, ``f.value_and_grad(x)``, ``f.grad(x)``, ``f.jacobian(x)`` and ``f.many(X)`` answer from the cache or
+        by computing: a scalar y is a float, and of one source its gradient is one array.
+
+        Parameters
+        ----------
+        op : str or function
+            Name of a registered op, or the function itself.
+        **params
+            Its parameters.
+
+        Raises
+        ------
+        UnknownOpError, ParamError
+            At once.
+        """
+        self._open()
+        name = ops.name_of(op)
+        ops.get(name).bind(params)
+        return Bound(lambda: self.pipeline, partial(ops.get, name), name, params)
 
     def system(self, name: str, spec: Mapping[str, Any] | None = None, *, takeover: bool = False) -> System:
         """Open a system at its last commit, or create it.

@@ -38,7 +38,15 @@ import warnings
 
 
 class WhiteboardError(Exception):
-    """Base of every error that Whiteboard raises on purpose."""
+    """Base of every error that Whiteboard raises on purpose.
+
+    Attributes
+    ----------
+    row : int or None
+        Which job of a batch it is of, where one is called at a time.
+    """
+
+    row: int | None = None
 
     def __str__(self) -> str:
         # KeyError prints the repr of its argument; a sentence reads better without quotes.

@@ -75,7 +75,8 @@ class _Aliases(ast.NodeTransformer):
 def short(annotation: str) -> str:
     """Return an annotation as somebody would write it; one that is no expression stays as it is."""
     try:
-        tree = ast.parse(annotation.replace(_ARRAY_LIKE, "ArrayLike"), mode="eval")
+        named = annotation.replace(repr(ArrayLike), "ArrayLike").replace(_ARRAY_LIKE, "ArrayLike")
+        tree = ast.parse(named, mode="eval")
     except SyntaxError:
         return annotation
     return ast.unparse(_Aliases().visit(tree))

@@ -10,18 +10,17 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
+from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
 from whiteboard.storage.page.format import Laid, is_intact, is_source, named_sources, taken_sources
-
-ATTRS: Final = ("theta", "p")
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of arrays, by name."""
@@ -122,11 +121,12 @@ def check_arrays(n: int, arrays: Described) -> None:
 
 
 def _is_kept(slot: int, dtype: np.dtype[Any], shape: tuple[int, ...], arrays: Described) -> bool:
-    """Whether a page may keep a source: of its gradient's dtype and shape, and one for each token."""
+    """Whether a page may keep a source: of the dtype and shape that its gradient or Jacobian has, one a token."""
     _, tokens = arrays.get("tokens", (dtype, ()))
     few = len(tokens) == 3 and f"x{tokens[1] - 1}" not in arrays
     alone = slot > 0 and f"x{slot - 1}" not in arrays
-    alike = arrays.get(f"a:g{slot}", (dtype, shape)) == (dtype, shape)
+    beside, (_, y) = arrays.get(f"a:g{slot}", (dtype, shape)), arrays.get("a:y", (dtype, ()))
+    alike = beside in ((dtype, shape), (dtype, (*y, *shape[1:])))
     return dtype in _FLOATS and alike and not (few or alone) and (len(tokens) != 3 or slot < tokens[1])
 
 
@@ -143,8 +143,8 @@ def check_nodes(uuid: str, number: int, page: Laid) -> int:
     if (meta.get("system"), meta.get("number")) != (uuid, number) or type(meta["number"]) is not int:
         message = "a node page is that of another commit"
         raise CorruptPackageError(message)
-    if attr not in ATTRS:
-        message = f"a node page is of an attribute that is none of {', '.join(ATTRS)}"
+    if not is_attr(attr):
+        message = f"a node page is of an attribute {reprlib.repr(attr)}, which can be none"
         raise CorruptPackageError(message)
     if arrays.keys() != {*_NODE_COLUMNS, "values"}:
         message = f"the arrays of a node page are {reprlib.repr(sorted(arrays))}"

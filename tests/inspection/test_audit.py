@@ -49,6 +49,22 @@ def test_every_version_is_found(board: wb.Board) -> None:
     assert set(report.ops) == {"mul", "distance"}
 
 
+def test_sources_of_several_attributes_and_stacks_are_found(board: wb.Board) -> None:
+    """Each slot of a job may have read another attribute, or all slots together one stack."""
+    system = board.system("c")
+    system.add_nodes(range(3), theta=np.random.default_rng(2).normal(size=(3, 4)), attrs={"ctrl": np.ones((3, 4))})
+    system.commit()
+    for _ in range(2):
+        system.process([wb.Job("mul", (0, 1), attr="ctrl"), wb.Job("mul", (0, 1), attr=("ctrl", "theta"))])
+        system.process([wb.Job("mul", (1, 2), attr=("theta", "ctrl"), residual=np.arange(4.0))])
+        system.process([wb.Job("sum", (0, 1, 2), stack=True, residual=1.0)])
+        system.commit(wb.rules.Relax(0.1, 0.1, 0.1))
+    board.flush()
+    report = board.audit()
+    assert report.ok
+    assert report.checked == board.stats()["packages"] == sum(row.sampled for row in report.ops.values())
+
+
 def test_what_cannot_be_computed_again_is_counted(board: wb.Board) -> None:
     """Packages of arrays that are not kept, of uncommitted values and of cotangents are counted by the reason."""
     board.call_many("mul", np.arange(10.0).reshape(5, 2), np.ones((5, 2)))

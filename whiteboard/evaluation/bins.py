@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,9 +30,9 @@ def by_signature(arenas: Ids) -> list[Ids]:
     return [np.flatnonzero(inverse.reshape(-1) == group) for group in np.argsort(first)]
 
 
-def job_bytes(y: Shape, sources: tuple[Shape, ...], itemsize: int) -> int:
-    """Return the bytes of one job's package."""
-    return itemsize * sum(math.prod(shape) for shape in (y, *sources))
+def job_bytes(y: Shape, beside: Sequence[Shape], itemsize: int) -> int:
+    """Return the bytes of one job's package, which holds arrays of these shapes beside y."""
+    return itemsize * sum(math.prod(shape) for shape in (y, *beside))
 
 
 def cut(positions: Ids, bytes_per_job: int, max_bytes: int = MAX_BYTES, max_jobs: int = MAX_JOBS) -> Iterator[Ids]:

@@ -57,13 +57,35 @@ def real_column(value: ArrayLike, where: str) -> Array:
     return np.array(array, array.dtype if array.dtype.kind == "f" else np.float64, order="C")
 
 
+_HELPS = dict.fromkeys("iubf", "; give x.astype('float64')") | {"c": "; give its real and imaginary parts"}
+
+
 def check_dtype(dtype: np.dtype, where: str) -> None:
     """Raise `DtypeError`, opened by `where`, unless `dtype` is one that sources may have."""
     if dtype not in FLOATS or not dtype.isnative:
         kinds = {"c": "complex", "i": "integer", "u": "integer", "b": "boolean", "O": "object", "f": "floating"}
         expected = " or ".join(map(str, FLOATS))
-        msg = f"{where}: {kinds.get(dtype.kind, 'non-numeric')} dtype {dtype} is refused, expected {expected}"
+        helps = _HELPS.get(dtype.kind, "")
+        msg = f"{where}: {kinds.get(dtype.kind, 'non-numeric')} dtype {dtype} is refused, expected {expected}{helps}"
         raise DtypeError(msg)
+
+
+def numbers(value: ArrayLike, where: str) -> Array:
+    """Return what a caller gives as a source: Python's own whole numbers, and lists of them, as float64.
+
+    Raises
+    ------
+    DtypeError
+        For a masked array, and for whole numbers that float64 does not hold; `where` opens the message.
+    """
+    array = plain(value, where)
+    if array.dtype.kind not in "iu" or not isinstance(value, int | list | tuple):
+        return array
+    made = array.astype(np.float64)
+    if np.any(made.astype(array.dtype) != array):
+        msg = f"{where}: expected whole numbers that float64 holds, got {array.dtype} beyond 2**53"
+        raise DtypeError(msg)
+    return made
 
 
 def attribute(value: ArrayLike, n: int, where: str) -> Array:

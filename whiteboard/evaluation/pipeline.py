@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency import locks
-from whiteboard.errors import ParamError, UncachedWarning, warn
-from whiteboard.evaluation import bins, promises, separate, validation
+from whiteboard.errors import ParamError, UncachedWarning, WhiteboardError, warn
+from whiteboard.evaluation import bins, contents, jacobians, promises, separate, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.kept_sources import kept
@@ -29,12 +31,16 @@ from whiteboard.types import Array, Ids, Params, Shape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
-    """Columns of n evaluated jobs: y (n, …), one gradient a source (n, …), hit codes (n,), keys (n, 16)."""
+    """Columns of n evaluated jobs: y (n, …), one gradient a source (n, …), hit codes (n,), keys (n, 16).
+
+    `jacobians`, (n, *y_shape, *shape) a source, where the packages hold them.
+    """
 
     y: Array
     grads: tuple[Array, ...]
     hit: NDArray[np.uint8]
     keys: NDArray[np.uint8]
+    jacobians: tuple[Array, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -84,10 +90,17 @@ class Pipeline:
         """
         bound = spec.bind(params)
         shape = validation.shape(spec, bound, sources)
+        spec = spec.at(sources.shapes, sources.dtype, bound)
+        if spec.gradient == "none" and cotangent is not None:
+            msg = f"op {spec.name!r} has no VJP: it is registered with gradient='none'"
+            raise ParamError(msg)
+        if shape is None and cotangent is not None:
+            shape = cotangent.shape[1:]
+        driving, cotangent = cotangent, None if spec.gradient == "jacobian" else cotangent
         with self._lock:
             names, tokens, record = self._keys(spec, bound, sources, cotangent)
             cacheable = record is not None and not self.agreement.distrusts(spec)
-            form = partial(_form, spec, shape, sources)
+            form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
             plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
             if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
                 plan, cacheable = compute_all(sources.n), False
@@ -96,15 +109,67 @@ class Pipeline:
             with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
                 for rows in self._bins(spec, plan, shape, sources):
                     page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent, record)
+                    if cacheable and len(plan.pages) == known:
+                        cacheable = self._is_still(spec, bound, sources)
                     plan.place(rows, page)
                     if cacheable:
-                        self._store.put(kept(page, spec, sources, rows, self._pool, cotangent))
+                        self._put(page, spec, sources, rows, cotangent)
             plan.settle()
-            self._count(plan, known, jobs=cotangent is None)
+            self._count(plan, known, jobs=driving is None)
         one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
-        fields = {"y": one, **{f"g{slot}": s for slot, s in enumerate(sources.shapes)}}
-        columns = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
-        return Evaluated(columns[0], tuple(columns[1:]), plan.hit, raw)
+        fields = {"y": one, **_named(contents.beside(spec.gradient, one, sources.shapes))}
+        y, *beside = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
+        if spec.gradient != "jacobian":
+            return Evaluated(y, tuple(beside), plan.hit, raw)
+        return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside))
+
+    def jacobian(self, spec: OpSpec, params: Params | None, sources: Sources) -> Evaluated:
+        """Answer n jobs of one signature as `evaluate` does, with Jacobians for gradients.
+
+        Of an op whose gradient is ``jacobian`` they are in its packages. Else each is made of the VJPs of y's
+        components, which are packages of cotangents, but where the gradients of ones tell all: of a scalar y, and of an
+        ``elementwise`` op whose sources have y's shape.
+
+        Returns
+        -------
+        Evaluated
+            ``grads[i]`` is ∂y/∂xᵢ, (n, *y_shape, *shape); a hit is one where nothing had to be computed.
+
+        Raises
+        ------
+        ParamError
+            The op has no gradients.
+        ShapeError, DtypeError
+        """
+        if spec.gradient == "none":
+            msg = f"op {spec.name!r} has no Jacobian: it is registered with gradient='none'"
+            raise ParamError(msg)
+        done = self.evaluate(spec, params, sources)
+        if done.jacobians is not None:
+            return replace(done, grads=done.jacobians)
+        if prod(done.y.shape[1:]) == 1:
+            return replace(done, grads=jacobians.of_scalar(done.y, done.grads))
+        if contents.is_diagonal(spec, sources.shapes, done.y.shape[1:]):
+            return replace(done, grads=jacobians.diagonal(done.grads))
+        return replace(done, grads=self._components(spec, params, sources, done))
+
+    def _components(self, spec: OpSpec, params: Params | None, sources: Sources, done: Evaluated) -> tuple[Array, ...]:
+        """Return Jacobians from the packages of one cotangent a component of y."""
+        made = jacobians.Components(done.y, sources.shapes)
+        for some, rows, cotangent in made:
+            with _job_of(rows):
+                others = self.evaluate(spec, params, sources.take(rows), cotangent)
+            made.fill(some, others.grads, others.hit)
+        if done.y.size:
+            self.needed_too(done, np.arange(sources.n), made.hit)
+        return made.jacobians
+
+    def _is_still(self, spec: OpSpec, params: dict[str, Any], sources: Sources) -> bool:
+        """Whether an op that is known by its program has the same one after it ran."""
+        if spec.at(sources.shapes, sources.dtype, params).fingerprint == spec.fingerprint:
+            return True
+        self._warn(spec.name, "the program that it lowers to is another after it was run")
+        return False
 
     def adopt(
         self, spec: OpSpec, params: Params | None, sources: Sources, y: Array, grads: Sequence[Array]
@@ -130,9 +195,13 @@ class Pipeline:
             Of the op, or of these parameters, nothing can be stored, as they have no fingerprint.
         """
         bound = spec.bind(params)
+        spec = spec.at(sources.shapes, sources.dtype, bound)
+        if spec.gradient == "jacobian":
+            msg = f"op {spec.name!r}: nothing of it can be stored, as its packages hold Jacobians, and not gradients"
+            raise ParamError(msg)
         shape = validation.check(spec, bound, sources, y, grads)
-        columns = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
-        size = bins.job_bytes(shape, sources.shapes, sources.dtype.itemsize)
+        columns = {"y": y, **_named(grads)}
+        size = bins.job_bytes(shape, contents.beside(spec.gradient, shape, sources.shapes), sources.dtype.itemsize)
         added = np.zeros(sources.n, np.bool_)
         with self._lock:
             names, tokens, record = self._keys(spec, bound, sources, None)
@@ -140,14 +209,19 @@ class Pipeline:
                 msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
                 raise ParamError(msg)
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
-            form = partial(_form, spec, shape, sources)
+            form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
             for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
                 arrays = {name: validation.owned(column, rows) for name, column in columns.items()}
                 src_ids, versions = sources.provenance(rows) or (None, None)
                 page = Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows])
-                self._store.put(kept(page, spec, sources, rows, self._pool))
+                self._put(page, spec, sources, rows, None)
                 added[rows] = True
         return added
+
+    def _put(self, page: Page, spec: OpSpec, sources: Sources, rows: Ids, cotangent: Array | None) -> None:
+        """Store a page of the jobs at `rows`, with its sources where these are to be kept."""
+        for part in kept(page, spec, sources, rows, self._pool, cotangent):
+            self._store.put(part)
 
     def _bins(self, spec: OpSpec, plan: Triage, shape: Shape | None, sources: Sources) -> Iterator[Ids]:
         """Yield the jobs to compute in bins; each is placed before the next one is asked for."""
@@ -158,14 +232,15 @@ class Pipeline:
                 yield todo[:few]
                 todo = todo[few:]
             shape = plan.pages[0].arrays["y"].shape[1:]
-        size = bins.job_bytes(shape or (), sources.shapes, sources.dtype.itemsize)
+        beside = contents.beside(spec.gradient, shape or (), sources.shapes)
+        size = bins.job_bytes(shape or (), beside, sources.dtype.itemsize)
         yield from bins.cut(todo, size, self._max_bytes, self._max_jobs)
 
     def _keys(
         self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
     ) -> tuple[list[bytes], NDArray[np.uint8], str | None]:
         """Return the jobs' keys, the tokens in them, and their lineage, None where nothing may be stored under them."""
-        gradient = "ones" if cotangent is None else "cotangent"
+        gradient = contents.kind(spec, cotangent)
         opaque = spec.opaque if spec.fingerprint is None else ""
         try:
             identity = keys.Identity.of(spec, params, gradient)
@@ -200,12 +275,12 @@ class Pipeline:
         start = time.perf_counter_ns()
         with self._pool.lend() as lend:
             xs = sources.gather(rows, lend, share=spec.exactness == "tolerance")
-            with Session(spec, params, xs, shape) as session:
-                y = session.forward()
-                grads = session.backward(None if cotangent is None else cotangent[rows])
+            given = None if cotangent is None else cotangent[rows]
+            with _job_of(rows), Session(spec, params, xs, shape) as session:
+                y, *beside = session.run(given)
             cost = time.perf_counter_ns() - start
-            self._promises.test(spec, params, xs, (y, *grads), None if cotangent is None else cotangent[rows])
-        arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(grads)}}
+            self._promises.test(spec, params, xs, (y, *beside), given)
+        arrays = {"y": y, **_named(beside)}
         src_ids, versions = sources.provenance(rows) or (None, None)
         return Page(spec.name, names, arrays, cost, src_ids, versions, record, tokens)
 
@@ -242,5 +317,16 @@ class Pipeline:
             self.counts.seconds_saved += hits[number] * page.cost_ns / page.n / 1e9
 
 
-def _form(spec: OpSpec, shape: Shape | None, sources: Sources) -> Form:
-    return Form(spec.name, sources.dtype, shape, sources.shapes)
+@contextmanager
+def _job_of(rows: Ids) -> Iterator[None]:
+    """Say in errors of a part of the jobs which one of all it was."""
+    try:
+        yield
+    except WhiteboardError as error:
+        error.row = None if error.row is None else int(rows[error.row])
+        raise
+
+
+def _named(arrays: Sequence[Any]) -> dict[str, Any]:
+    """Return what packages hold beside y under the names that it has in a page."""
+    return {f"g{slot}": array for slot, array in enumerate(arrays)}

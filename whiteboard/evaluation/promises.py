@@ -68,7 +68,7 @@ class Promises:
             return
         for how, rows in _orders(n):
             given = _evaluated(spec, params, [x[rows] for x in xs], shape, _taken(cotangent, rows))
-            for what, together, again in zip(_names(len(xs)), results, given, strict=True):
+            for what, together, again in zip(_names(len(results)), results, given, strict=True):
                 _compare(spec, what, how, rows, together[rows], again)
         self._kept[signature] = n > 1
 
@@ -81,8 +81,8 @@ def _orders(n: int) -> list[tuple[str, NDArray[np.intp]]]:
     return [*(("alone", alone[i : i + 1]) for i in range(len(alone))), ("in another order", np.arange(n)[::-1])]
 
 
-def _names(sources: int) -> list[str]:
-    return ["y", *(f"the gradient of source {slot}" for slot in range(sources))]
+def _names(results: int) -> list[str]:
+    return ["y", *(f"the gradient of source {slot}" for slot in range(results - 1))]
 
 
 def _taken(cotangent: Array | None, rows: NDArray[np.intp]) -> Array | None:
@@ -93,7 +93,7 @@ def _evaluated(
     spec: OpSpec, params: dict[str, Any], xs: list[Array], shape: Shape, cotangent: Array | None
 ) -> tuple[Array, ...]:
     with Session(spec, params, xs, shape) as session:
-        return (session.forward(), *session.backward(cotangent))
+        return session.run(cotangent)
 
 
 def _compare(spec: OpSpec, what: str, how: str, rows: NDArray[np.intp], a: Array, b: Array) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError
+from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError, WhiteboardError
+from whiteboard.evaluation import contents
 from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import FLOATS, Array, Shape
@@ -42,7 +43,8 @@ class Session:
         self._n, self._dtype = len(xs[0]), xs[0].dtype
         self._shape = spec.shape(spec.name, self._shapes, params) if shape is None else shape
         self._xs: tuple[Array, ...] | None = tuple(self._aligned(x) for x in xs)
-        self._saved: Any = None
+        self._out: Array | None = None
+        self._saved: list[Any] = []
         self._forwards = self._backwards = 0
 
     def __enter__(self) -> Self:
@@ -51,91 +53,143 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._xs = self._saved = None
+        self._xs, self._out, self._saved = None, None, []
 
     def forward(self) -> Array:
         """Return y, (n, *y_shape), in memory of its own."""
+        self._start_forward()
+        self._saved = [self._each(self._forward, number) for number in range(self._calls())]
+        return self._y()
+
+    def backward(self, cotangent: Array | None = None) -> tuple[Array, ...]:
+        """Return one gradient a source, (n, *shape), in memory of their own; of an op without gradients, nothing.
+
+        `cotangent` is (n, *y_shape); None stands for ones.
+        """
+        self._start_backward()
+        self._open()
+        if not self._forwards:
+            msg = f"op {self._spec.name!r}: a session's forward comes before its backward"
+            raise ShapeError(msg)
+        grads = self._empties([] if self._spec.gradient == "none" else self._shapes)
+        for number, saved in enumerate(self._saved):
+            self._each(self._pull, number, saved, cotangent, grads)
+        return _canonical(grads)
+
+    def run(self, cotangent: Array | None = None) -> tuple[Array, ...]:
+        """Return what a package holds, all in memory of its own: y, (n, *y_shape), and what `backward` gives.
+
+        Of an op whose gradient is ``jacobian`` the Jacobians, (n, *y_shape, *shape), stand in the place of gradients.
+        What is called job by job is called forward and back, then for the next job; where this one has the sources of
+        the one before, as it has in a bin of cotangents, what was saved is pulled back again.
+        """
+        self._start_forward()
+        self._start_backward()
+        beside: tuple[Array, ...] = ()
+        saved: Any = None
+        for number in range(self._calls()):
+            if cotangent is None or not self._repeats(number):
+                saved = self._each(self._forward, number)
+            beside = beside or self._empties(self._beside())
+            if self._spec.gradient == "jacobian":
+                self._take(number, saved, beside)
+            else:
+                self._each(self._pull, number, saved, cotangent, beside)
+        return (self._y(), *_canonical(beside))
+
+    def _start_forward(self) -> None:
         self._forwards += 1
         if self._forwards > 1:
             msg = f"op {self._spec.name!r}: a session takes exactly one forward"
             raise SecondBackwardError(msg)
-        xs = self._open()
-        out = self._rows(xs) if self._spec.batch == "loop" else self._whole(xs)
-        canonical(out)
-        return out
 
-    def _whole(self, xs: tuple[Array, ...]) -> Array:
-        out = None if self._shape is None else self._empty(self._shape)
-        y, self._saved = self._spec.forward(xs, out, **self._params)
-        if out is None:
-            self._is_array(y, "forward")
-            if y.shape[:1] != (self._n,):
-                told = f"expected shape ({self._n}, …) for a bin of {self._n}, got {y.shape}"
-                remedy = "write the function for n jobs at once, or register it with batch='loop'"
-                msg = f"op {self._spec.name!r}: forward: {told}: {remedy}"
-                raise ShapeError(msg)
-            out = self._empty(y.shape[1:])
-        self._fill(out, y)
-        return out
-
-    def _rows(self, xs: tuple[Array, ...]) -> Array:
-        out = None if self._shape is None else self._empty(self._shape)
-        self._saved = []
-        for i in range(self._n):
-            row = None if out is None else out[i, ...]
-            y, saved = self._spec.forward(tuple(x[i, ...] for x in xs), row, **self._params)
-            if out is None or row is None:
-                self._is_array(y, "forward")
-                out = self._empty(y.shape)
-                row = out[i, ...]
-            self._fill(row, y)
-            self._saved.append(saved)
-        assert out is not None  # a bin has a job
-        return out
-
-    def _empty(self, shape: Shape) -> Array:
-        self._shape = shape
-        return np.empty((self._n, *shape), self._dtype)
-
-    def _fill(self, out: Array, y: Any) -> None:
-        if y is not out:
-            self._check(y, out.shape, "forward")
-            out[...] = y
-
-    def backward(self, cotangent: Array | None = None) -> tuple[Array, ...]:
-        """Return one gradient a source, (n, *shape), in memory of their own.
-
-        `cotangent` is (n, *y_shape); None stands for ones.
-        """
+    def _start_backward(self) -> None:
         self._backwards += 1
         if self._backwards > 1:
             msg = f"op {self._spec.name!r}: a session takes exactly one backward"
             raise SecondBackwardError(msg)
-        self._open()
-        if cotangent is None:
-            if self._shape is None:
-                msg = f"op {self._spec.name!r}: a session's forward comes before its backward"
-                raise ShapeError(msg)
-            cotangent = _ones((self._n, *self._shape), self._dtype)
-        grads = tuple(np.empty((self._n, *s), self._dtype) for s in self._shapes)
-        if self._spec.batch == "loop":
-            for i in range(self._n):
-                self._pull(self._saved[i], cotangent[i, ...], tuple(g[i, ...] for g in grads))
-        else:
-            self._pull(self._saved, cotangent, grads)
-        for grad in grads:
-            canonical(grad)
-        return grads
 
-    def _pull(self, saved: Any, cotangent: Array, into: tuple[Array, ...]) -> None:
-        given = self._spec.vjp(saved, cotangent, (True,) * len(into), **self._params)
+    def _calls(self) -> int:
+        """How often the op is called: once, or once a job."""
+        return self._n if self._spec.batch == "loop" else 1
+
+    def _at(self, number: int) -> tuple[Any, ...]:
+        """The rows of one call, as an index that gives views."""
+        return (number, ...) if self._spec.batch == "loop" else (...,)
+
+    def _each(self, step: Callable[..., Any], number: int, *given: Any) -> Any:
+        """Do one step of a call; an error of it says which job it is of, where it is of one."""
+        try:
+            return step(self._at(number), *given)
+        except WhiteboardError as error:
+            error.row = number if self._spec.batch == "loop" else None
+            raise
+
+    def _forward(self, at: tuple[Any, ...]) -> Any:
+        """Fill some rows of y, and return what the forward saved."""
+        if self._out is None and self._shape is not None:
+            self._out = self._empty(self._shape)
+        target = None if self._out is None else self._out[at]
+        y, saved = self._spec.forward(tuple(x[at] for x in self._open()), target, **self._params)
+        if self._out is None or target is None:
+            self._is_array(y, "forward")
+            self._shape = y.shape if self._spec.batch == "loop" else self._shape_of(y)
+            self._out = self._empty(self._shape)
+            target = self._out[at]
+        if y is not target:
+            self._check(y, target.shape, "forward")
+            target[...] = y
+        return saved
+
+    def _shape_of(self, y: Array) -> Shape:
+        """The shape of one job's y, from a bin's."""
+        if y.shape[:1] != (self._n,):
+            told = f"expected shape ({self._n}, …) for a bin of {self._n}, got {y.shape}"
+            remedy = "write the function for n jobs at once, or register it with batch='loop'"
+            msg = f"op {self._spec.name!r}: forward: {told}: {remedy}"
+            raise ShapeError(msg)
+        return y.shape[1:]
+
+    def _repeats(self, number: int) -> bool:
+        """Whether a job has the sources of the one before, to the bit; then it has its y."""
+        if not number or any(x[number].tobytes() != x[number - 1].tobytes() for x in self._open()):
+            return False
+        assert self._out is not None  # there was a forward
+        self._out[number] = self._out[number - 1]
+        return True
+
+    def _y(self) -> Array:
+        assert self._out is not None  # a bin has a job
+        canonical(self._out)
+        return self._out
+
+    def _beside(self) -> Sequence[Shape]:
+        """The shapes of one job's arrays beside y."""
+        return contents.beside(self._spec.gradient, self._shape or (), self._shapes)
+
+    def _empty(self, shape: Shape) -> Array:
+        return np.empty((self._n, *shape), self._dtype)
+
+    def _empties(self, shapes: Sequence[Shape]) -> tuple[Array, ...]:
+        return tuple(self._empty(shape) for shape in shapes)
+
+    def _take(self, number: int, saved: Sequence[Array], into: tuple[Array, ...]) -> None:
+        """Copy the Jacobians that a forward has saved, and checked."""
+        for given, array in zip(saved, into, strict=True):
+            array[self._at(number)] = given
+
+    def _pull(self, at: tuple[Any, ...], saved: Any, cotangent: Array | None, grads: tuple[Array, ...]) -> None:
+        assert self._out is not None  # there was a forward
+        part = _ones(self._out[at].shape, self._dtype) if cotangent is None else cotangent[at]
+        into = tuple(grad[at] for grad in grads)
+        given = self._spec.vjp(saved, part, (True,) * len(into), **self._params)
         if len(given) != len(into):
             msg = f"op {self._spec.name!r}: vjp: expected {len(into)} gradients, got {len(given)}"
             raise ShapeError(msg)
         grad: Any
         for slot, (grad, target) in enumerate(zip(given, into, strict=True)):
-            if self._spec.kind == "elementwise" and target.shape != cotangent.shape:
-                self._check(grad, cotangent.shape, "vjp", slot)
+            if self._spec.kind == "elementwise" and target.shape != part.shape:
+                self._check(grad, part.shape, "vjp", slot)
                 lead = self._spec.batch == "lead_axis"
                 grad = sum_back(grad, target.shape[1:]) if lead else sum_back(grad[None], target.shape)[0]
             self._check(grad, target.shape, "vjp", slot)
@@ -184,6 +238,12 @@ _ONE = {dtype: np.ones((), dtype).tobytes() for dtype in FLOATS}
 def _ones(shape: Shape, dtype: np.dtype[Any]) -> Array:
     """Return ones of a shape: one number in memory, read-only, with no stride."""
     return np.ndarray(shape, dtype, buffer=_ONE[dtype], strides=(0,) * len(shape))
+
+
+def _canonical(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    for array in arrays:
+        canonical(array)
+    return arrays
 
 
 def canonical(array: Array) -> None:

@@ -13,6 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.evaluation import contents
+from whiteboard.ops.spec import Gradient
 from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.types import Ids, Shape
@@ -22,7 +24,7 @@ _DISK: Final = bytes([DISK])
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What an op gives for some sources: its name, the dtype, and the shapes of one job's y and gradients.
+    """What an op gives for some sources: its name, the dtype, the shapes of one job's y and sources, and its gradient.
 
     `y` is None where only a run of the op tells.
     """
@@ -30,18 +32,19 @@ class Form:
     op: str
     dtype: np.dtype
     y: Shape | None
-    grads: Sequence[Shape]
+    sources: Sequence[Shape]
+    gradient: Gradient = "vjp"
 
     def fits(self, page: Page) -> bool:
         """Whether a page holds such packages."""
-        arrays = page.arrays
-        if page.op != self.op or len(arrays) != 1 + len(self.grads):
+        if page.op != self.op or "y" not in page.arrays:
             return False
-        for name, shape in (("y", self.y), *((f"g{slot}", shape) for slot, shape in enumerate(self.grads))):
-            array = arrays.get(name)
-            if array is None or array.dtype != self.dtype or shape not in (None, array.shape[1:]):
-                return False
-        return True
+        y = page.arrays["y"].shape[1:]
+        shapes = {"y": y if self.y is None else self.y}
+        shapes |= {f"g{slot}": shape for slot, shape in enumerate(contents.beside(self.gradient, y, self.sources))}
+        return page.arrays.keys() == shapes.keys() and all(
+            array.dtype == self.dtype and array.shape[1:] == shapes[name] for name, array in page.arrays.items()
+        )
 
 
 @dataclass(slots=True, eq=False)

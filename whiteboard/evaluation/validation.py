@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from whiteboard.errors import DtypeError, ShapeError
+from whiteboard.evaluation import contents
 from whiteboard.evaluation.session import canonical
 from whiteboard.evaluation.sources import Sources
 from whiteboard.ops.spec import OpSpec
@@ -38,13 +39,11 @@ def check(spec: OpSpec, params: Params, sources: Sources, y: Array, grads: Seque
     """
     told = shape(spec, params, sources)
     one = y.shape[1:] if told is None else told
-    if len(grads) != len(sources.shapes):
-        msg = f"op {spec.name!r}: expected one gradient for each of {len(sources.shapes)} sources, got {len(grads)}"
+    beside = contents.beside(spec.gradient, one, sources.shapes)
+    if len(grads) != len(beside):
+        msg = f"op {spec.name!r}: expected one gradient for each of {len(beside)} sources, got {len(grads)}"
         raise ShapeError(msg)
-    columns = [
-        ("y", y, one),
-        *((f"grads[{i}]", g, s) for i, (g, s) in enumerate(zip(grads, sources.shapes, strict=True))),
-    ]
+    columns = [("y", y, one), *((f"grads[{i}]", g, s) for i, (g, s) in enumerate(zip(grads, beside, strict=True)))]
     for name, column, wanted in columns:
         if column.shape != (sources.n, *wanted):
             msg = f"op {spec.name!r}, {name}: expected shape {wanted}, got {column.shape[1:]}"

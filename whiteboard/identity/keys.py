@@ -120,7 +120,8 @@ class Identity(NamedTuple):
 
     `arithmetic` is the class of the machine that computed, `params` the canonical encoding of all parameters.
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the VJP of
-    a cotangent, whose token is then the last one of the key.
+    a cotangent, whose token is then the last one of the key; ``"jacobian"`` for those that hold Jacobians, and
+    ``"none"`` for those of y alone.
     """
 
     op: str
@@ -142,6 +143,8 @@ class Identity(NamedTuple):
         """
         encoded = encode_params(params) if params else NO_PARAMS
         arithmetic = arithmetic_class(blas=spec.blas)
+        if spec.settings is not None:
+            arithmetic = digest(arithmetic + encode(spec.settings()))
         return cls(spec.name, spec.version, spec.fingerprint or b"", spec.exactness, arithmetic, encoded, gradient)
 
 

@@ -36,8 +36,8 @@ def record(identity: keys.Identity, params: Params) -> str:
     """Return the JSON that a page keeps: all that is in its keys beside the tokens.
 
     scheme, version, fingerprint, parts (a digest of each of the op's functions and constants), exactness,
-    arithmetic, gradient ("ones" or "cotangent"), params by name, and, where there are any, encoded: the hex of their
-    canonical encoding.
+    arithmetic, gradient ("ones", "cotangent", "jacobian" or "none"), params by name, and, where there are any, encoded:
+    the hex of their canonical encoding.
     """
     return _record(keys.SCHEME, identity, _Texts(params))
 

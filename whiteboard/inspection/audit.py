@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import ParamError, UnknownOpError, WhiteboardError
+from whiteboard.errors import DtypeError, ParamError, UnknownOpError, WhiteboardError
+from whiteboard.evaluation import contents
 from whiteboard.evaluation.session import Session
 from whiteboard.identity import keys, lineage
 from whiteboard.inspection import proof
@@ -30,6 +32,8 @@ OTHER_KEY: Final = "made with parameters, code or arithmetic that are not those 
 FAILED: Final = "the op raised an error when they were computed again"
 DAMAGED: Final = "their page is damaged"
 OTHER_SOURCES: Final = "what their page keeps as their sources is not what their keys are made of"
+MOST_MIXTURES: Final = 256
+"""So many ways are tried in which the slots of an op may have read several attributes of a system's nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +133,44 @@ def _audit(
         return
     row = report.ops[page.op]
     again = _Again(page_id, page, made, report.unchecked, row)
-    wrong = again.from_page() if page.sources else again.from_nodes(values)
+    wrong = again.from_page(page.sources) if page.sources else again.from_nodes(values)
     row.differing += len(wrong)
     report.differences += wrong
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """How the packages of a page were made: by the op as it is here, on a machine that computes like this one."""
+    """How the packages of a page were made, if it was by the op as it is here.
+
+    `names` is what the page says that its keys are made of; None for one of an early version, or of long parameters.
+    """
 
     spec: OpSpec
-    params: Mapping[str, Any]
-    names: proof.Names
+    params: dict[str, Any]
+    gradient: str
+    names: proof.Names | None
+
+    def of(self, xs: Sequence[Array]) -> proof.Names | None:
+        """What keys of these sources are made of; None where the op, or the machine, is another than it was."""
+        try:
+            spec = self.spec.at(tuple(x.shape[1:] for x in xs), xs[0].dtype, self.params)
+            here = keys.Identity.of(spec, self.params, self.gradient)
+        except (ParamError, DtypeError):
+            return None
+        if self.names is None:
+            return proof.Names(keys.SCHEME, here)
+        then = self.names.identity
+        return self.names if here._replace(params=then.params) == then else None
+
+    def run(self, xs: list[Array], cotangent: Array | None) -> dict[str, Array]:
+        """Compute packages, by the names of their arrays."""
+        try:
+            with Session(self.spec, self.params, xs) as session, np.errstate(all="ignore"):
+                y, *beside = session.run(cotangent)
+                return {"y": y, **{f"g{slot}": array for slot, array in enumerate(beside)}}
+        except WhiteboardError:
+            # An op that does not take its own sources gives none of the arrays: all of them differ.
+            return {}
 
 
 def _made(page: Page, spec: OpSpec) -> _Made | str:
@@ -149,18 +179,15 @@ def _made(page: Page, spec: OpSpec) -> _Made | str:
     names = proof.named(page.op, said)
     try:
         if said is None or names is None:
-            # A page of an early version, or one of long parameters, does not say: what its keys are of will tell.
-            params = spec.bind(None)
-            return _Made(spec, params, proof.Names(keys.SCHEME, keys.Identity.of(spec, params)))
+            return _Made(spec, spec.bind(None), contents.kind(spec, None), None)
         params = spec.bind(decode_params(said.now or b"", spec.params))
-        here = keys.Identity.of(spec, params, said.gradient)._replace(params=names.identity.params)
     except ParamError:
         return OTHER_KEY
     except ValueError:
         return NO_PARAMS
-    if here != names.identity:
-        return OTHER_KEY
-    return NO_COTANGENT if said.gradient != "ones" and not page.sources else _Made(spec, params, names)
+    if said.gradient == "cotangent" and not page.sources:
+        return NO_COTANGENT
+    return _Made(spec, params, said.gradient, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,45 +200,61 @@ class _Again:
     unchecked: Counter[str]
     row: OpAudit
 
-    def from_page(self) -> list[Difference]:
+    def from_page(self, sources: tuple[Array, ...]) -> list[Difference]:
         """Compute from the sources that the page keeps; what differs."""
-        page, names = self.page, self.made.names
-        tokens = proof.tokens_in(page, names.scheme)
-        assert tokens is not None
-        assert page.sources is not None
-        right = proof.faithful(page, names.scheme)
-        right &= names.prove(tokens, page.keys)
-        self.unchecked[OTHER_SOURCES] += int((~right).sum())
+        xs, cotangent = list(sources), None
+        if self.made.gradient == "cotangent":
+            *xs, cotangent = xs
+        names = self.made.of(xs) if xs else None
+        right = self._true(names, sources)
         rows = np.flatnonzero(right)
+        if names is None:
+            self.unchecked[OTHER_KEY] += len(rows)
+            return []
         before = self.row.checked
-        xs = [source[rows] for source in page.sources]
-        wrong = self._compare(rows, xs) if len(rows) else []
+        wrong = self._compare(rows, [x[rows] for x in xs], None if cotangent is None else cotangent[rows])
         self.row.kept += self.row.checked - before
         return wrong
+
+    def _true(self, names: proof.Names | None, sources: tuple[Array, ...]) -> NDArray[np.bool_]:
+        """Which packages have the sources that their keys are made of; counts the others."""
+        page, said = self.page, self.made.names or names
+        if said is None:
+            return np.ones(page.n, np.bool_)
+        right = said.prove(proof.tokens_of(sources, said.scheme), page.keys)
+        self.unchecked[OTHER_SOURCES if self.made.names else OTHER_KEY] += int((~right).sum())
+        return right
 
     def from_nodes(self, values: Sequence[NodeValues]) -> list[Difference]:
         """Compute from what systems hold of the nodes; what differs."""
         left, met = set(range(self.page.n)), set[int]()
         wrong: list[Difference] = []
-        for each in values:
+        for each in _readings(values, len(self._nodes(0))):
+            if not left:
+                break
             for rows, xs in self._sources(each, sorted(left)):
                 met.update(rows.tolist())
-                tokens = proof.tokens_of(xs, self.made.names.scheme)
-                right = np.flatnonzero(self.made.names.prove(tokens, self.page.keys[rows]))
-                if len(right):
-                    left.difference_update(rows[right].tolist())
-                    wrong += self._compare(rows[right], [x[right] for x in xs])
+                if (names := self.made.of(xs)) is None:
+                    continue
+                right = np.flatnonzero(names.prove(proof.tokens_of(xs, names.scheme), self.page.keys[rows]))
+                left.difference_update(rows[right].tolist())
+                wrong += self._compare(rows[right], [x[right] for x in xs], None)
         self.unchecked[NO_VALUES] += len(left - met)
         self.unchecked[OTHER_KEY] += len(left & met)
         return wrong
 
-    def _sources(self, values: NodeValues, rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
-        """Rows whose sources are all among the values, in groups of equal signature, with their stacked sources."""
+    def _sources(self, values: Sequence[NodeValues], rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:
+        """Rows whose sources are all among the values, in groups of equal signature, with their stacked sources.
+
+        `values` are those of each slot. An op of one source with several has got the stack of these.
+        """
         groups: dict[Any, list[tuple[int, list[Array]]]] = defaultdict(list)
         for row in rows:
-            places = self._nodes(row)
-            xs = [value for place in places if (value := values.at(*place)) is not None]
+            places = list(zip(values, self._nodes(row), strict=True))
+            xs = [value for held, place in places if (value := held.at(*place)) is not None]
             if len(xs) == len(places):
+                if self.made.spec.arity == 1 and len(xs) > 1 and len({x.shape for x in xs}) == 1:
+                    xs = [np.stack(xs)]
                 groups[tuple((x.dtype.str, x.shape) for x in xs)].append((row, xs))
         return [
             (
@@ -224,47 +267,48 @@ class _Again:
     def _nodes(self, row: int) -> list[tuple[int, int]]:
         """Ids and versions of the nodes that a package was computed from; none where its sources were no nodes."""
         ids, versions = self.page.src_ids, self.page.versions
-        return (
-            [] if ids is None or versions is None else list(zip(ids[row].tolist(), versions[row].tolist(), strict=True))
-        )
+        if ids is None or versions is None or not len(ids):
+            return []
+        return list(zip(ids[row].tolist(), versions[row].tolist(), strict=True))
 
-    def _compare(self, rows: NDArray[np.intp], xs: list[Array]) -> list[Difference]:
+    def _compare(self, rows: NDArray[np.intp], xs: list[Array], cotangent: Array | None) -> list[Difference]:
+        if not len(rows):
+            return []
         try:
-            made = self._computed(xs)
+            made = self.made.run(xs, cotangent)
         except Exception:  # a user's function may raise anything, and the others are still to be looked at
             self.unchecked[FAILED] += len(rows)
             return []
         self.row.checked += len(rows)
-        apart = self._apart(rows, made)
+        stored = self.page.arrays
+        apart = {
+            name: _distance(stored.get(name), made.get(name), rows) for name in sorted(made.keys() | stored.keys())
+        }
         self.row.max_ulp = max([self.row.max_ulp, *(int(each.max()) for each in apart.values())])
         bad = {name: each > 0 for name, each in apart.items()}
         if self.made.spec.exactness == "tolerance":
             for name, each in bad.items():
-                each &= ~_close(self.page.arrays.get(name), made.get(name), rows)
+                each &= ~_close(stored.get(name), made.get(name), rows)
         wrong = np.flatnonzero(np.logical_or.reduce(list(bad.values())))
         return [
             self._difference(int(rows[i]), {name: int(each[i]) for name, each in apart.items() if bad[name][i]})
             for i in wrong.tolist()
         ]
 
-    def _computed(self, xs: list[Array]) -> dict[str, Array]:
-        spec, params = self.made.spec, dict(self.made.params)
-        cotangent = xs.pop() if self.made.names.identity.gradient != "ones" else None
-        try:
-            with Session(spec, params, xs) as session, np.errstate(all="ignore"):
-                y = session.forward()
-                return {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(session.backward(cotangent))}}
-        except WhiteboardError:
-            # An op that does not take its own sources gives none of the arrays: all of them differ.
-            return {}
-
-    def _apart(self, rows: NDArray[np.intp], made: Mapping[str, Array]) -> dict[str, NDArray[np.uint64]]:
-        fields = made.keys() | self.page.arrays.keys()
-        return {name: _distance(self.page.arrays.get(name), made.get(name), rows) for name in sorted(fields)}
-
     def _difference(self, row: int, ulp: Mapping[str, int]) -> Difference:
-        ids, versions = zip(*self._nodes(row), strict=True) if self._nodes(row) else ((), ())
+        nodes = self._nodes(row)
+        ids, versions = tuple(node for node, _ in nodes), tuple(version for _, version in nodes)
         return Difference(self.page.op, self.page.keys[row].tobytes().hex(), self.page_id, ids, versions, ulp)
+
+
+def _readings(values: Sequence[NodeValues], slots: int) -> Iterator[tuple[NodeValues, ...]]:
+    """Yield which attribute of a system each slot may have read: all the same one, then some of the mixtures."""
+    for each in values:
+        yield (each,) * slots
+    for name in dict.fromkeys(each.system for each in values):
+        attrs = [each for each in values if each.system == name]
+        mixed = (mixture for mixture in product(attrs, repeat=slots) if len({each.attr for each in mixture}) > 1)
+        yield from islice(mixed, MOST_MIXTURES)
 
 
 def _distance(stored: Array | None, made: Array | None, rows: NDArray[np.intp]) -> NDArray[np.uint64]:

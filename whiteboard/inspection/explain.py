@@ -11,18 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
-from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation import contents
+from whiteboard.evaluation.sources import Sources, StackedSources
 from whiteboard.identity import keys, lineage
+from whiteboard.ops import name_of
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import PageSummary
 from whiteboard.systems.jobs import Job, batches
 from whiteboard.systems.node_sources import NodeSources, locate
 from whiteboard.systems.nodes import Nodes
-from whiteboard.systems.propagate import is_diagonal
 from whiteboard.systems.residuals import residual
 from whiteboard.types import Array, Params
 
-_WORDS: Final = {"ones": "ones", "cotangent": "a cotangent"}
+_WORDS: Final = {
+    "ones": "the VJP of ones",
+    "cotangent": "the VJP of a cotangent",
+    "jacobian": "the Jacobian",
+    "none": "no gradient",
+}
 _LINEAGE: Final = ("version", "fingerprint", "exactness", "params", "gradient", "arithmetic")
 
 
@@ -91,7 +97,8 @@ class Asked:
 
 def asked(spec: OpSpec, params: Params | None, sources: Sources, cotangent: Array | None = None) -> Asked:
     """Return what identifies the one job of `sources`, or its package of the VJP of a cotangent, (1, *y_shape)."""
-    known, gradient = spec.bind(params), "ones" if cotangent is None else "cotangent"
+    known, gradient = spec.bind(params), contents.kind(spec, cotangent)
+    spec = spec.at(sources.shapes, sources.dtype, known)
     opaque = spec.opaque if spec.fingerprint is None else ""
     try:
         identity = keys.Identity.of(spec, known, gradient)
@@ -126,14 +133,17 @@ def over_nodes(nodes: Nodes, job: Job) -> Sources:
     """
     ((_, batch),) = batches([job])
     index, arena, rows = locate(nodes, batch)
-    return NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+    sources = NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+    return StackedSources(name_of(job.op), sources) if job.stack else sources
 
 
 def cotangent_of(spec: OpSpec, sources: Sources, job: Job, y: Array) -> Array | None:
     """Return the cotangent, (1, *y_shape), that a job with residual or target needs a package for, or None."""
     ((_, batch),) = batches([job])
     driven = residual(batch, y)
-    if driven is None or is_diagonal(spec, sources, y) or driven[0].constant[0]:
+    if driven is None or spec.gradient in ("jacobian", "none") or driven[0].constant[0]:
+        return None
+    if contents.is_diagonal(spec, sources.shapes, y.shape[1:]):
         return None
     return np.ascontiguousarray(driven[0].values)
 
@@ -214,19 +224,22 @@ def _nearest(job: Asked, page: PageSummary) -> tuple[int, tuple[int, int]]:
     elif page.versions is not None and job.versions is not None and page.versions.shape[1] == len(job.versions):
         apart += (page.versions != np.array(job.versions)).sum(axis=1)
     apart += sum(field in page.lineage and page.lineage[field] != job.lineage.get(field) for field in _LINEAGE)
-    apart += 2 * (_shapes(page) != job.shapes) + 2 * (_dtype(page) != job.dtype)
+    apart += 2 * (_shapes(page) not in (None, job.shapes)) + 2 * (_dtype(page) != job.dtype)
     row = int(np.lexsort((apart, other))[0])
     return row, (int(other[row]), int(apart[row]))
 
 
-def _shapes(page: PageSummary) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a page's sources, which are those of its gradients."""
+def _shapes(page: PageSummary) -> tuple[tuple[int, ...], ...] | None:
+    """The shapes of a page's sources: those of its gradients, or the ends of its Jacobians'; None where it has none."""
+    if page.lineage.get("gradient") == "none":
+        return None
+    lead = len(page.arrays["y"][1]) if page.lineage.get("gradient") == "jacobian" and "y" in page.arrays else 0
     count = sum(name[0] == "g" for name in page.arrays)
-    return tuple(page.arrays[f"g{slot}"][1] for slot in range(count) if f"g{slot}" in page.arrays)
+    return tuple(page.arrays[f"g{slot}"][1][lead:] for slot in range(count) if f"g{slot}" in page.arrays)
 
 
 def _dtype(page: PageSummary) -> str:
-    return page.arrays["g0"][0] if "g0" in page.arrays else ""
+    return page.arrays["y"][0] if "y" in page.arrays else ""
 
 
 def _differences(job: Asked, page: PageSummary, row: int) -> Iterable[Difference]:
@@ -244,16 +257,15 @@ def _differences(job: Asked, page: PageSummary, row: int) -> Iterable[Difference
         yield Difference("exactness", f"mode {said['exactness']!r}, now {mine['exactness']!r}")
     if _dtype(page) != job.dtype:
         yield Difference("dtype", f"dtype {_dtype(page)}, now {job.dtype}")
-    if _shapes(page) != job.shapes:
-        yield Difference("shape", f"sources of shapes {list(_shapes(page))}, now {list(job.shapes)}")
+    if (shapes := _shapes(page)) is not None and shapes != job.shapes:
+        yield Difference("shape", f"sources of shapes {list(shapes)}, now {list(job.shapes)}")
     yield from _sources(job, page, row)
     encoded = mine.get("encoded")
     if "params" in said and (said["params"], said.get("encoded", encoded)) != (mine["params"], encoded):
         yield Difference("params", f"other parameters: {_params(said['params'], mine['params'])}")
     if "gradient" in said and said["gradient"] != mine["gradient"]:
-        yield Difference(
-            "cotangent", f"the VJP of {_WORDS.get(said['gradient'])}, now that of {_WORDS[mine['gradient']]}"
-        )
+        now = _WORDS[mine["gradient"]].replace("the VJP", "that")
+        yield Difference("cotangent", f"{_WORDS.get(said['gradient'])}, now {now}")
     if "arithmetic" in said and said["arithmetic"] != mine["arithmetic"]:
         text = "another class of arithmetic: where it was computed, the processor, NumPy, or BLAS round otherwise"
         yield Difference("arithmetic", f"{text}, BLAS runs another number of threads, or denormals are flushed")

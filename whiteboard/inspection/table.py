@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
-from whiteboard.identity import keys, lineage
+from whiteboard.identity import lineage
 from whiteboard.inspection import proof
 from whiteboard.inspection.condition import Condition
 from whiteboard.ops.fingerprint.decoding import decode, param_items

@@ -1,8 +1,9 @@
 """Operations: what an op is, which there are, how a user adds one, and how one is checked.
 
 `spec` is the record of an op, `registry` which there are, `catalogue` the list of built-in ones in `families`,
-`shapes` the rules of shapes; `user` makes ops of users' functions, `user_module` finds these by name. `kernels` are
-what families share, `fingerprint` says what code is, `checking` whether an op keeps its word.
+`shapes` the rules of shapes; `user` makes ops of users' functions, by the words in `gradients`, `user_module` finds
+these by name. `kernels` are what families share, `fingerprint` says what code is, `checking` whether an op keeps its
+word.
 """
 
 from __future__ import annotations

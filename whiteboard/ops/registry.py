@@ -13,8 +13,9 @@ from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
 from whiteboard.ops.fingerprint.parts import own_parts
 from whiteboard.ops.fingerprint.walk import BUILT_IN, Fingerprint, Terms, declared, fingerprint
+from whiteboard.ops.gradients.rule import Forward, Vjp
 from whiteboard.ops.shapes import ShapeRule, counted
-from whiteboard.ops.spec import Exactness, Example, Forward, Kind, OpSpec, Vjp
+from whiteboard.ops.spec import Exactness, Example, Kind, OpSpec
 
 Code: TypeAlias = tuple[Any, ...]
 F = TypeVar("F", bound=Forward)
@@ -54,7 +55,7 @@ class Entry:
         """
         if self.seen is None or not (self.terms is OWN or self.seen.holds()):
             spec = self.spec
-            seen = self._look((spec.kind, spec.batch, spec.exactness, -1 if spec.arity is None else spec.arity))
+            seen = self._look(spec.rules)
             blas = spec.exactness == "tolerance" if self.terms is OWN else seen.blas
             self.seen = None  # an interrupt between the two would leave a record that is not of what was seen
             self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas)
@@ -97,8 +98,9 @@ def name_of(function: Any) -> str | None:
     It is the op's own, or, where that stands for other code by now, one with its fingerprint behind it.
     """
     with _lock:
-        entry = _of_function.get(function)
-        if entry is None:
+        try:
+            entry = _of_function[function]
+        except (KeyError, TypeError):  # of what can have no weak reference no op was made
             return None
         name, spec = entry.spec.name, entry.current()
         known = _entries.get(name)
@@ -246,6 +248,7 @@ def describe() -> list[dict[str, Any]]:
                 "kind": spec.kind,
                 "batch": spec.batch,
                 "exactness": spec.exactness,
+                "gradient": spec.gradient,
                 "params": dict(spec.params),
                 "subgradients": spec.subgradients,
                 "fingerprint": spec.fingerprint.hex() if spec.fingerprint else None,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.encoding import is_mapping
-from whiteboard.types import Array, Params, Shape, is_name
+from whiteboard.ops.gradients.rule import Forward, Program, Settings, Vjp
+from whiteboard.types import Params, Shape, is_name
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
 Batch: TypeAlias = Literal["lead_axis", "loop"]
 Exactness: TypeAlias = Literal["exact", "tolerance"]
+Gradient: TypeAlias = Literal["vjp", "autograd", "returned", "jacobian", "pullback", "jax", "torch", "none"]
 
-_WORDS: Final = {"kind": get_args(Kind), "batch": get_args(Batch), "exactness": get_args(Exactness)}
+_WORDS: Final = {
+    "kind": get_args(Kind),
+    "batch": get_args(Batch),
+    "exactness": get_args(Exactness),
+    "gradient": get_args(Gradient),
+}
 
 
 class _Required(Enum):
@@ -27,13 +36,6 @@ class _Required(Enum):
 
 REQUIRED: Final = _Required.REQUIRED
 """The default of a parameter that has none: every job must give it."""
-
-
-Forward: TypeAlias = Callable[..., tuple[Array, Any]]
-"""``forward(xs, out, **params) → (y, saved)``: y into `out` where it fits; `saved` is what the VJP needs."""
-
-Vjp: TypeAlias = Callable[..., Sequence[Array | None]]
-"""``vjp(saved, cotangent, need, **params) → grads``: one per source, None where ``need[i]`` is false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,9 @@ class OpSpec:
         Whether it is a user's: then what it says of itself is tested where it is used.
     keep_sources : bool or None
         Whether packages lie in their page with their sources; None goes by what computing them cost.
+    gradient : {"vjp", "autograd", "returned", "jacobian", "pullback", "jax", "torch", "none"}
+        Where its gradients come from. Packages of ``jacobian`` hold what its forward saves, ∂y/∂xᵢ of shape
+        (*y, *xᵢ), in the place of gradients; those of ``none`` hold y alone, and its VJP returns nothing.
     subgradients : str
         What the VJP returns where the derivative does not exist; empty where it exists everywhere.
     params : mapping
@@ -94,6 +99,11 @@ class OpSpec:
         16-byte digest of the code; None for an op that cannot be seen through: computed and never cached.
     opaque : str
         Why there is no fingerprint.
+    program : callable, optional
+        ``program(rules, shapes, dtype, params) → (fingerprint, opaque)`` of an op whose fingerprint is another for
+        each signature; see `at`.
+    settings : callable, optional
+        Texts of what else of this process the op's bits depend on.
     doc : str
         One sentence: what y is.
     examples : tuple of Example
@@ -117,10 +127,13 @@ class OpSpec:
     blas: bool = False
     user: bool = False
     keep_sources: bool | None = None
+    gradient: Gradient = "vjp"
     subgradients: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: bytes | None = None
     opaque: str = ""
+    program: Program | None = None
+    settings: Settings | None = None
     doc: str = ""
     examples: tuple[Example, ...] = ()
 
@@ -145,6 +158,24 @@ class OpSpec:
         if not holds:
             msg = f"op {self.name!r}: {name}: expected {expected}, got {getattr(self, name)!r}"
             raise ParamError(msg)
+
+    @property
+    def rules(self) -> tuple[str, str, str, int]:
+        """What of the record is part of the fingerprint beside the code."""
+        return (self.kind, self.batch, self.exactness, -1 if self.arity is None else self.arity)
+
+    def at(self, shapes: tuple[Shape, ...], dtype: np.dtype[Any], params: Params) -> OpSpec:
+        """Return the op with the fingerprint that it has for one signature: itself, but for an op with a `program`.
+
+        Raises
+        ------
+        DtypeError
+            It computes in another dtype, as things are set.
+        """
+        if self.program is None:
+            return self
+        fingerprint, opaque = self.program(self.rules, shapes, dtype, params)
+        return replace(self, fingerprint=fingerprint, opaque=opaque)
 
     def bind(self, params: Params | None) -> dict[str, Any]:
         """Return the full parameters of a job: the defaults, overlaid by `params`.

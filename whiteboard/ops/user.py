@@ -1,4 +1,4 @@
-"""`op`: a user's function of arrays becomes an op, with a VJP of the user's or one by HIPS autograd."""
+"""`op`: a user's function of arrays becomes an op, with gradients by one of the words in `gradients`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from os import PathLike, fspath
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, TypeAlias, TypeVar, overload
-
-import numpy as np
 
 from whiteboard.errors import DuplicateOpError, ParamError
 from whiteboard.ops import registry
-from whiteboard.ops.fingerprint.libraries import library_of
 from whiteboard.ops.fingerprint.walk import Terms
+from whiteboard.ops.gradients import WORDS
+from whiteboard.ops.gradients import given as by_hand
+from whiteboard.ops.gradients.function import Function
+from whiteboard.ops.gradients.rule import Rule
 from whiteboard.ops.registry import register
 from whiteboard.ops.shapes import broadcast, counted, scalar, unknown
-from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Forward, Kind, OpSpec, Vjp
-from whiteboard.types import Array, Params, Shape
+from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Gradient, Kind, OpSpec
+from whiteboard.types import Params, Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 UserVjp: TypeAlias = Callable[..., Any]
@@ -36,6 +37,7 @@ def op(
     *,
     kind: Kind = "general",
     batch: Batch = "loop",
+    gradient: Gradient = "autograd",
     vjp: UserVjp | None = None,
     identity: str | None = None,
     trust: Sequence[str] = (),
@@ -56,6 +58,7 @@ def op(
     *,
     kind: Kind = "general",
     batch: Batch = "loop",
+    gradient: Gradient = "autograd",
     vjp: UserVjp | None = None,
     identity: str | None = None,
     trust: Sequence[str] = (),
@@ -85,10 +88,24 @@ def op(
     batch : {"loop", "lead_axis"}
         ``loop``: the function gets one job, sources of their own shapes. ``lead_axis``: for speed it gets n jobs at
         once, sources (n, *shape) → y (n, *y_shape), and y[i] may depend on the sources' row i alone, to the bit.
+    gradient : {"autograd", "returned", "jacobian", "pullback", "jax", "torch", "none"}
+        Where its gradients come from; for value and gradient it is called once a job, with ``batch="lead_axis"`` once a
+        bin. Gradients of several sources are a tuple, and None among them stands for zeros.
+
+        - ``autograd``: it is written with ``autograd.numpy``, and HIPS autograd differentiates it.
+        - ``returned``: it returns y, a scalar, and its gradients: ``(y, (g1, g2))``, or ``(y, g)`` of one source.
+        - ``jacobian``: it returns y and its Jacobians, the i-th of shape (*y, *xᵢ). They are kept, so that no residual
+          needs another call.
+        - ``pullback``: it returns y and a function from an array of y's shape to the gradients, as `jax.vjp` does. That
+          may be called several times before the function itself is called again.
+        - ``jax``: it is a function of JAX's arrays, which may be jitted; `jax.vjp` differentiates it. It is known by
+          the program that it lowers to, constants and all, so for a look at the store too it is traced.
+        - ``torch``: it is a function of CPU tensors, or an ``nn.Module``; ``torch.autograd.grad`` differentiates it.
+          Modules are known by source and state.
+        - ``none``: it has none. A residual or a target is an error, and `grads` of its results are ().
     vjp : callable, optional
-        ``vjp(cotangent, y, *sources, **params) → gradients``, one per source; one array will do for one source.
-        Without it the function is written with ``autograd.numpy``, and differentiated by HIPS autograd: once a job,
-        or with ``batch="lead_axis"`` once a bin.
+        ``vjp(cotangent, y, *sources, **params) → gradients``, in the place of `gradient`: one per source; one array
+        will do for one source.
     identity : str, optional
         Stands for the code in the op's identity: ``"solver 2.3"``. The code is then not looked at, so it has to change
         with whatever changes the result.
@@ -124,36 +141,40 @@ def op(
     if callable(name):
         return op()(name)
     _expect_functions(name, vjp=vjp, shape=shape)
+    kind = _kind(name, kind, gradient, vjp)
     escape = _escape(identity, trust, ignore, reads)
 
     def enter(function: F) -> F:
-        called = function.__name__ if name is None else name
-        arity, params = _signature(called, function)
-        rule = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
-        forward, pull = _traced(called, function, kind) if vjp is None else _given(function, vjp, kind)
+        called = _called(function) if name is None else name
+        written = _written(called, function, gradient)
+        arity, params = _signature(called, written)
+        wanted = Function(called, function, kind == "elementwise", batch == "lead_axis", vjp, escape[2])
+        rule: Rule = by_hand.rule(wanted) if vjp else WORDS[gradient](wanted)
+        of_shapes = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
         spec = OpSpec(
             name=called,
             arity=arity,
             kind=kind,
-            forward=forward,
-            vjp=pull,
-            shape=counted(arity, rule),
+            forward=rule.forward,
+            vjp=rule.vjp,
+            shape=counted(arity, of_shapes),
             version=version,
             batch=batch,
             exactness=exactness,
             user=True,
             keep_sources=keep_sources,
+            gradient="vjp" if vjp else gradient,
             subgradients=subgradients,
             params=params,
+            program=None if identity else rule.program,
+            settings=rule.settings,
             doc=(inspect.getdoc(function) or "").partition("\n")[0],
             examples=_tuple(examples),
         )
-        package = function.__globals__.get("__name__", "").partition(".")[0]
-        gradient = vjp or tuple(library_of("autograd", None) or ())  # autograd counts by its version
         register(
             spec,
-            (function, gradient),
-            Terms(package, *escape),
+            (function, rule.code),
+            Terms(_package(written), *escape),
             identity=identity,
             replace=replace,
             function=function,
@@ -212,11 +233,49 @@ def _escape(identity: Any, trust: Any, ignore: Any, reads: Any) -> tuple[Any, ..
     return tuple(map(str, trust)), frozenset(map(str, ignore)), tuple(map(fspath, reads))
 
 
+def _kind(name: object, kind: Any, gradient: Any, vjp: UserVjp | None) -> Any:
+    """Check the word for the gradients, and return the kind of the op: what returns its gradient has a scalar y."""
+    if not (isinstance(gradient, str) and gradient in WORDS):
+        msg = f"op {name!r}: gradient: expected one of {', '.join(map(repr, WORDS))}, got {gradient!r}"
+        raise ParamError(msg)
+    if vjp is not None and gradient != "autograd":
+        msg = f"op {name!r}: give vjp= or gradient=, not both"
+        raise ParamError(msg)
+    if gradient in ("returned", "jacobian") and kind == "elementwise":
+        msg = f"op {name!r}: gradient={gradient!r}: expected kind 'general' or 'scalar', got 'elementwise'"
+        raise ParamError(msg)
+    return "scalar" if (gradient, kind) == ("returned", "general") else kind
+
+
+def _called(function: Any) -> str:
+    """Return the name of a function, or of an object's class."""
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def _written(name: object, function: Any, gradient: str) -> FunctionType | MethodType:
+    """Return the function in Python that is behind a callable: of JAX's and torch's words it may be wrapped."""
+    found = function
+    if gradient in ("jax", "torch"):
+        found = inspect.unwrap(getattr(function, "forward", function))
+        if not isinstance(found, FunctionType | MethodType):
+            found = getattr(found, "__call__", None)  # noqa: B004 - what is called, of an object
+    if isinstance(found, FunctionType) or (found is not function and isinstance(found, MethodType)):
+        return found
+    home = type(function).__module__.partition(".")[0]
+    hint = {"jax": "jax", "jaxlib": "jax", "torch": "torch"}.get("torch" if hasattr(function, "state_dict") else home)
+    remedy = f": register it with wb.op(gradient={hint!r})" if hint and hint != gradient else ""
+    msg = f"op {name!r}: expected a function written in Python, got {type(function).__name__}{remedy}"
+    raise ParamError(msg)
+
+
+def _package(function: FunctionType | MethodType) -> str:
+    """Return the package of the user's that a function is of; torch's modules are not the user's."""
+    package = str(getattr(function, "__globals__", {}).get("__name__", "")).partition(".")[0]
+    return "" if package == "torch" else package
+
+
 def _signature(name: object, function: Any) -> tuple[int | None, dict[str, Any]]:
     """Return how many sources the function takes (None for any number) and its parameters with their defaults."""
-    if not isinstance(function, FunctionType):
-        msg = f"op {name!r}: expected a function written in Python, got {type(function).__name__}"
-        raise ParamError(msg)
     if (
         inspect.iscoroutinefunction(function)
         or inspect.isasyncgenfunction(function)
@@ -245,62 +304,6 @@ def _signature(name: object, function: Any) -> tuple[int | None, dict[str, Any]]
         msg = f"op {name!r}: expected a function of at least one array"
         raise ParamError(msg)
     return (None if more else sources), params
-
-
-# -- calling the user's function
-
-
-def _full(xs: tuple[Array, ...], kind: Kind) -> tuple[Array, ...]:
-    """Return the sources of an elementwise op in one shape: so its gradients have y's shape, as a session expects."""
-    if kind != "elementwise" or len({x.shape for x in xs}) == 1:
-        return xs
-    return tuple(np.ascontiguousarray(x) for x in np.broadcast_arrays(*xs))
-
-
-def _array(y: Any, dtype: np.dtype[Any]) -> Any:
-    """Return a Python number as an array; whatever else is wrong with y is for the session to say."""
-    return np.asarray(y, dtype) if isinstance(y, int | float) else y
-
-
-def _given(function: Callable[..., Any], vjp: UserVjp, kind: Kind) -> tuple[Forward, Vjp]:
-    """Return forward and VJP of an op whose gradients the user wrote."""
-
-    def forward(xs: tuple[Array, ...], out: Array | None, /, **params: Any) -> tuple[Array, Any]:
-        xs = _full(xs, kind)
-        y = _array(function(*xs, **params), xs[0].dtype)
-        return y, (y, xs)
-
-    def pull(saved: Any, cotangent: Array, need: tuple[bool, ...], /, **params: Any) -> tuple[Array | None, ...]:
-        y, xs = saved
-        given = vjp(cotangent, y, *xs, **params)
-        grads = given if isinstance(given, tuple | list) else (given,)
-        return tuple(_array(grad, y.dtype) for grad in grads)
-
-    return forward, pull
-
-
-def _traced(name: str, function: Callable[..., Any], kind: Kind) -> tuple[Forward, Vjp]:
-    """Return forward and VJP of an op that autograd differentiates: one trace a bin."""
-
-    def forward(xs: tuple[Array, ...], out: Array | None, /, **params: Any) -> tuple[Array, Any]:
-        from autograd import make_vjp
-
-        xs = _full(xs, kind)
-        try:
-            back, y = make_vjp(function, tuple(range(len(xs))))(*xs, **params)
-        except TypeError as error:
-            if "ArrayBox" not in str(error):
-                raise
-            msg = f"op {name!r}: autograd needs it written with autograd.numpy, or give wb.op a vjp= ({error})"
-            raise ParamError(msg) from error
-        return _array(y, xs[0].dtype), (back, xs[0].dtype)
-
-    def pull(saved: Any, cotangent: Array, need: tuple[bool, ...], /, **params: Any) -> tuple[Array | None, ...]:
-        back, dtype = saved
-        # Autograd makes float64 of some float32 gradients.
-        return tuple(np.asarray(grad, dtype) for grad in back(cotangent))
-
-    return forward, pull
 
 
 # -- shape rules

@@ -42,7 +42,7 @@ def compare(
     """
     try:
         with Session(spec, spec.bind(params), xs) as session, np.errstate(all="ignore"):
-            made = [session.forward(), *session.backward()]
+            made = session.run()
     except Exception as error:
         msg = f"op {spec.name!r} fails on sources of shapes {[x.shape[1:] for x in xs]}: {error!r}"
         raise ParamError(msg) from error

@@ -146,6 +146,8 @@ def library_name(value: object, own: str = "") -> str | None:
     if not isinstance(name, str):
         return None
     module = getattr(value, "__module__", None)
+    if module == "torch" and name.startswith("_VariableFunctionsClass."):
+        name = name.partition(".")[2]  # torch.tanh, which is a function in C
     homes = [module] if isinstance(module, str) else list(_UFUNC_HOMES) if _is_ufunc(value) else []
     for home in homes:
         found: object = sys.modules.get(home)

@@ -160,6 +160,51 @@ _TABLE: Final[dict[str, Verdict]] = {
     "autograd": Verdict.PURE,
     "autograd.numpy.random": Verdict.RANDOM,
     "autograd.test_util": Verdict.RANDOM,
+    # -- torch, where what draws random numbers stands beside what does not
+    "torch": Verdict.PURE,
+    **_named(
+        Verdict.RANDOM,
+        "torch",
+        "rand randn randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson binomial"
+        " dropout dropout_ alpha_dropout alpha_dropout_ feature_dropout feature_dropout_ feature_alpha_dropout"
+        " feature_alpha_dropout_ rrelu rrelu_ native_dropout manual_seed seed initial_seed get_rng_state set_rng_state"
+        " default_generator Generator random nn.init svd_lowrank pca_lowrank lobpcg",
+    ),
+    **{
+        f"torch.nn.functional.{name}": Verdict.RANDOM
+        for name in (
+            "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout rrelu rrelu_ gumbel_softmax "
+            "fractional_max_pool2d fractional_max_pool3d fractional_max_pool2d_with_indices "
+            "fractional_max_pool3d_with_indices scaled_dot_product_attention multi_head_attention_forward"
+        ).split()
+    },
+    **_named(Verdict.FILES, "torch", "load save from_file hub package serialization"),
+    **_named(
+        Verdict.STATE,
+        "torch",
+        "get_default_dtype set_default_dtype set_default_device get_default_device set_default_tensor_type"
+        " get_num_threads set_num_threads get_num_interop_threads set_num_interop_threads set_printoptions"
+        " is_grad_enabled set_grad_enabled set_flush_denormal use_deterministic_algorithms"
+        " are_deterministic_algorithms_enabled set_deterministic_debug_mode get_deterministic_debug_mode"
+        " get_float32_matmul_precision set_float32_matmul_precision is_inference_mode_enabled set_warn_always backends",
+    ),
+    **_named(
+        Verdict.WORLD,
+        "torch",
+        "cuda cpu mps xpu mtia accelerator distributed multiprocessing utils profiler version initial_seed",
+    ),
+    **_named(
+        Verdict.UNKNOWN,
+        "torch",
+        "jit compile compiler export fx onnx library ops classes hpu"
+        " overrides testing ao quantization monitor futures storage distributions optim _C _dynamo _inductor _ops"
+        " _library _functorch",
+    ),
+    "torch._C._nn": Verdict.PURE,
+    "torch._C._linalg": Verdict.PURE,
+    "torch._C._special": Verdict.PURE,
+    "torch._C._fft": Verdict.PURE,
+    "torch._C._VariableFunctions": Verdict.PURE,
 }
 
 DISTRIBUTION_METHODS: Final = frozenset(
@@ -171,6 +216,9 @@ DISTRIBUTION_METHODS: Final = frozenset(
 
 IMPURE_ATTRIBUTES: Final = {
     **dict.fromkeys(("rvs", "random_state", "bit_generator"), Verdict.RANDOM),
+    **dict.fromkeys(
+        "normal_ uniform_ random_ bernoulli_ exponential_ cauchy_ log_normal_ geometric_".split(), Verdict.RANDOM
+    ),
     **dict.fromkeys(("tofile", "fromfile", "read_text", "read_bytes", "write_text", "write_bytes"), Verdict.FILES),
     **dict.fromkeys(("now", "today", "utcnow"), Verdict.CLOCK),
     **dict.fromkeys(("f_globals", "f_locals", "f_back", "f_builtins"), Verdict.REACH),

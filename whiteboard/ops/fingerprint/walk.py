@@ -37,7 +37,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from whiteboard.ops.fingerprint import blas, classes, primitives, referenced_names
+from whiteboard.ops.fingerprint import blas, classes, primitives, referenced_names, torch_state
 from whiteboard.ops.fingerprint.arrays import array_parts, scalar_parts
 from whiteboard.ops.fingerprint.function_source import OpaqueError, canonical, function_node, refuse
 from whiteboard.ops.fingerprint.libraries import Library, library_name, library_of, library_of_module
@@ -114,7 +114,8 @@ def fingerprint(code: Iterable[Any], terms: Terms) -> Fingerprint:
     try:
         walk.files()
         for number, item in enumerate(code):
-            walk.value(item, getattr(item, "__qualname__", f"part {number}"))
+            plain = type(item).__name__ if torch_state.is_module(item) else f"part {number}"
+            walk.value(item, getattr(item, "__qualname__", plain))
     except OpaqueError as reason:
         return Fingerprint(None, str(reason), walk.watch)
     except RecursionError:
@@ -143,6 +144,7 @@ class _Walk:
         self.blas = False
         self._place = ""
         self._seen: dict[int, int] = {}
+        self._made: list[int] = []  # classes of torch's modules that are there
         self._alive: list[object] = []  # an id is only good while its object lives
         self._put(SCHEME)
 
@@ -215,7 +217,12 @@ class _Walk:
         elif (dotted := _distribution(value)) is not None:
             for chain in uses:
                 self._module(import_module("scipy"), ("stats", dotted, *chain), where, name)
-        elif not (self._constant(value, where) or self._array(value, where) or self._code(value, where)):
+        elif not (
+            self._constant(value, where)
+            or self._array(value, where)
+            or self._code(value, where)
+            or self._torch(value, where)
+        ):
             kind = type(value).__qualname__
             hint = _IMMUTABLE.get(kind) or f"; {REMEDY[Verdict.STATE].format(name=name or where)}"
             self._refuse(f"{where} is a mutable or unknown object of type {kind!r}{hint}")
@@ -346,6 +353,73 @@ class _Walk:
             for field in dataclasses.fields(value):  # type: ignore[arg-type]
                 self.value(getattr(value, field.name), f"{where}.{field.name}")
 
+    # -- torch
+
+    def _torch(self, value: Any, where: str) -> bool:
+        if torch_state.is_tensor(value):
+            self._tensor(value, where)
+        elif torch_state.is_module(value):
+            self.blas = True
+            if not self._again(value):
+                self._torch_module(value, where)
+        elif torch_state.is_word(value):
+            self._put("of torch", type(value).__name__, repr(value))
+        else:
+            return False
+        return True
+
+    def _tensor(self, value: Any, where: str) -> None:
+        if reason := torch_state.refused(value):
+            self._refuse(f"{where} is {reason}")
+        self._put("tensor", *torch_state.tensor_parts(value))
+        self.value(type(value), f"the class of {where}")
+        self.watch.contents(torch_state.Tensor(value))
+
+    def _torch_module(self, module: Any, where: str) -> None:
+        """Write a module as it is: its class but for how one is made, what was set on it, and all that it holds."""
+        if reason := torch_state.restless(module):
+            self._refuse(f"{where}, a {type(module).__name__}, {reason}")
+        self._put("torch module")
+        self._class_of_module(type(module), where)
+        self.watch.all_of(vars(module))
+        for key in torch_state.attributes(module):
+            self._put("attribute", key)
+            self._edited(self.watch.binding(vars(module), key), f"{where}.{key}")
+        for key in torch_state.hooks(module):
+            self.watch.all_of(vars(module)[key])
+        for key, table in torch_state.tables(module):
+            self._put(key, str(len(table)))
+            self.watch.all_of(table)
+            for name in table:
+                self._put("name", name)
+                self.value(self.watch.binding(table, name), f"{where}.{name}")
+
+    def _class_of_module(self, cls: type, where: str) -> None:
+        """Write the class of a module that is there: its ``__init__``, which mostly draws the first state, has run."""
+        if library_name(cls, self.terms.own) is not None:
+            self.value(cls, f"the class of {where}")
+        elif id(cls) in self._made:
+            self._put("again", str(self._made.index(id(cls))))
+        else:
+            self._made.append(id(cls))
+            self._class(cls, skip="__init__")
+
+    def _edited(self, value: Any, where: str) -> None:
+        """Write a value that may hold lists, sets and dicts; whoever edits them is noticed."""
+        if type(value) is dict:
+            self._put("dict", str(len(value)))
+            self.watch.all_of(value)
+            for key in value:
+                self.value(key, f"a key of {where}")
+                self._edited(self.watch.binding(value, key), f"{where}[{key!r}]")
+        elif type(value) is list or type(value) is set:
+            self.watch.contents(torch_state.Listed(value))
+            self._put(type(value).__name__, str(len(value)))
+            for item in value if type(value) is list else [frozenset(value)]:
+                self._edited(item, f"an item of {where}")
+        else:
+            self.value(value, where)
+
     # -- functions
 
     def _function(self, function: FunctionType, where: str, first: str = "") -> None:
@@ -457,6 +531,8 @@ class _Walk:
             value = self.watch.cell(cell)
             if library and _is_empty(value):
                 continue  # autograd keeps the keywords that were not given
+            if key == "__class__" and id(value) in self._made:
+                continue  # what `super()` asks, in a method of a module that is walked
             self.watch.named(key, value)
             self._put("name", key)
             where = f"{key!r} in the closure of {function.__qualname__!r}"
@@ -532,7 +608,7 @@ class _Walk:
 
     # -- classes
 
-    def _class(self, cls: type) -> None:
+    def _class(self, cls: type, skip: str = "") -> None:
         name = cls.__qualname__
         self._put("class", cls.__name__)
         space = vars(cls)
@@ -542,13 +618,18 @@ class _Walk:
         if type(cls) is not type:
             self.value(type(cls), f"the metaclass of {name!r}")
         for base in cls.__bases__:
-            self.value(base, f"a base of {name!r}")
+            if skip:
+                self._class_of_module(base, f"a base of {name!r}")
+            else:
+                self.value(base, f"a base of {name!r}")
         for kind, listed in (("fields", classes.fields(cls)), ("members", classes.members(cls))):
             self._put(kind)
             for key, value in listed:
                 self._put(key)
                 self.value(value, f"{key!r} of class {name!r}")
         for key, kind, parts in classes.attributes(cls, self._is_library):
+            if key == skip:
+                continue
             self._put(key, kind, str(len(parts)))
             for part in parts:
                 self._part(part, kind, f"{key!r} of class {name!r}")

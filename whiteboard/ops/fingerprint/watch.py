@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import chain
 from operator import attrgetter, call, is_, itemgetter
 from types import CellType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 MISSING: Final = object()
 """Stands for the value of a name that is not bound."""
@@ -23,6 +23,14 @@ _CELL: Final = attrgetter("cell_contents", "cell_contents")  # twice: a getter o
 
 SETTLED_NS: Final = 2 * 10**9
 """A file that changed so short a time before it was read may change again without its times telling."""
+
+
+class Changing(Protocol):
+    """Contents that may be edited in place."""
+
+    def changed(self) -> bool:
+        """Whether they are others than when this was made."""
+        ...
 
 
 class Watch:
@@ -40,6 +48,7 @@ class Watch:
         self._cells: list[tuple[CellType, object]] = []
         self._arrays: list[_Array] = []
         self._files: list[_File] = []
+        self._held: list[Changing] = []
         self._ready: Callable[[], bool] | None = None
 
     def binding(self, namespace: Mapping[Any, Any], key: Any) -> object:
@@ -74,6 +83,10 @@ class Watch:
         """Remember the contents of an array that is read-only and could be made writable."""
         self._arrays.append(_Array(array))
 
+    def contents(self, held: Changing) -> None:
+        """Remember what can tell by itself whether it has changed."""
+        self._held.append(held)
+
     def file(self, name: str) -> bytes:
         """Return the digest of a file, and remember it.
 
@@ -97,6 +110,7 @@ class Watch:
         self._cells += other._cells
         self._arrays += other._arrays
         self._files += other._files
+        self._held += other._held
 
     def holds(self) -> bool:
         """Whether everything still is what it was. Some 50 ns a binding."""
@@ -114,7 +128,7 @@ class Watch:
         absent = [(namespace, keys) for namespace, keys in absent if keys]
         spaces, sizes = [space for space, _ in self._sizes], [size for _, size in self._sizes]
         empty = [cell for cell, value in self._cells if value is MISSING]
-        held: tuple[_Array | _File, ...] = (*self._arrays, *self._files)
+        held: tuple[Changing, ...] = (*self._arrays, *self._files, *self._held)
 
         def look() -> bool:
             try:

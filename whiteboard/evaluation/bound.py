@@ -1,0 +1,98 @@
+"""An op with its parameters as a function: what an optimizer calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from whiteboard.errors import ParamError, ShapeError
+from whiteboard.evaluation.columns import numbers
+from whiteboard.evaluation.pipeline import Evaluated, Pipeline
+from whiteboard.evaluation.sources import ArraySources
+from whiteboard.ops.spec import OpSpec
+from whiteboard.types import Array, Params
+
+Number: TypeAlias = Any
+"""A Python float where y is a scalar, else an array: which it is, only the op knows."""
+
+Gradient: TypeAlias = Any
+"""One array where the op has one source, else a tuple of one a source: which it is, only the op knows."""
+
+
+class Bound:
+    """An op with its parameters: ``f(x)`` is y, from the cache or by computing.
+
+    Made by `Board.bind`. What comes back is the caller's own, to be written to. Killed and started again, whatever
+    calls it gets what was computed before, to the bit.
+
+    Attributes
+    ----------
+    op : str
+        Its name.
+    params : mapping
+        The parameters that are bound.
+    """
+
+    def __init__(self, pipeline: Callable[[], Pipeline], spec: Callable[[], OpSpec], op: str, params: Params) -> None:
+        self._pipeline, self._spec = pipeline, spec
+        self.op, self.params = op, params
+        self.__name__ = op
+
+    def __call__(self, *sources: ArrayLike) -> Number:
+        """Return y: a float where it is a scalar."""
+        return _own(self._one(sources).y[0])
+
+    def value_and_grad(self, *sources: ArrayLike) -> tuple[float, Gradient]:
+        """Return y, a scalar, and its gradient: for ``scipy.optimize.minimize(f.value_and_grad, x0, jac=True)``.
+
+        Raises
+        ------
+        ShapeError
+            y is no scalar.
+        ParamError
+            The op has no gradient.
+        """
+        done = self._one(sources)
+        if done.y.ndim > 1:
+            msg = f"op {self.op!r}: expected a scalar y to take the gradient of, got shape {done.y.shape[1:]}; jacobian"
+            raise ShapeError(msg + " takes any")
+        if not done.grads:
+            msg = f"op {self.op!r} has no gradient: it is registered with gradient='none'"
+            raise ParamError(msg)
+        return float(done.y[0]), _each(done)
+
+    def grad(self, *sources: ArrayLike) -> Gradient:
+        """Return the gradient of y, a scalar; otherwise as `value_and_grad`."""
+        return self.value_and_grad(*sources)[1]
+
+    def jacobian(self, *sources: ArrayLike) -> Gradient:
+        """Return ∂y/∂xᵢ, (*y_shape, *shape of source i)."""
+        return _each(self._pipeline().jacobian(self._spec(), self.params, self._sources(sources)))
+
+    def many(self, *sources: ArrayLike) -> Array:
+        """Return y of n jobs, (n, *y_shape), whose sources are stacked on axis 0."""
+        return np.array(self._pipeline().evaluate(self._spec(), self.params, ArraySources(self.op, sources)).y)
+
+    def __repr__(self) -> str:
+        given = "".join(f", {name}={value!r}" for name, value in self.params.items())
+        return f"<{self.op}{given}: an op of whiteboard, bound>"
+
+    def _one(self, sources: tuple[ArrayLike, ...]) -> Evaluated:
+        return self._pipeline().evaluate(self._spec(), self.params, self._sources(sources))
+
+    def _sources(self, sources: tuple[ArrayLike, ...]) -> ArraySources:
+        return ArraySources(
+            self.op, [numbers(each, f"op {self.op!r}, source {slot}")[None] for slot, each in enumerate(sources)]
+        )
+
+
+def _own(value: Array) -> Number:
+    return np.array(value) if np.ndim(value) else float(value)
+
+
+def _each(done: Evaluated) -> Gradient:
+    grads = tuple(np.array(grad[0]) for grad in done.grads)
+    return grads[0] if len(grads) == 1 else grads
