@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -13,21 +13,23 @@ from numpy.typing import NDArray
 from whiteboard.errors import ParamError
 from whiteboard.identity import lineage
 from whiteboard.inspection import proof
-from whiteboard.inspection.condition import Condition
+from whiteboard.inspection.condition import parse
 from whiteboard.ops.fingerprint.decoding import decode, param_items
 from whiteboard.records.packages import Page, Sampled
 
-DAMAGED: Final = "their page is damaged, and they are left out"
-OTHER_KEY: Final = "what their page says of their keys does not give these, and they are left out"
-OTHER_SOURCES: Final = "what their page keeps as their sources is not what their keys are made of, and is left out"
-UNPROVEN: Final = "whether their page keeps their sources cannot be told, as it does not say their parameters: left out"
+DAMAGED: Final = "all is left out: it is damaged; look with `whiteboard verify`"
+OTHER_KEY: Final = "all is left out: what the page says of their keys does not give these"
+OTHER_SOURCES: Final = "the sources are left out: what the page keeps is not what their keys are made of"
+UNPROVEN: Final = "the sources are left out: the page does not say all that would prove them"
+
+_NAMED: Final = 10
 
 LAST: Final = ("cost_seconds", "src_ids", "versions", "version", "fingerprint", "key")
 """Columns that come after parameters, sources, y and gradients, in this order."""
 ALWAYS: Final = ("y", "cost_seconds", "version", "fingerprint", "key")
 """Columns that every table has."""
 
-_OURS: Final = re.compile(rf"[xg]\d+|y|cotangent|{'|'.join(LAST)}")
+_OURS: Final = re.compile(rf"[xgj]\d+|y|cotangent|{'|'.join(LAST)}")
 
 Column: TypeAlias = NDArray[Any] | list[Any]
 
@@ -79,48 +81,50 @@ class Rows:
             yield {name: column[row] for name, column in self.columns.items()}
 
 
-@dataclass(slots=True)
 class Reading:
     """One way through the pages of an op, of which a part is wanted.
 
     Parameters
     ----------
     op : str
-    where : Condition, optional
-        Which rows.
-    columns : collection of str, optional
+    where : str, optional
+        A condition: which rows.
+    columns : sequence of str, optional
         Which columns; all by default.
     grads : bool
         Whether with gradients, and with packages that hold the VJP of a cotangent.
     limit : int, optional
         At most so many rows.
+
+    Attributes
+    ----------
     omitted : list of Omission
         Filled on the way.
-    known : set of str
-        The columns that were met.
-    pages, seen : int
-        Pages that were read, and rows in them.
+    pages : int
+        So many were read.
+    grads, sources : bool
+        Whether these have to be read.
+    columns : sequence of str, or None
+
+    Raises
+    ------
+    ParamError
+        What is given cannot be.
     """
 
-    op: str
-    where: Condition | None = None
-    columns: Sequence[str] | None = None
-    grads: bool = False
-    limit: int | None = None
-    omitted: list[Omission] = field(default_factory=list)
-    known: set[str] = field(default_factory=lambda: set(ALWAYS))
-    pages: int = 0
-    seen: int = 0
-
-    def __post_init__(self) -> None:
-        named = {*(self.columns or ()), *(self.where.columns if self.where else ())}
-        self.grads |= any(re.fullmatch(r"g\d+|cotangent", name) for name in named)
-
-    @property
-    def sources(self) -> bool:
-        """Whether sources that are kept have to be read."""
-        named = {*(self.columns or ()), *(self.where.columns if self.where else ())}
-        return self.columns is None or any(re.fullmatch(r"x\d+|cotangent", name) for name in named)
+    def __init__(self, op: str, where: Any = None, columns: Any = None, grads: bool = False, limit: Any = None) -> None:
+        if not (limit is None or (type(limit) is int and limit > 0)):
+            msg = f"limit: expected an int from 1, got {limit!r}"
+            raise ParamError(msg)
+        self.op, self._limit = op, limit
+        self._where = None if where is None else parse(where)
+        self.columns = None if columns is None else _names(columns)
+        named = {*(self.columns or ()), *(self._where.columns if self._where else ())}
+        self.grads = grads or any(re.fullmatch(r"[gj]\d+|cotangent", name) for name in named)
+        self.sources = columns is None or any(re.fullmatch(r"x\d+|cotangent", name) for name in named)
+        self.omitted: list[Omission] = []
+        self.pages = self._rows_seen = 0
+        self._known = set(ALWAYS)
 
     def rows(self, pages: Iterable[Sampled]) -> Iterator[Rows]:
         """Yield the rows that are wanted, page by page.
@@ -130,15 +134,15 @@ class Reading:
         ParamError
             A column is named that no page has, or the condition cannot be asked of a row.
         """
-        left = self.limit
+        left = self._limit
         for each in pages:
             self.pages += 1
             if left == 0:
                 return
             rows = self._rows(each)
-            self.known |= rows.columns.keys()
-            self.seen += rows.n
-            found = [row for row in range(rows.n) if self.where is None or self.where.holds(rows.at(row))][:left]
+            self._known |= rows.columns.keys()
+            self._rows_seen += rows.n
+            found = [row for row in range(rows.n) if self._where is None or self._where.holds(rows.at(row))][:left]
             if left is not None:
                 left -= len(found)
             if found:
@@ -147,10 +151,10 @@ class Reading:
 
     def _expect_known(self) -> None:
         """Raise for a column that is named and that no row has; of an empty table nothing is known."""
-        for word, names in (("columns", self.columns or ()), ("where", self.where.columns if self.where else ())):
-            missing = sorted(set(names) - self.known)
-            if missing and self.seen:
-                there = ", ".join(sorted(self.known, key=place))
+        for word, names in (("columns", self.columns or ()), ("where", self._where.columns if self._where else ())):
+            missing = sorted(set(names) - self._known)
+            if missing and self._rows_seen:
+                there = ", ".join(sorted(self._known, key=place))
                 msg = f"{word}: the table of op {self.op!r} has no column {missing[0]!r}; it has {there}"
                 raise ParamError(msg)
 
@@ -161,7 +165,7 @@ class Reading:
             self._omit(each, each.n, DAMAGED)
             return Rows(0, {})
         said = lineage.said(page.lineage)
-        if said is not None and said.gradient != "ones" and not self.grads:
+        if said is not None and said.gradient == "cotangent" and not self.grads:
             return Rows(0, {})  # y is in the package of ones too
         names = proof.named(page.op, said)
         right = np.ones(page.n, np.bool_)
@@ -169,7 +173,7 @@ class Reading:
             right = names.prove(tokens, page.keys)
             self._omit(each, int((~right).sum()), OTHER_KEY)
         sources = self._sources(each, page, names, right)
-        columns = {**_params(said, page.n), **sources, **_results(page), **_origin(page, said)}
+        columns = {**_params(said, page.n), **sources, **_results(page, said), **_origin(page, said)}
         return Rows(page.n, columns).take(np.flatnonzero(right).tolist(), None)
 
     def _sources(
@@ -184,7 +188,7 @@ class Reading:
         true = proof.faithful(page, names.scheme)
         self._omit(each, int((right & ~true).sum()), OTHER_SOURCES)
         slots = [f"x{slot}" for slot in range(len(page.sources))]
-        if names.identity.gradient != "ones":
+        if names.identity.gradient == "cotangent":
             slots[-1] = "cotangent"
         return {slot: _where(true, source) for slot, source in zip(slots, page.sources, strict=True)}
 
@@ -211,8 +215,33 @@ def place(name: str) -> tuple[int, int, str]:
         return 0, 0, name
     if name in LAST:
         return 5, LAST.index(name), name
-    groups = {"x": 1, "y": 2, "g": 3, "c": 4}
-    return groups[name[0]], int(name[1:]) if name[0] in "xg" else 0, name
+    groups = {"x": 1, "y": 2, "g": 3, "j": 3, "c": 4}
+    return groups[name[0]], int(name[1:]) if name[0] in "xgj" else 0, name
+
+
+def told(omitted: Iterable[Omission]) -> str:
+    """Return in one line what a table lacks: how many packages, where, and why."""
+    by_why: dict[str, list[Omission]] = {}
+    for each in omitted:
+        by_why.setdefault(each.why, []).append(each)
+    parts = []
+    for why, alike in by_why.items():
+        pages = ", ".join(str(each.page) for each in alike[:_NAMED]) + " and others" * (len(alike) > _NAMED)
+        word = "page" if len(alike) == 1 else "pages"
+        parts.append(f"of {sum(each.packages for each in alike):,} packages on {word} {pages} {why}")
+    return "; ".join(parts)
+
+
+def _names(columns: Any) -> tuple[str, ...]:
+    """Check a choice of columns."""
+    if isinstance(columns, str) or not isinstance(columns, Iterable):
+        msg = f"columns: expected a list of names, got {columns!r}"
+        raise ParamError(msg)
+    names = tuple(columns)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        msg = f"columns: expected names of columns, each once, got {list(names)!r}"
+        raise ParamError(msg)
+    return names
 
 
 def _params(said: lineage.Said | None, n: int) -> dict[str, Column]:
@@ -234,9 +263,10 @@ def _decoded(item: bytes | None, text: str) -> Any:
         return text
 
 
-def _results(page: Page) -> dict[str, Column]:
+def _results(page: Page, said: lineage.Said | None) -> dict[str, Column]:
     names = [name for name in page.arrays if re.fullmatch(r"y|g\d+", name)]  # a page may say anything
-    return {name: page.arrays[name] for name in sorted(names, key=place)}
+    jacobian = said is not None and said.gradient == "jacobian"
+    return {name.replace("g", "j") if jacobian else name: page.arrays[name] for name in sorted(names, key=place)}
 
 
 def _origin(page: Page, said: lineage.Said | None) -> dict[str, Any]:
