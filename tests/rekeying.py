@@ -119,11 +119,11 @@ def stored(path: Path, op: str = "product") -> set[bytes]:
         return {key for key, page in zip(known, found.page.tolist(), strict=True) if page >= 0}
 
 
-def rewritten(path: Path, change: Callable[[Page], Page]) -> None:
+def rewritten(path: Path, change: Callable[[Page], Page], op: str = "product") -> None:
     """Write every page of the op as another version, or somebody hostile, would have written it."""
     database = Database(locate_file(path))
     with transaction(database) as connection:
-        rows = connection.exec_driver_sql("SELECT id, header, digest, data FROM page WHERE op = 'product'").all()
+        rows = connection.exec_driver_sql("SELECT id, header, digest, data FROM page WHERE op = ?", (op,)).all()
         for page_id, *blob in rows:
             new = encode_page(change(decode_page(Blob(*blob), provenance=True))).joined()
             connection.exec_driver_sql(
