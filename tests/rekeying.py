@@ -36,14 +36,14 @@ Answer = tuple[float, bytes]
 """The share of hits, and the bytes."""
 
 
-def code(number: int, version: int = 1) -> OpSpec:
+def code(number: int, version: int = 1, *, keep_sources: bool = False) -> OpSpec:
     """Register the op ``product`` with one of its bodies, which give the same bits."""
     source = f"def product(x, y, *, scale=1.0):\n    return {BODIES[number]}\n"
     file = f"<product {number}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     space: dict[str, Any] = {"__name__": "made_for_a_test"}
     exec(compile(source, file, "exec"), space)
-    wb.op("product", version=version, replace=True)(space["product"])
+    wb.op("product", version=version, keep_sources=keep_sources, replace=True)(space["product"])
     return wb.ops.get("product")
 
 
