@@ -62,7 +62,7 @@ def shown(name: str, value: Any) -> str:
 def plain(value: Any) -> Any:
     """Return a value as JSON has it; what it has not as a text."""
     if isinstance(value, np.ndarray):
-        return value.tolist() if value.size <= SHORT else _described(value)
+        value = value.tolist() if value.size <= SHORT else _described(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, list | tuple):
