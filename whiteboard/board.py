@@ -449,6 +449,7 @@ class Board:
         with nodes.lock:
             asking.settle()
             sources = over_nodes(nodes, job)
+            spec = spec.at(sources.shapes, sources.dtype, spec.bind(job.params))
             wanted = asked(spec, job.params, sources)
             if self._pipeline.agreement.distrusts(spec):
                 wanted = replace(wanted, opaque="one of its packages was computed again and is another now")

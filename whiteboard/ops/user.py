@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from os import PathLike, fspath
 from types import FunctionType, MethodType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from whiteboard.errors import DuplicateOpError, ParamError
 from whiteboard.ops import registry
@@ -24,6 +24,8 @@ from whiteboard.types import Params, Shape
 F = TypeVar("F", bound=Callable[..., Any])
 UserVjp: TypeAlias = Callable[..., Any]
 UserShape: TypeAlias = Callable[..., Shape]
+
+_OF_PROGRAM: Final = "its fingerprint is that of the program that it lowers to, which its sources tell"
 
 
 @overload
@@ -145,6 +147,7 @@ def op(
         arity, params = _signature(called, written)
         wanted = Function(called, function, kind == "elementwise", batch == "lead_axis", vjp, escape[2])
         rule: Rule = by_hand.rule(wanted) if vjp else WORDS[gradient](wanted)
+        program = None if identity else rule.program
         of_shapes = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
         spec = OpSpec(
             name=called,
@@ -160,7 +163,8 @@ def op(
             gradient="vjp" if vjp else gradient,
             subgradients=subgradients,
             params=params,
-            program=None if identity else rule.program,
+            program=program,
+            opaque=_OF_PROGRAM if program else "",
             settings=rule.settings,
             doc=(inspect.getdoc(function) or "").partition("\n")[0],
             examples=_tuple(examples),
