@@ -33,7 +33,7 @@ from whiteboard.storage import open_store
 from whiteboard.storage.base import Durability, Persist, Store
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
-from whiteboard.systems.jobs import Job, OpResult
+from whiteboard.systems.jobs import Job, OpResult, told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, OpLike, Params, Stale
@@ -59,6 +59,9 @@ class ManyResult:
     grads: tuple[Array, ...]
     hit: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        return f"<{told(self.hit, self.y)}>"
+
 
 class Board:
     """One open store and everything that runs over it; made by `open`. A context manager.
@@ -73,6 +76,9 @@ class Board:
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<board over {self._store}{', closed' if self._closed else ''}>"
 
     def call(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> CallResult:
         """Apply an op to arrays, from the cache or by computing.
