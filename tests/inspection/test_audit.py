@@ -12,7 +12,7 @@ import pytest
 import whiteboard as wb
 from tests.storage.samples import database_of
 from whiteboard.evaluation.sources import ArraySources
-from whiteboard.inspection.audit import DAMAGED, NO_OP, NO_SOURCES, NO_VALUES, OTHER_KEY, audit
+from whiteboard.inspection.audit import DAMAGED, NO_COTANGENT, NO_OP, NO_SOURCES, NO_VALUES, audit
 from whiteboard.records.distance import FARTHEST, ulps
 from whiteboard.records.packages import Page, Sampled
 from whiteboard.records.systems import NodeValues
@@ -66,16 +66,17 @@ def test_sources_of_several_attributes_and_stacks_are_found(board: wb.Board) -> 
 
 
 def test_what_cannot_be_computed_again_is_counted(board: wb.Board) -> None:
-    """Packages of arrays, of uncommitted values and of parameters are counted by the reason."""
+    """Packages of arrays that are not kept, of uncommitted values and of cotangents are counted by the reason."""
     board.call_many("mul", np.arange(10.0).reshape(5, 2), np.ones((5, 2)))
     system = board.system("a")
-    system.process(wb.JobBatch("sum", [[0], [1]], params={"axis": 0}))
+    system.process(wb.JobBatch("sum", [[0], [1]], params={"axis": 0}, residual=np.arange(6.0).reshape(2, 3)))
     system.add_nodes([20, 21], theta=np.ones((2, 2)))
     system.process(wb.JobBatch("exp", [[20]]))
     board.flush()
     report = board.audit()
     assert report.ok
-    assert report.unchecked == {NO_SOURCES: 5, OTHER_KEY: 2, NO_VALUES: 1}
+    assert report.unchecked == {NO_SOURCES: 5, NO_COTANGENT: 2, NO_VALUES: 1}
+    assert (report.ops["sum"].sampled, report.ops["sum"].checked) == (4, 2)
 
 
 def test_a_page_that_cannot_be_read_is_not_right(board: wb.Board) -> None:

@@ -23,7 +23,7 @@ from whiteboard.inspection.rekey import Change, Code, Held
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.records.packages import Page, Renamed
 from whiteboard.storage import open_store
-from whiteboard.storage.page.format import take
+from whiteboard.storage.page.grouping import take
 from whiteboard.storage.upkeep.rename_keys import Report, headers, rename
 
 SIZES = {"arrays": N, "params": 50, "nodes": 20, "cotangent": 20}

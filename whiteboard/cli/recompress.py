@@ -11,7 +11,7 @@ from whiteboard.cli.options import MOST, echo, filled, json_option
 from whiteboard.cli.progress import bar
 from whiteboard.errors import ParamError
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.page.format import PAGE_BYTES
+from whiteboard.storage.page.grouping import PAGE_BYTES
 from whiteboard.storage.upkeep.recompress import forecast
 from whiteboard.storage.upkeep.recompress import recompress as rewrite
 from whiteboard.storage.upkeep.recompress_plan import Form
