@@ -45,7 +45,7 @@ from whiteboard.storage import open_store
 from whiteboard.storage.base import Durability, Persist, Store
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
-from whiteboard.systems.jobs import Job, OpResult, told
+from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, OpLike, Params, Stale
@@ -72,7 +72,7 @@ class ManyResult:
     hit: NDArray[np.uint8]
 
     def __repr__(self) -> str:
-        return f"<{told(self.hit, self.y)}>"
+        return f"<{results_told(self.hit, self.y)}>"
 
 
 class Board:

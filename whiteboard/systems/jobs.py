@@ -256,7 +256,7 @@ class BatchResult:
         return np.asarray(np.logical_and.reduce(fine))
 
     def __repr__(self) -> str:
-        return f"<{told(self.hit, self.y)}, of nodes>"
+        return f"<{results_told(self.hit, self.y)}, of nodes>"
 
     def __len__(self) -> int:
         return len(self.hit)
@@ -379,7 +379,7 @@ def _expect(holds: bool, where: str, expected: str, got: object) -> None:
         raise ShapeError(msg)
 
 
-def told(hit: NDArray[np.uint8], y: Array) -> str:
+def results_told(hit: NDArray[np.uint8], y: Array) -> str:
     """Say what n results are: how many, of what shape and dtype, and where they came from."""
     counts = np.bincount(hit, minlength=len(HIT_NAMES)).tolist()
     came = ", ".join(f"{count:,} {name}" for count, name in zip(counts, HIT_NAMES, strict=True) if count)
