@@ -36,14 +36,14 @@ Answer = tuple[float, bytes]
 """The share of hits, and the bytes."""
 
 
-def code(number: int, version: int = 1) -> OpSpec:
+def code(number: int, version: int = 1, *, keep_sources: bool = False) -> OpSpec:
     """Register the op ``product`` with one of its bodies, which give the same bits."""
     source = f"def product(x, y, *, scale=1.0):\n    return {BODIES[number]}\n"
     file = f"<product {number}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     space: dict[str, Any] = {"__name__": "made_for_a_test"}
     exec(compile(source, file, "exec"), space)
-    wb.op("product", version=version, replace=True)(space["product"])
+    wb.op("product", version=version, keep_sources=keep_sources, replace=True)(space["product"])
     return wb.ops.get("product")
 
 
@@ -119,11 +119,11 @@ def stored(path: Path, op: str = "product") -> set[bytes]:
         return {key for key, page in zip(known, found.page.tolist(), strict=True) if page >= 0}
 
 
-def rewritten(path: Path, change: Callable[[Page], Page]) -> None:
+def rewritten(path: Path, change: Callable[[Page], Page], op: str = "product") -> None:
     """Write every page of the op as another version, or somebody hostile, would have written it."""
     database = Database(locate_file(path))
     with transaction(database) as connection:
-        rows = connection.exec_driver_sql("SELECT id, header, digest, data FROM page WHERE op = 'product'").all()
+        rows = connection.exec_driver_sql("SELECT id, header, digest, data FROM page WHERE op = ?", (op,)).all()
         for page_id, *blob in rows:
             new = encode_page(change(decode_page(Blob(*blob), provenance=True))).joined()
             connection.exec_driver_sql(

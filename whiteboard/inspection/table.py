@@ -43,7 +43,7 @@ class Omission:
     why: str
 
 
-class Table(dict[str, Column]):
+class Table(dict[str, Any]):
     """Columns by name, of one length: what ``pandas.DataFrame`` takes.
 
     A column of numbers is an array, (n,); one of arrays, of texts, or of what some rows lack (None) is a list.
