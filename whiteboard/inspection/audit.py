@@ -184,7 +184,9 @@ class _Page:
 
 def _computed(spec: OpSpec, xs: list[Array]) -> dict[str, Array]:
     try:
-        with Session(spec, spec.bind(None), xs) as session, np.errstate(all="ignore"):
+        params = spec.bind(None)
+        spec = spec.at(tuple(x.shape[1:] for x in xs), xs[0].dtype, params)
+        with Session(spec, params, xs) as session, np.errstate(all="ignore"):
             y, *beside = session.run()
             return {"y": y, **{f"g{slot}": array for slot, array in enumerate(beside)}}
     except WhiteboardError:
