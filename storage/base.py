@@ -212,6 +212,14 @@ class Store(ABC):
         """Every readable page of an op, the newest first; one is in memory at a time."""
 
     @abstractmethod
+    def pages(self, op: str, *, sources: bool = True, grads: bool = True) -> Iterator[Sampled]:
+        """Every package of an op that is found by its key, the oldest first, with provenance; one page is in memory.
+
+        Sources that are kept, and gradients, are left out where they are not wanted. A page that cannot be read comes
+        without its packages.
+        """
+
+    @abstractmethod
     def holder(self, key: bytes) -> tuple[PageSummary, int] | None:
         """The page that a key's package lies in, and its row there; None where there is none."""
 

@@ -19,7 +19,7 @@ from whiteboard.records.packages import PageSummary, Sampled
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import NodeValues
 from whiteboard.storage.base import Options, PackageStore, Store, VersionStore
-from whiteboard.storage.cache import page_summaries
+from whiteboard.storage.cache import page_listing, page_summaries
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.commits import provenance
 from whiteboard.storage.commits.claims import Writers
@@ -123,6 +123,9 @@ class Stores(Store):
 
     def summaries(self, op: str) -> Iterator[PageSummary]:
         return page_summaries.summaries(self.database, op)
+
+    def pages(self, op: str, *, sources: bool = True, grads: bool = True) -> Iterator[Sampled]:
+        return page_listing.pages(self.database, op, sources=sources, grads=grads)
 
     def holder(self, key: bytes) -> tuple[PageSummary, int] | None:
         return page_summaries.holder(self.database, key)

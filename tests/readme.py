@@ -21,6 +21,7 @@ import click
 
 import whiteboard as wb
 from whiteboard.cli import whiteboard
+from whiteboard.integration import bridge_v2
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -303,8 +304,7 @@ def _script(words: Sequence[str], *, whole: bool) -> str:
 def _keywords() -> frozenset[str]:
     """Return the parameters of everything that users call."""
     found: set[str] = set()
-    for name in wb.__all__:
-        each = getattr(wb, name)
+    for each in (getattr(module, name) for module in (wb, bridge_v2) for name in module.__all__):
         for call in [each, *vars(each).values()] if isinstance(each, type) or inspect.ismodule(each) else [each]:
             if inspect.isroutine(call) or isinstance(call, type):
                 found |= _parameters(call)

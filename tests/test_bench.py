@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.processes import run_script
 from whiteboard import ops
 from whiteboard.ops.checking.run_once import run
 
@@ -36,13 +37,7 @@ measure, peers = loaded("measure"), loaded("peers")
 def test_compute_reports_every_table(tmp_path: Path) -> None:
     """A short run prints the tables and the machine, and writes the same as JSON."""
     file = tmp_path / "figures.json"
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts/benching/compute.py", "--runs", "1", "--jobs", "40", "--json", file],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script(ROOT / "scripts/benching/compute.py", "--runs", "1", "--jobs", "40", "--json", file)
     assert (done.returncode, done.stderr) == (0, "")
     figures = json.loads(file.read_text("utf-8"))
     assert {"processor", "python", "sqlite", "numpy", "jax"} <= figures["machine"].keys()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.typing import ArrayLike
 
 import whiteboard as wb
 
@@ -144,6 +145,7 @@ def short(annotation: str) -> Any:
         ("Union[str, ~F, NoneType]", "str | F | None"),
         ("Mapping[str, typing.Any]", "Mapping[str, Any]"),
         ("Optional[Literal['none', 'inv_length']]", "Literal['none', 'inv_length'] | None"),
+        (f"Mapping[str, {ArrayLike!r}] | None", "Mapping[str, ArrayLike] | None"),
         ("<factory>", "<factory>"),
     ],
 )

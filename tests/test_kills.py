@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,8 @@ import pytest
 
 import whiteboard as wb
 from tests.legacy import GOOD, MAPPING, inputs, unpacked
+from tests.processes import run_whiteboard, started
 from tests.storage.moving import assert_whole, filled, held, numbers_held
-from tests.storage.samples import WHITEBOARD, environment
 from tests.storage.sqlite.test_migrations import thawed
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.sqlite import schema
@@ -28,17 +27,14 @@ from whiteboard.storage.upkeep.recompress_plan import Form
 KILLS = 3
 
 
-def killed(command: list[str], folder: Path) -> bool:
+def killed(command: tuple[str, ...], folder: Path) -> bool:
     """Run a command until some moment after it has begun to write; return whether it was killed."""
     begun = _files(folder)
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with started(*command, cwd=folder) as process:
         while process.poll() is None and _files(folder) == begun:
             time.sleep(0.001)
-        time.sleep(random.uniform(0, 0.15))
-        process.kill()
-    return process.returncode == -9
+        time.sleep(random.uniform(0, 0.05))
+        return process.kill() == -9
 
 
 def _files(folder: Path) -> dict[str, int]:
@@ -137,34 +133,34 @@ def _upgraded(folder: Path) -> None:
 
 _TRUSTED = ("diskcache", "--op", "mul", "--sources", "mapping:sources", "--trust-pickle")
 CASES = [
-    Case("export", (*WHITEBOARD, "export", "a.db", "new.wb"), _source, _is_whole("a.db"), _exported),
-    Case("import", (*WHITEBOARD, "import", "new.db", "a.wb"), _archive, _is_whole("new.db"), _equals("new.db")),
-    Case("merge", (*WHITEBOARD, "merge", "new.db", "a.db"), _source, _is_whole("new.db"), _equals("new.db")),
+    Case("export", ("export", "a.db", "new.wb"), _source, _is_whole("a.db"), _exported),
+    Case("import", ("import", "new.db", "a.wb"), _archive, _is_whole("new.db"), _equals("new.db")),
+    Case("merge", ("merge", "new.db", "a.db"), _source, _is_whole("new.db"), _equals("new.db")),
     Case(
         "upgrade",
-        (*WHITEBOARD, "db", "upgrade", "--store", "old.db"),
+        ("db", "upgrade", "--store", "old.db"),
         lambda folder: thawed("0001", folder / "old.db"),
         lambda folder: None,
         _upgraded,
     ),
-    Case("copy_store", (*WHITEBOARD, "copy", "a.db", "new.db"), _source, _is_whole("new.db"), _equals("new.db")),
+    Case("copy_store", ("copy", "a.db", "new.db"), _source, _is_whole("new.db"), _equals("new.db")),
     Case(
         "recompress",
-        (*WHITEBOARD, "recompress", "b.db", "--codec", "lz4", "--level", "5", "--page-bytes", "1"),
+        ("recompress", "b.db", "--codec", "lz4", "--level", "5", "--page-bytes", "1"),
         _small_pages,
         _equals("b.db"),
         _recompressed,
     ),
     Case(
         "import_legacy-npz",
-        (*WHITEBOARD, "import-legacy", "old", "--store", "new.db", "--name", "x"),
+        ("import-legacy", "old", "--store", "new.db", "--name", "x"),
         _epochs,
         _is_whole("new.db"),
         _epochs_arrived,
     ),
     Case(
         "import_legacy-diskcache",
-        (*WHITEBOARD, "import-legacy", *_TRUSTED, "--store", "new.db"),
+        ("import-legacy", *_TRUSTED, "--store", "new.db"),
         _results,
         _is_whole("new.db"),
         _results_arrived,
@@ -177,12 +173,10 @@ def test_killed_at_random_and_called_again(case: Case, tmp_path: Path) -> None:
     """After each kill nothing is damaged, and the last call ends with status 0 and what an undisturbed one gives."""
     case.prepare(tmp_path)
     for _ in range(KILLS):
-        if not killed(list(case.command), tmp_path):
+        if not killed(case.command, tmp_path):
             break
         case.between(tmp_path)
     if case.id != "export" or not (tmp_path / "new.wb").exists():
-        last = subprocess.run(
-            case.command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-        )
+        last = run_whiteboard(*case.command, cwd=tmp_path)
         assert (last.returncode, last.stderr) == (0, "")
     case.check(tmp_path)

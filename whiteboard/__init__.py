@@ -16,6 +16,7 @@ from whiteboard.errors import (
     ExperimentError,
     MissingExtraError,
     NonFiniteError,
+    OmissionWarning,
     OpCheckError,
     ParamError,
     PlotError,
@@ -42,7 +43,7 @@ from whiteboard.integration.calls import Ops
 from whiteboard.ops import op
 from whiteboard.systems import rules
 from whiteboard.systems.history import Commit, Snapshot
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult
+from whiteboard.systems.jobs import BatchResult, InvLength, Job, JobBatch, OpResult
 from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
 from whiteboard.systems.system import System
 from whiteboard.types import ResultSink
@@ -63,6 +64,7 @@ __all__ = [
     "DuplicateNodeError",
     "DuplicateOpError",
     "ExperimentError",
+    "InvLength",
     "Job",
     "JobBatch",
     "JsonlSink",
@@ -71,6 +73,7 @@ __all__ = [
     "MissingExtraError",
     "NonFiniteError",
     "NullSink",
+    "OmissionWarning",
     "OpCheckError",
     "OpResult",
     "Ops",

@@ -5,35 +5,47 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import ops
 from whiteboard.concurrency import locks
-from whiteboard.errors import ClosedError, ParamError, SpecError, UnknownSystemError, WhiteboardError
-from whiteboard.evaluation import bins
+from whiteboard.errors import (
+    ClosedError,
+    OmissionWarning,
+    ParamError,
+    SpecError,
+    UnknownOpError,
+    UnknownSystemError,
+    WhiteboardError,
+    warn,
+)
+from whiteboard.evaluation import bins, validation
 from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.columns import numbers
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.queue import JobQueue, Ticket
-from whiteboard.evaluation.sources import ArraySources
+from whiteboard.evaluation.sources import ArraySources, Sources
 from whiteboard.identity.keys import DIGEST_BYTES
 from whiteboard.inspection import audit
-from whiteboard.inspection.explain import Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.records.packages import HIT_NAMES, Hit
+from whiteboard.inspection.explain import Asked, Explanation, asked, by_key, cotangent_of, explain, over_nodes
+from whiteboard.inspection.table import Omission, Reading, Table, collected, told
+from whiteboard.ops.spec import OpSpec
+from whiteboard.records.packages import HIT_NAMES, Hit, Sampled
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import State, SystemRecord
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Durability, Persist, Store
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
-from whiteboard.systems.jobs import Job, OpResult
+from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, OpLike, Params, Stale
@@ -59,6 +71,9 @@ class ManyResult:
     grads: tuple[Array, ...]
     hit: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        return f"<{results_told(self.hit, self.y)}>"
+
 
 class Board:
     """One open store and everything that runs over it; made by `open`. A context manager.
@@ -73,6 +88,9 @@ class Board:
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<board over {self._store}{', closed' if self._closed else ''}>"
 
     def call(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> CallResult:
         """Apply an op to arrays, from the cache or by computing.
@@ -93,7 +111,7 @@ class Board:
         name = ops.name_of(op)
         many = self.call_many(
             name,
-            *(numbers(source, f"op {name!r}, source {slot}")[None] for slot, source in enumerate(sources)),
+            *(_one(name, slot, source) for slot, source in enumerate(sources)),
             params=params,
         )
         return CallResult(many.y[0], tuple(grad[0] for grad in many.grads), HIT_NAMES[many.hit[0]])
@@ -318,8 +336,7 @@ class Board:
         ReadOnlyError
         """
         self._open()
-        if not self._store.options.readonly:
-            self._store.packages.flush()
+        self._written()
         return self._store.gc(max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
 
     def forget(
@@ -360,8 +377,7 @@ class Board:
         ReadOnlyError
         """
         self._open()
-        if not self._store.options.readonly:
-            self._store.packages.flush()
+        self._written()
         done = self._store.forget(op=op, version=version, older_than=older_than, key=key, dry_run=dry_run)
         if not dry_run:
             self._store.packages.forget()
@@ -405,7 +421,10 @@ class Board:
         return self._store.verify(sample=sample, repair=repair, seed=seed)
 
     def audit(self, *, sample: float = 1.0, seed: int = 0) -> audit.AuditReport:
-        """Compute a part of the packages on disk again, from the node versions that they came from, and compare.
+        """Compute a part of the packages on disk again, and compare.
+
+        From the sources that their page keeps, or from the node versions that they came from; one page is in memory at
+        a time, beside the values of nodes. What can be computed again from neither is counted by the reason.
 
         Parameters
         ----------
@@ -422,13 +441,117 @@ class Board:
         pages, values = self._store.sampled(sample, seed)
         return audit.audit(pages, values, ops.get)
 
-    def explain(self, job: Job, system: System | None = None) -> Explanation:
-        """Say why a job over a system's nodes is a hit or a miss; nothing is computed.
+    def table(
+        self,
+        op: OpLike,
+        *,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        grads: bool = False,
+        limit: int | None = None,
+    ) -> Table:
+        """Return the packages of an op on disk as columns: ``pandas.DataFrame(board.table("drag"))``.
 
         Parameters
         ----------
+        op : str or function
+            Which need not be registered any more.
+        where : str, optional
+            A condition over columns: ``"mach > 0.7 and y[0] < 1"``. Comparisons, and, or, not, numbers, texts and
+            parentheses; it is read, and never run as code.
+        columns : sequence of str, optional
+            Only these, in this order.
+        grads : bool
+            Also gradients, and the packages that hold the VJP of a cotangent.
+        limit : int, optional
+            At most so many rows, those that were stored first.
+
+        Returns
+        -------
+        Table
+            A dict, with a row a package, of every version of the op: each parameter; the sources ``x0``, … where they
+            are kept (`keep_sources` of `wb.op`), None where they are not; ``y``; gradients ``g0``, … or Jacobians
+            ``j0``, …, and ``cotangent``; ``cost_seconds``, which is the mean of its page; ``src_ids`` and ``versions``
+            where sources were nodes; the op's ``version`` and ``fingerprint``, and the ``key``. A parameter that is
+            called like one of these is ``params.NAME``. What is damaged, or is not what its key says, is left out: an
+            `OmissionWarning` tells, and `omitted` says where.
+
+        Raises
+        ------
+        UnknownOpError
+            There is no such op, neither here nor in the store.
+        ParamError
+            A column that there is not, or what is no condition.
+        """
+        reading = self._reading(op, where, columns, grads=grads, limit=limit)
+        found = collected(reading, self._pages(reading, op))
+        if found.omitted:
+            warn(f"the table of op {reading.op!r} is not whole: {told(found.omitted)}", OmissionWarning)
+        return found
+
+    def each_row(
+        self,
+        op: OpLike,
+        *,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        grads: bool = False,
+        limit: int | None = None,
+        omitted: list[Omission] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a table, which may be larger than memory, as dicts of the columns that each of them has.
+
+        Otherwise as `table`; `omitted` is filled on the way.
+        """
+        reading = self._reading(op, where, columns, grads=grads, limit=limit)
+        reading.omitted = reading.omitted if omitted is None else omitted
+        pages = self._pages(reading, op)
+        return (row for rows in reading.rows(pages) for row in rows.each())
+
+    def _reading(
+        self, op: OpLike, where: str | None, columns: Sequence[str] | None, *, grads: bool, limit: int | None
+    ) -> Reading:
+        self._open()
+        self._written()
+        name = op if isinstance(op, str) else ops.get(op).name
+        with suppress(UnknownOpError):
+            name = ops.get(name).name
+        return Reading(name, where, columns, grads, limit)
+
+    def _pages(self, reading: Reading, op: OpLike) -> Iterator[Sampled]:
+        """Yield the pages of an op; one that nobody knows is an error."""
+        yield from self._store.pages(reading.op, sources=reading.sources, grads=reading.grads)
+        if not reading.pages:
+            try:
+                ops.get(op)
+            except UnknownOpError as error:
+                msg = f"{self._store} has no packages of an op {reading.op!r}: {error}"
+                raise UnknownOpError(msg) from None
+
+    @overload
+    def explain(self, job: Job, system: System | None = None, /) -> Explanation: ...
+
+    @overload
+    def explain(self, job: Job, *, system: System | None = None) -> Explanation: ...
+
+    @overload
+    def explain(self, job: OpLike, *sources: ArrayLike, params: Params | None = None) -> Explanation: ...
+
+    def explain(
+        self, job: Job | OpLike, *sources: Any, system: System | None = None, params: Params | None = None
+    ) -> Explanation:
+        """Say why a job is a hit or a miss; nothing is computed.
+
+        Parameters
+        ----------
+        job : Job, or str or function
+            A job over a system's nodes; or an op, for a job of arrays.
+        *sources : array_like, or System
+            Of an op its sources, as `call` takes them; of a job the system.
         system : System, optional
-            May be left out where the board has opened exactly one.
+            Of a job; may be left out where the board has opened exactly one.
+        params : mapping, optional
+            Of an op.
 
         Returns
         -------
@@ -439,27 +562,53 @@ class Board:
 
         Raises
         ------
-        UnknownOpError, UnknownNodeError, ParamError
+        UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError
         """
         self._open()
-        if not self._store.options.readonly:
-            self._store.packages.flush()
-        spec, asking = ops.get(job.op), self._only(system, "explain")
-        nodes = asking.nodes
+        if isinstance(job, Job):
+            systems = [each for each in (*sources, system) if each is not None]
+            if len(systems) > 1 or not all(isinstance(each, System) for each in systems) or params is not None:
+                msg = "explain: expected a job and its system, or an op, arrays and params: a Job has its own params"
+                raise ParamError(msg)
+            return self._explain_job(job, self._only(next(iter(systems), None), "explain"))
+        name = ops.name_of(job)
+        if system is not None or any(isinstance(each, System) for each in sources):
+            msg = f"explain: op {name!r} is asked with arrays; a job over a system's nodes is a wb.Job"
+            raise ParamError(msg)
+        arrays = ArraySources(name, [_one(name, slot, source) for slot, source in enumerate(sources)])
+        spec = ops.get(name)
+        validation.shape(spec, spec.bind(params), arrays)
+        spec = spec.at(arrays.shapes, arrays.dtype, spec.bind(params))
+        return self._explained(self._asked(spec, params, arrays))
+
+    def _explain_job(self, job: Job, system: System) -> Explanation:
+        spec, nodes = ops.get(job.op), system.nodes
         with nodes.lock:
-            asking.settle()
+            system.settle()
             sources = over_nodes(nodes, job)
             spec = spec.at(sources.shapes, sources.dtype, spec.bind(job.params))
-            wanted = asked(spec, job.params, sources)
-            if self._pipeline.agreement.distrusts(spec):
-                wanted = replace(wanted, opaque="one of its packages was computed again and is another now")
-            found = explain(wanted, self._store.holder, self._store.summaries)
+            found = self._explained(self._asked(spec, job.params, sources))
             if not found.hit or (held := self._store.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
                 return found
             y = held.pages[0].arrays["y"][held.slot]
             if (cotangent := cotangent_of(spec, sources, job, y)) is None:
                 return found
-            return explain(asked(spec, job.params, sources, cotangent), self._store.holder, self._store.summaries)
+            return self._explained(asked(spec, job.params, sources, cotangent))
+
+    def _asked(self, spec: OpSpec, params: Params | None, sources: Sources) -> Asked:
+        wanted = asked(spec, params, sources)
+        if self._pipeline.agreement.distrusts(spec):
+            wanted = replace(wanted, opaque="one of its packages was computed again and is another now")
+        return wanted
+
+    def _explained(self, wanted: Asked) -> Explanation:
+        self._written()
+        return explain(wanted, self._store.holder, self._store.summaries)
+
+    def _written(self) -> None:
+        """See to it that what was put can be read in the file."""
+        if not self._store.options.readonly:
+            self._store.packages.flush()
 
     def explain_key(self, key: bytes) -> Explanation:
         """Say which package a key names; `key` is 16 bytes."""
@@ -552,6 +701,11 @@ def open(
         readonly=readonly,
     )
     return Board(store, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
+
+
+def _one(op: str, slot: int, source: ArrayLike) -> Array:
+    """Return a source of one job with an axis of jobs before its own."""
+    return numbers(source, f"op {op!r}, source {slot}")[None]
 
 
 def _expect_job(job: object) -> None:

@@ -133,6 +133,10 @@ class WrongHitWarning(WhiteboardWarning):
     """A hit was computed again and is another: something has changed that the op's fingerprint does not see."""
 
 
+class OmissionWarning(WhiteboardWarning):
+    """A table lacks packages that the store holds, or their sources, as these are damaged or not to be believed."""
+
+
 def warn(message: str, category: type[WhiteboardWarning]) -> None:
     """Warn, with the line of the user's that led here as the place."""
     level, frame = 1, sys._getframe()

@@ -16,9 +16,6 @@ Shape: TypeAlias = tuple[int, ...]
 OpLike: TypeAlias = str | Callable[..., Any]
 """The name of an op, or the function that it was made of."""
 
-Weight: TypeAlias = Literal["none", "inv_length"]
-"""By what a job's impulses are weighted beside its scale: nothing, or one over the length of its edge."""
-
 Stale: TypeAlias = Literal["requeue", "raise"]
 """What becomes of a submitted job whose source got a new version before it ran."""
 

@@ -47,7 +47,7 @@ class _Aliases(ast.NodeTransformer):
     """Puts NumPy's aliases in the place of what they stand for, bars for unions, and names without ``typing``."""
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        """Rewrite ``Optional[X]``, ``Union[X, Y]`` and ``ndarray[shape, dtype[X]]``."""
+        """Rewrite ``Optional[X]``, ``Union[X, Y]``, ``ndarray[shape, dtype[X]]`` and ``dtype[X]``."""
         self.generic_visit(node)
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         match ast.unparse(node.value):
@@ -57,6 +57,8 @@ class _Aliases(ast.NodeTransformer):
                 return reduce(lambda left, right: ast.BinOp(left, ast.BitOr(), right), parts)
             case "numpy.ndarray" if isinstance(parts[-1], ast.Subscript):
                 return ast.Subscript(ast.Name("NDArray"), parts[-1].slice)
+            case "numpy.dtype":
+                return ast.Name("dtype")
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
@@ -75,7 +77,8 @@ class _Aliases(ast.NodeTransformer):
 def short(annotation: str) -> str:
     """Return an annotation as somebody would write it; one that is no expression stays as it is."""
     try:
-        tree = ast.parse(annotation.replace(_ARRAY_LIKE, "ArrayLike"), mode="eval")
+        named = annotation.replace(repr(ArrayLike), "ArrayLike").replace(_ARRAY_LIKE, "ArrayLike")
+        tree = ast.parse(named, mode="eval")
     except SyntaxError:
         return annotation
     return ast.unparse(_Aliases().visit(tree))

@@ -13,7 +13,8 @@ from whiteboard.concurrency.at_fork import watch
 from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
-from whiteboard.storage.page.format import PAGE_BYTES, check_page, owned, take
+from whiteboard.storage.page.format import check_page
+from whiteboard.storage.page.grouping import PAGE_BYTES, owned, take
 
 
 class MemoryTier(PackageStore):
@@ -138,7 +139,7 @@ class MemoryTier(PackageStore):
         return Found(pages, page, slot, tier)
 
     def _hold(self, page: Page) -> None:
-        # Provenance is for audits, which read the file; a hit never needs it.
+        # Provenance, and sources that are kept, are for who reads the file: a hit never needs them.
         bare = Page(page.op, page.keys, page.arrays, page.cost_ns)
         total = bare.nbytes + PAGE_OVERHEAD + bare.n * KEY_BYTES
         if not page.n or PAGE_OVERHEAD + total // page.n > self.memory_bytes:

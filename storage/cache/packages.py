@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.eviction import evict, live_bytes
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
-from whiteboard.storage.page.format import check_page, fits, merged, owned, take
+from whiteboard.storage.page.format import check_page
+from whiteboard.storage.page.grouping import fits, merged, owned, take
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (
     HASH_BITS,
@@ -147,6 +148,8 @@ class SqlitePackages(PackageStore):
             raise ReadOnlyError(message)
         check_page(page)
         self.database.check_open()
+        if page.sources and not fits(page):
+            page = replace(page, sources=None)
         if not fits(page):
             self._count(oversized=page.n)
             message = f"a package of op {page.op!r} is larger than SQLite can hold; such packages are not stored"

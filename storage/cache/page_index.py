@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.format import alive_bytes
+from whiteboard.storage.page.grouping import alive_bytes
 
 # A place is one int, page number and row together: a dict of tuples would be slower and larger.
 _ROW_BITS: Final = 28

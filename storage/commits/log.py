@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
-from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord
+from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord, is_attr
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, unpack
 from whiteboard.storage.sqlite import tables as t
@@ -242,7 +242,10 @@ def opened(name: str, span: Span, row: Row[Any], blobs: Sequence[Blob]) -> list[
 
 def _columns(blob: Blob) -> NodeColumns:
     meta, arrays = unpack(blob)
-    return NodeColumns(meta["attr"], arrays["ids"], arrays["versions"], arrays["fixed"], arrays["values"])
+    if not is_attr(attr := meta["attr"]):
+        message = f"{reprlib.repr(attr)} is no attribute's name"
+        raise CorruptPackageError(message)
+    return NodeColumns(attr, arrays["ids"], arrays["versions"], arrays["fixed"], arrays["values"])
 
 
 def seal(uuid: str, values: Mapping[str, Any], digests: Iterable[bytes]) -> bytes:

@@ -16,7 +16,8 @@ from whiteboard.records.packages import Page
 from whiteboard.records.systems import NodeColumns, NodeValues
 from whiteboard.storage.commits.log import log_of, node_pages, opened, spans_of
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import decode_page, take, unpack
+from whiteboard.storage.page.format import decode_page, keeps_sources, unpack
+from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import select_pages
@@ -68,16 +69,21 @@ def read(database: Database, part: Part) -> Page | None:
 
 
 def wanted(database: Database, parts: Iterable[Part]) -> dict[int, list[int]]:
-    """The versions of each node that packages were computed from, ascending; damaged pages want none."""
+    """The versions of each node that packages were computed from, ascending.
+
+    Damaged pages want none, nor do those that keep their sources.
+    """
     pairs = [np.empty((0, 2), np.int64)]
     for part in parts:
         try:
             with database.read() as connection:
                 blob = select_pages(connection, [part.page_id])[part.page_id]
+            if keeps_sources(blob.header):
+                continue
             _, arrays = unpack(blob, only=("src_ids", "versions"))
             columns = [arrays[name][part.rows].reshape(-1) for name in ("src_ids", "versions")]
             pairs.append(np.unique(np.stack(columns, axis=1), axis=0))
-        except (CorruptPackageError, KeyError, IndexError, ValueError):
+        except (CorruptPackageError, KeyError, IndexError, ValueError, TypeError, RecursionError):
             continue
     versions: dict[int, list[int]] = defaultdict(list)
     for node_id, version in np.unique(np.concatenate(pairs), axis=0).tolist():

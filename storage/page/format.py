@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import re
 import reprlib
 import timeit
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +22,9 @@ from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
 
-PAGE_BYTES: Final = 512 * 1024
-"""Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
-
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
 
-# A package counts as no less, which bounds a page's rows too.
-_LEAST_ROW_BYTES = 512
-# Of the bytes that a page was decoded from, this many times what it holds may stay in memory with it.
-_DENSE = 1.1
 # An array that is less than this part of its page is not worth the time to compress it.
 _PARTS = 32
 _DIGEST_BYTES = 16
@@ -46,6 +37,7 @@ _HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
 # Keys never repeat. Tokens do, where nodes are sources of several jobs of a bin.
 _DIGESTS = ("keys",)
 _PROVENANCE = ("src_ids", "versions", "tokens")
+_SOURCE = re.compile(r"x(0|[1-9]\d{0,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +116,14 @@ def pack(
     return Packed(header, digest_of(header, *parts), tuple(parts))
 
 
+def _none(_: str) -> bool:
+    return False
+
+
 def unpack(
-    blob: Blob, *, skip: Collection[str] = (), only: Collection[str] | None = None
+    blob: Blob, *, only: Collection[str] | None = None, skip: Callable[[str], bool] = _none
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays of a blob, once it has passed the gate; arrays named in `skip`, or not in `only`, are left out.
+    """Header and arrays of a blob, once it has passed the gate; arrays not in `only`, or to `skip`, are left out.
 
     Raises
     ------
@@ -147,7 +143,7 @@ def unpack(
         raise CorruptPackageError(message)
     try:
         meta = json.loads(blob.header)
-        arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), skip, only)
+        arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), only, skip)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         message = f"the header cannot be read: {reprlib.repr(error)}"
         raise CorruptPackageError(message) from error
@@ -194,7 +190,7 @@ def check_page(page: Page) -> None:
     if page.keys.dtype != np.uint8 or page.keys.shape != (page.n, 16):
         message = f"page of op {page.op!r}: expected keys of dtype uint8 and shape (n, 16), got {page.keys.shape}"
         raise ShapeError(message)
-    for name, array in page.arrays.items():
+    for name, array in (*page.arrays.items(), *named_sources(page).items()):
         if array.dtype.kind not in "biufc":
             message = f"page of op {page.op!r}, array {name!r}: dtype {array.dtype} cannot be stored"
             raise DtypeError(message)
@@ -207,17 +203,28 @@ def encode_page(page: Page, encoding: Encoding = DEFAULT) -> Packed:
     """The row of a page of packages. Its header names the encoding where that is not the default."""
     arrays = {"keys": page.keys, **{f"a:{name}": array for name, array in page.arrays.items()}}
     arrays |= {name: array for name in _PROVENANCE if (array := getattr(page, name)) is not None}
+    arrays |= named_sources(page)
     lineage = {} if page.lineage is None else {"lineage": page.lineage}
     said = {} if encoding == DEFAULT else {"encoding": str(encoding)}
     meta = {"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage, **said}
     return pack(meta, arrays, raw=_DIGESTS, encoding=encoding)
 
 
-def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
-    """The page of a row. Source ids and versions are decoded on demand only: no hit needs them."""
-    meta, arrays = unpack(blob, skip=() if provenance else _PROVENANCE)
+def decode_page(blob: Blob, *, provenance: bool = False, sources: bool | None = None, grads: bool = True) -> Page:
+    """The page of a row. What no hit needs is decoded on demand only, as are gradients where they are not wanted.
+
+    Parameters
+    ----------
+    provenance : bool
+        Ids and versions of the sources, and their tokens.
+    sources : bool, optional
+        The sources themselves, where they are kept; by default with `provenance`.
+    """
+    left = _Left(provenance, provenance if sources is None else sources, grads)
+    meta, arrays = unpack(blob, skip=left.out)
     keys = arrays.pop("keys", None)
     extra = {name: arrays.pop(name, None) for name in _PROVENANCE}
+    kept = taken_sources(arrays)
     op, n, cost_ns = meta.get("op"), meta.get("n"), meta.get("cost_ns")
     if not isinstance(op, str) or type(n) is not int or type(cost_ns) is not int:
         message = "op, n or cost_ns is missing from the header"
@@ -225,153 +232,62 @@ def decode_page(blob: Blob, *, provenance: bool = False) -> Page:
     if keys is None or keys.dtype != np.uint8 or keys.shape != (n, 16):
         message = f"the keys of {n} packages are not there"
         raise CorruptPackageError(message)
-    columns = [*arrays.values(), *(array for array in extra.values() if array is not None)]
+    columns = [*arrays.values(), *(kept or ()), *(array for array in extra.values() if array is not None)]
     if not all(array.ndim and len(array) == n for array in columns):
         message = f"not every array has {n} rows"
         raise CorruptPackageError(message)
     named = {name.removeprefix("a:"): array for name, array in arrays.items()}
-    lineage = meta.get("lineage")
-    return Page(
-        op,
-        keys,
-        named,
-        cost_ns,
-        extra["src_ids"],
-        extra["versions"],
-        lineage if isinstance(lineage, str) else None,
-        extra["tokens"],
-    )
+    lineage = meta.get("lineage") if isinstance(meta.get("lineage"), str) else None
+    return Page(op, keys, named, cost_ns, extra["src_ids"], extra["versions"], lineage, extra["tokens"], kept)
 
 
-def owned(page: Page) -> Page:
-    """The page with arrays that are read-only and keep no larger buffer alive; copied only where they are not."""
-    dense = alive_bytes(page) <= _DENSE * page.nbytes
-    arrays = {name: _own(array, dense) for name, array in page.arrays.items()}
-    ids, versions, tokens = (None if array is None else _own(array, dense) for array in _provenance(page))
-    return Page(page.op, _own(page.keys, dense), arrays, page.cost_ns, ids, versions, page.lineage, tokens)
+class _Left(NamedTuple):
+    """Which columns are decoded."""
+
+    provenance: bool
+    sources: bool
+    grads: bool
+
+    def out(self, name: str) -> bool:
+        """Whether a column is not."""
+        if name in _PROVENANCE:
+            return not self.provenance
+        return (not self.grads and name.startswith("a:g")) or (not self.sources and is_source(name))
 
 
-def alive_bytes(page: Page) -> int:
-    """Bytes that stay in memory for as long as the page does: of a view, all that it is a view of."""
-    arrays = (page.keys, *page.arrays.values(), *(array for array in _provenance(page) if array is not None))
-    buffers = [_buffer(array) for array in arrays]
-    return sum({id(buffer): memoryview(buffer).nbytes for buffer in buffers}.values())
+def is_source(name: str) -> bool:
+    """Whether a column is what a page keeps of a source."""
+    return bool(_SOURCE.fullmatch(name))
 
 
-def merged(pages: Iterable[Page], page_bytes: int = PAGE_BYTES) -> Iterator[Page]:
-    """Pages of equal op and array signature joined, and cut where they are too large."""
-    groups: dict[Any, list[Page]] = defaultdict(list)
-    for page in pages:
-        if page.n:
-            groups[_signature(page)].append(page)
-    for group in groups.values():
-        yield from _regrouped(group, page_bytes)
+def keeps_sources(header: bytes) -> bool:
+    """Whether a page keeps its sources, as its header says; an error of any kind where that cannot be read."""
+    return any(entry[0] == "x0" for entry in json.loads(header)["arrays"])
 
 
-def take(page: Page, rows: NDArray[np.intp] | slice) -> Page:
-    """Some rows of a page, with their share of its cost."""
-    keys = page.keys[rows]
-    cost = page.cost_ns * len(keys) // max(page.n, 1)
-    arrays = {name: array[rows] for name, array in page.arrays.items()}
-    ids, versions, tokens = (None if array is None else array[rows] for array in _provenance(page))
-    return Page(page.op, keys, arrays, cost, ids, versions, page.lineage, tokens)
+def named_sources(page: Page) -> dict[str, NDArray[Any]]:
+    """The sources that a page keeps, by the name of their column."""
+    return {f"x{slot}": source for slot, source in enumerate(page.sources or ())}
 
 
-def row_bytes(page: Page) -> int:
-    """Bytes of one package of the page, rounded up."""
-    return -(-page.nbytes // max(page.n, 1))
+def taken_sources(columns: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], ...] | None:
+    """Take the sources out of a page's columns; None where it keeps none.
 
-
-def fits(page: Page) -> bool:
-    """Whether one row of the page can be stored at all."""
-    return row_bytes(page) <= MAX_BYTES - HEADER_BYTES
-
-
-def _signature(page: Page) -> tuple[Any, ...]:
-    arrays = tuple((name, array.dtype.str, array.shape[1:]) for name, array in page.arrays.items())
-    extra = tuple(None if array is None else array.shape[1:] for array in _provenance(page))
-    return page.op, arrays, extra, page.lineage
-
-
-def _provenance(page: Page) -> tuple[NDArray[Any] | None, ...]:
-    return page.src_ids, page.versions, page.tokens
-
-
-def cut(page: Page, page_bytes: int = PAGE_BYTES) -> Sequence[Page]:
-    """A page that is large enough alone, in equal parts; none of one that is to be joined with others."""
-    edges = cuts(page.n, most_rows(row_bytes(page), page_bytes))
-    return (page,) if len(edges) == 2 else [take(page, slice(*each)) for each in pairwise(edges)]
-
-
-def most_rows(each: int, page_bytes: int = PAGE_BYTES) -> int:
-    """So many packages of `each` so many bytes make a page."""
-    return max(1, page_bytes // max(each, _LEAST_ROW_BYTES))
-
-
-def cuts(n: int, limit: int) -> list[int]:
-    """Where n rows are cut into parts of about `limit`; nowhere if they are to be joined with others.
-
-    A part is between half of the limit and one and a half of it, so that it is neither cut nor joined again.
+    Raises
+    ------
+    CorruptPackageError
+        One between them is missing.
     """
-    if 2 * n <= limit:
-        return []
-    parts = max(1, math.ceil(n / limit - 0.5))
-    return [n * number // parts for number in range(parts + 1)]
-
-
-def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
-    limit = most_rows(row_bytes(group[0]), page_bytes)
-    waiting: list[Page] = []
-    rows = 0
-    for page in group:
-        if parts := cut(page, page_bytes):
-            yield from parts
-            continue
-        if rows + page.n > limit:
-            yield joined(waiting)
-            waiting, rows = [], 0
-        waiting.append(page)
-        rows += page.n
-    if waiting:
-        yield joined(waiting)
-
-
-def joined(pages: Sequence[Page]) -> Page:
-    """Pages of one signature as one, in their order."""
-    first = pages[0]
-    if len(pages) == 1:
-        return first
-    arrays = {name: np.concatenate([page.arrays[name] for page in pages]) for name in first.arrays}
-    ids, versions, tokens = (
-        None if parts[0] is None else np.concatenate([part for part in parts if part is not None])
-        for parts in zip(*map(_provenance, pages), strict=True)
-    )
-    keys = np.concatenate([page.keys for page in pages])
-    cost = sum(page.cost_ns for page in pages)
-    return Page(first.op, keys, arrays, cost, ids, versions, first.lineage, tokens)
-
-
-def _own(array: NDArray[Any], dense: bool) -> NDArray[Any]:
-    buffer = _buffer(array)
-    # Bytes never change, so that a page may share those it was decoded from, once they are not much more than it.
-    kept = dense if isinstance(buffer, bytes) else memoryview(buffer).nbytes == array.nbytes
-    if not (kept and array.flags.c_contiguous):
-        array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-def _buffer(array: NDArray[Any]) -> Any:
-    """The object whose memory an array lies in: the bytes of a blob, or the array that allocated it."""
-    root: Any = array
-    while isinstance(root.base, np.ndarray):
-        root = root.base
-    base = root.base.obj if isinstance(root.base, memoryview) else root.base
-    return base if isinstance(base, bytes) else root
+    count = sum(map(is_source, columns))
+    try:
+        return tuple(columns.pop(f"x{slot}") for slot in range(count)) or None
+    except KeyError as error:
+        message = f"of {count} sources {error} is missing"
+        raise CorruptPackageError(message) from error
 
 
 def _decode_all(
-    entries: Any, data: memoryview, skip: Collection[str], only: Collection[str] | None
+    entries: Any, data: memoryview, only: Collection[str] | None, skip: Callable[[str], bool]
 ) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     total = 0
@@ -379,7 +295,7 @@ def _decode_all(
         if type(name) is not str or name in arrays:
             message = f"array name {reprlib.repr(name)} is no name, or there twice"
             raise CorruptPackageError(message)
-        if name in skip or (only is not None and name not in only):
+        if (only is not None and name not in only) or skip(name):
             continue
         if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
             message = f"array {reprlib.repr(name)} lies outside of the data"

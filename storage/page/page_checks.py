@@ -10,18 +10,17 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
+from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
-from whiteboard.storage.page.format import Laid, is_intact
-
-ATTRS: Final = ("theta", "p")
+from whiteboard.storage.page.format import Laid, is_intact, is_source, named_sources, taken_sources
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of arrays, by name."""
@@ -67,6 +66,7 @@ def check_page(page: Page) -> None:
     CorruptPackageError
     """
     columns: dict[str, NDArray[Any] | None] = {f"a:{name}": array for name, array in page.arrays.items()}
+    columns |= named_sources(page)
     columns |= {name: getattr(page, name) for name in ("keys", "src_ids", "versions", "tokens")}
     check_arrays(page.n, {name: (each.dtype, each.shape) for name, each in columns.items() if each is not None})
     try:
@@ -81,13 +81,14 @@ def rows(page: Laid, start: int, end: int, only: Collection[str] | None = None) 
     found = {name: entry.rows(start, end) for name, entry in arrays.items() if only is None or name in only}
     cost = meta["cost_ns"] * (end - start) // meta["n"]
     keys, ids, versions, tokens = (found.pop(name, None) for name in ("keys", "src_ids", "versions", "tokens"))
+    sources = taken_sources(found)
     named = {name.removeprefix("a:"): array for name, array in found.items()}
     assert keys is not None
-    return Page(meta["op"], keys, named, cost, ids, versions, meta.get("lineage"), tokens)
+    return Page(meta["op"], keys, named, cost, ids, versions, meta.get("lineage"), tokens, sources)
 
 
 def check_arrays(n: int, arrays: Described) -> None:
-    """Raise unless arrays are those of a page of n packages: keys, y, a gradient a source, and provenance.
+    """Raise unless arrays are those of a page of n packages: keys, y, a gradient a source, provenance, and sources.
 
     Raises
     ------
@@ -107,6 +108,8 @@ def check_arrays(n: int, arrays: Described) -> None:
                 right = (dtype == np.uint8 and len(shape) == 3 and shape[2] == 16) or (
                     dtype == np.uint32 and len(shape) == 2
                 )
+            case _ if is_source(name):
+                right = _is_kept(int(name[1:]), dtype, shape, arrays)
             case _:
                 right = bool(_COLUMN.fullmatch(name))
         if not right or shape[:1] != (n,):
@@ -115,6 +118,16 @@ def check_arrays(n: int, arrays: Described) -> None:
     if missing := {"keys", "a:y"} - arrays.keys():
         message = f"the array {min(missing)!r} is missing"
         raise CorruptPackageError(message)
+
+
+def _is_kept(slot: int, dtype: np.dtype[Any], shape: tuple[int, ...], arrays: Described) -> bool:
+    """Whether a page may keep a source: of the dtype and shape that its gradient or Jacobian has, one a token."""
+    _, tokens = arrays.get("tokens", (dtype, ()))
+    few = len(tokens) == 3 and f"x{tokens[1] - 1}" not in arrays
+    alone = slot > 0 and f"x{slot - 1}" not in arrays
+    beside, (_, y) = arrays.get(f"a:g{slot}", (dtype, shape)), arrays.get("a:y", (dtype, ()))
+    alike = beside in ((dtype, shape), (dtype, (*y, *shape[1:])))
+    return dtype in _FLOATS and alike and not (few or alone) and (len(tokens) != 3 or slot < tokens[1])
 
 
 def check_nodes(uuid: str, number: int, page: Laid) -> int:
@@ -130,8 +143,8 @@ def check_nodes(uuid: str, number: int, page: Laid) -> int:
     if (meta.get("system"), meta.get("number")) != (uuid, number) or type(meta["number"]) is not int:
         message = "a node page is that of another commit"
         raise CorruptPackageError(message)
-    if attr not in ATTRS:
-        message = f"a node page is of an attribute that is none of {', '.join(ATTRS)}"
+    if not is_attr(attr):
+        message = f"a node page is of an attribute {reprlib.repr(attr)}, which can be none"
         raise CorruptPackageError(message)
     if arrays.keys() != {*_NODE_COLUMNS, "values"}:
         message = f"the arrays of a node page are {reprlib.repr(sorted(arrays))}"

@@ -158,6 +158,14 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     return rows[first]
 
 
+def reached(connection: Connection, page_id: int, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The rows of a page that the index leads to, ascending: others were stored elsewhere first, and are nobody's."""
+    hashes = hashes_of(keys)
+    index = select_index(connection, np.unique(hashes))
+    index = index[(index[:, 1] == page_id) & (index[:, 2] >= 0) & (index[:, 2] < len(keys))]
+    return np.sort(index[hashes[index[:, 2]] == index[:, 0], 2])
+
+
 def index_array(rows: Sequence[tuple[Any, Any, Any]]) -> NDArray[np.int64]:
     """Index rows as an (m, 3) array, damaged ones as rows of page -1."""
     try:

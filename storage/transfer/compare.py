@@ -13,7 +13,8 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.distance import largest
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
-from whiteboard.storage.page.format import Blob, Laid, decode_page, joined
+from whiteboard.storage.page.format import Blob, Laid, decode_page
+from whiteboard.storage.page.grouping import joined
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import hashes_of, select_index
 from whiteboard.storage.sqlite.rows import laid as laid_in
@@ -143,11 +144,12 @@ def kept_rows(
     try:
         meta, arrays = page_checks.entries(laid)
         if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
-            return decode_page(Blob(laid.header, laid.digest, laid.data[:]), provenance=True), slots
+            blob = Blob(laid.header, laid.digest, laid.data[:])
+            return decode_page(blob, provenance=True, sources=False), slots
         _check_once(laid, page_id, whole)
         inside = np.unique(slots[(slots >= 0) & (slots < meta["n"])])
         types = {f"a:{name}": (array.dtype, array.shape[1:]) for name, array in page.arrays.items()}
-        only = None if _types(arrays) == types else NAMED  # what is not alike is not compared any further
+        only = {*NAMED, *types} if _types(arrays) == types else NAMED  # what is not alike is not compared any further
         runs = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
         parts = [page_checks.rows(laid, int(run[0]), int(run[-1]) + 1, only) for run in runs if len(run)]
         if not parts:

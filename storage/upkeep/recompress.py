@@ -25,7 +25,8 @@ from whiteboard.records.reports import Progress
 from whiteboard.storage.cache.eviction import give_back
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.page.format import Blob, cuts, decode_page, joined, take
+from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.page.grouping import cuts, joined, take
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file, probe

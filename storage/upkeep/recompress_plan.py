@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
-from whiteboard.storage.page.format import PAGE_BYTES, cuts, most_rows
+from whiteboard.storage.page.grouping import PAGE_BYTES, cuts, most_rows
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.rows import INDEXED
 

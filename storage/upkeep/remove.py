@@ -17,7 +17,8 @@ from whiteboard.records.packages import Page
 from whiteboard.records.reports import Evicted, Removed
 from whiteboard.storage.cache.eviction import STEP_PAGES, give_back, last_use
 from whiteboard.storage.commits.log import by_name
-from whiteboard.storage.page.format import decode_page, take
+from whiteboard.storage.page.format import decode_page
+from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import (
     Batch,

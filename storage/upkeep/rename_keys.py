@@ -18,12 +18,13 @@ from whiteboard.records.reports import Progress
 from whiteboard.records.systems import NodeValues
 from whiteboard.storage.commits import provenance
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, decode_page, take
+from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file
-from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, delete_index, hashes_of, select_index
+from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, delete_index, hashes_of, reached
 from whiteboard.storage.transfer import contents
 from whiteboard.storage.transfer.compare import Conflict, compare
 from whiteboard.storage.transfer.merge_packages import BATCH_BYTES, MOST_CONFLICTS
@@ -118,10 +119,16 @@ def _headers(database: Database, op: str | None = None) -> Iterator[PageHeader]:
 
 
 def _said(header: bytes) -> tuple[str | None, bool]:
-    """The lineage in a page's header, and whether there are whole tokens; nothing of what cannot be read."""
+    """The lineage in a page's header, and whether there are whole tokens, or what they are of.
+
+    Nothing of what cannot be read.
+    """
     try:
         fields = json.loads(header)
-        lineage, tokens = fields.get("lineage"), any(entry[:2] == ["tokens", "|u1"] for entry in fields["arrays"])
+        lineage, tokens = (
+            fields.get("lineage"),
+            any(entry[:2] == ["tokens", "|u1"] or entry[0] == "x0" for entry in fields["arrays"]),
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None, False
     return (lineage if isinstance(lineage, str) else None), tokens
@@ -160,7 +167,7 @@ class _Renaming:
                 return
             if blob is None or page is None:
                 return  # evicted since the pages were listed
-            rows = _reached(connection, page_id, page)
+            rows = reached(connection, page_id, page.keys)
         self.report.pages += 1
         if len(rows):
             self._page(page_id, blob, page, rows)
@@ -224,14 +231,6 @@ class _Renaming:
         known = [(*use, page_id) for page_id, use in zip(ids, uses, strict=True) if use is not None]
         if known:
             connection.exec_driver_sql("UPDATE page_access SET last_use = ?, hits = ? WHERE page_id = ?", known)
-
-
-def _reached(connection: Connection, page_id: int, page: Page) -> NDArray[np.intp]:
-    """The rows that the index leads to: others were stored elsewhere first, and are nobody's."""
-    hashes = hashes_of(page.keys)
-    index = select_index(connection, np.unique(hashes))
-    index = index[(index[:, 1] == page_id) & (index[:, 2] >= 0) & (index[:, 2] < page.n)]
-    return np.sort(index[hashes[index[:, 2]] == index[:, 0], 2])
 
 
 def _use(connection: Connection, page_id: int) -> tuple[int, int] | None:

@@ -139,11 +139,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_and_changes_nothing(cli: Cli, tmp_path: Path, bad: Bad) -> None:
+def test_bad_input_is_one_line_and_changes_nothing(cli: Cli, four_rounds: Path, tmp_path: Path, bad: Bad) -> None:
     """Each mistake is one line on stderr that names the thing, with its status; no file changes or appears."""
     (tmp_path / "line.toml").write_text(LINE)
-    cli("run", "europe", "--store", "good.db", "--rounds", "1", "--quiet")
-    good = (tmp_path / "good.db").read_bytes()
+    good = four_rounds.read_bytes()
+    (tmp_path / "good.db").write_bytes(good)
     (tmp_path / "text.db").write_text("not a database at all, but longer than a header" * 10)
     (tmp_path / "truncated.db").write_bytes(good[: len(good) // 2])
     for name, revision in (("newer", "9999"), ("older", None)):
@@ -179,11 +179,12 @@ def test_a_read_only_store_is_shown_and_not_run(cli: Cli, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_after_the_commit_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+def test_an_interrupt_stops_after_the_commit_and_says_how_to_go_on(cli: Cli, tmp_path: Path, number: int) -> None:
     """Ctrl-C ends a run at a whole commit with status 130; the next run goes on from it to the same end."""
-    command = [sys.executable, "-m", "whiteboard", "run", "europe", "--store", str(tmp_path / "x.db")]
+    run = ("run", "europe", "--rounds", "100", "--store", "x.db")
     log = tmp_path / "log"
-    process = subprocess.Popen([*command, "--log", str(log)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "whiteboard", *run, "--log", "log"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (log.exists() and log.stat().st_size > 2000) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(number)
@@ -192,8 +193,6 @@ def test_an_interrupt_stops_after_the_commit_and_says_how_to_go_on(tmp_path: Pat
     assert process.returncode == 130
     assert f"not done at commit {stopped}" in out
     assert f"stopped at commit {stopped}; the same command goes on from there" in err
-    whole = subprocess.run([*command, "--name", "whole", "--json"], capture_output=True, text=True, check=True)
-    resumed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    first, second = json.loads(whole.stdout), json.loads(resumed.stdout)
+    first, second = cli(*run, "--name", "whole", "--json").said, cli(*run, "--json").said
     assert second["resumed_from"] == stopped
     assert (second["commit"], second["digest"]) == (first["commit"], first["digest"])

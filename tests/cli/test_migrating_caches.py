@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
+from tests.processes import run_whiteboard
 from tests.storage.moving import assert_whole, filled, held, numbers_held, other_bits
-from tests.storage.samples import run_whiteboard
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 COMMANDS = {"copy_store": "copy", "import_legacy": "import-legacy", "recompress": "recompress", "rekey": "rekey"}

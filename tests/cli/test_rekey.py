@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
+from tests.processes import run_whiteboard, started
 from tests.rekeying import A, B, N, asked, code, filled, names, rewritten, stored
 from tests.storage.moving import assert_whole, killed
-from tests.storage.samples import WHITEBOARD, environment, run_whiteboard, transaction
+from tests.storage.samples import transaction
 from whiteboard.storage import open_store
 
 TOTAL = N + 90
@@ -204,14 +205,9 @@ def test_the_script_may_be_killed(tmp_path: Path) -> None:
     bits = filled(path)
     arguments = change()
     old, new = names(code(0)), names(code(1))
-    for delay in (0.3, 0.5, 0.6, 0.7):
-        command = [*WHITEBOARD, "rekey", "--store", str(path), *arguments]
-        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    for delay in (0.01, 0.02, 0.03, 0.05):
+        with started("rekey", "--store", path, *arguments, cwd=tmp_path) as process:
+            process.poll(delay)
         one_key_each(path, old, new)
     said(path, *arguments)
     assert asked(path) == {name: (1, data) for name, (_, data) in bits.items()}

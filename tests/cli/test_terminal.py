@@ -44,6 +44,12 @@ def names(command: click.Command, above: tuple[str, ...] = ()) -> Iterator[tuple
 STORE = ("--store", "{store}")
 CALLS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("run",): [("europe", "--rounds", "1", *STORE), ("odd.toml", *STORE), ("odd:experiment", *STORE), (ODD, *STORE)],
+    ("minimize",): [
+        (ODD, "--x0", "1", *STORE),
+        ("odd:bowl", "--x0", "1,2", "--name", ODD, *STORE),
+        ("odd:bowl", "--x0", "1,2", "--name", "bowl", *STORE),
+        ("odd:bowl", "--x0", ODD, *STORE),
+    ],
     ("show",): [("s", *STORE), (ODD, *STORE)],
     ("ls",): [STORE],
     ("log",): [("s", *STORE), (ODD, *STORE)],
@@ -95,9 +101,13 @@ CHANGES: dict[str, str] = {
 }
 
 MODULE = f"""
+import autograd.numpy as anp
 import numpy as np
 import whiteboard as wb
 from whiteboard.experiments import Experiment, Stop
+
+def bowl(x):
+    return anp.sum(x * x)
 
 def setup(system):
     system.add_nodes([0, 1], p=np.eye(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import whiteboard as wb
 from whiteboard.cli import status
 from whiteboard.errors import ExperimentError
 from whiteboard.experiments import load
@@ -111,6 +113,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     header = "{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,), }".ljust(117) + "\n"
     Path("huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
     np.save("objects.npy", np.array([1, "x"], dtype=object), allow_pickle=True)
+    wb.open("empty.db").close()
     return tmp_path
 
 
@@ -136,6 +139,7 @@ def runs(content: bytes, capfd: pytest.CaptureFixture[str]) -> bool:
     Path("x.toml").write_bytes(content)
     for left in Path().glob("s.db*"):
         left.unlink()
+    shutil.copy("empty.db", "s.db")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, on numbers without measure
         code = status(("run", "x.toml", "--store", "s.db", "--rounds", "2", "--json"))

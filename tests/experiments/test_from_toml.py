@@ -122,7 +122,7 @@ WRONG = {
     "column": Wrong('"length"', '"miles"', r"x.toml:16: jobs\[0\].target: missing 'miles'"),
     "op": Wrong('"distance"', '"distnce"', r"x.toml:14: jobs\[0\].op: unknown op 'distnce'"),
     "param": Wrong('attr = "p"', "params = { axis = 0 }", r"jobs\[0\].op: .*unknown parameter 'axis'"),
-    "attr": Wrong('attr = "p"', 'attr = "q"', r"x.toml:13: jobs\[0\]: .*attr: expected one of 'theta', 'p'"),
+    "attr": Wrong('attr = "p"', 'attr = "q"', r"x.toml:17: jobs\[0\].attr: expected one of 'theta', 'p', got 'q'"),
     "jobs": Wrong("[[jobs]]", "[[yobs]]", "x.toml:13: yobs: unknown key"),
     "rule": Wrong(
         '"StressDescent"', '"Magic"', "x.toml:20: rule.kind: expected one of StressDescent, Relax, got 'Magic'"

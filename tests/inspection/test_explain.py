@@ -238,3 +238,79 @@ def test_bad_input(board: wb.Board, system: System) -> None:
     board.system("b")
     with pytest.raises(wb.WhiteboardError, match="explain: say which system"):
         board.explain(wb.Job("mul", (0, 1)))
+
+
+# -- jobs of arrays
+
+
+def test_jobs_of_arrays(board: wb.Board, system: System) -> None:
+    """A job of arrays is a hit where it was computed, from arrays or nodes, and else a miss that names what differs."""
+    a, b = np.arange(3.0), np.arange(3.0) + 3
+    assert board.explain("mul", a, b).hit  # of nodes 0 and 1
+    other = board.explain("mul", a, b + 1)
+    assert (other.hit, [each.what for each in other.differences]) == (False, ["source"])
+    assert "computed from nodes 0 at version 0, 1 at version 0" in other.reason
+    board.call("sum", a)
+    assert board.explain("sum", a).reason == "a hit: the package of op 'sum', computed from arrays (page 3, row 0)"
+    axis = board.explain("sum", a, params={"axis": 0})
+    assert [each.text for each in axis.differences] == ["other parameters: axis is None, now 0"]
+    assert board.explain("sum", a.astype(np.float32)).differences[0].what == "dtype"
+    assert board.explain("sum", [[0.0, 1.0, 2.0]]).differences[0].what == "shape"
+    assert board.explain("sum", [0.0, 1.0, 2.0]).hit
+    assert board.explain_key(bytes.fromhex(other.key)).reason == "no package has this key"
+    assert board.stats()["misses"] == 3
+
+
+def test_a_function_of_arrays(board: wb.Board) -> None:
+    """The function itself is asked with, as it is called; an edit of its code is what differs."""
+
+    def twice(x: Any) -> Any:
+        return x * 2.0
+
+    def thrice(x: Any) -> Any:
+        return x * 3.0
+
+    board.call(twice, [1.0])
+    assert board.explain(twice, [1.0]).hit
+    wb.op("twice", replace=True)(thrice)
+    assert [each.what for each in board.explain("twice", [1.0]).differences] == ["fingerprint"]
+
+
+ARRAYS = [
+    (("mull", [1.0]), {}, wb.UnknownOpError, "mull"),
+    (("mul", [1.0]), {}, wb.ShapeError, "expected 2 sources, got 1"),
+    (("mul",), {}, wb.ShapeError, "expected at least one source"),
+    (("mul", [1.0], np.ones(1, np.float32)), {}, wb.DtypeError, "slot 1: expected dtype float64"),
+    (("exp", ["a"]), {}, wb.DtypeError, "op 'exp'"),
+    (("exp", [1j]), {}, wb.DtypeError, "complex"),
+    (("sum", [1.0]), {"params": {"x": 1}}, wb.ParamError, "unknown parameter 'x'"),
+    (("sum", [1.0]), {"params": 3}, wb.ParamError, "expected a mapping"),
+    ((3, [1.0]), {}, wb.ParamError, "expected the name of an op"),
+    ((wb.Job("mul", (0, 1)), [1.0]), {}, wb.ParamError, "expected a job and its system"),
+    ((wb.Job("mul", (0, 1)),), {"params": {}}, wb.ParamError, "a Job has its own params"),
+]
+
+
+@pytest.mark.parametrize(("given", "named", "kind", "says"), ARRAYS, ids=range(len(ARRAYS)))
+def test_arrays_that_no_job_is_made_of(
+    given: Any, named: Any, kind: type[Exception], says: str, board: wb.Board, system: System
+) -> None:
+    """What could not be called cannot be explained, and the error is the same."""
+    with pytest.raises(kind, match=says):
+        board.explain(*given, **named)
+
+
+def test_a_system_goes_with_a_job(board: wb.Board, system: System) -> None:
+    """It is given by place or by name, once; arrays have none."""
+    job = wb.Job("mul", (0, 1))
+    assert board.explain(job, system).hit
+    assert board.explain(job, system=system).hit
+    assert board.explain(job, None).hit
+    ask: Any = board.explain
+    for given, named in (
+        ((job, system), {"system": system}),
+        (("mul", [1.0], system), {}),
+        (("mul", [1.0]), {"system": system}),
+    ):
+        with pytest.raises(wb.ParamError, match="explain: "):
+            ask(*given, **named)

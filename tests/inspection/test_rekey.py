@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from whiteboard.inspection.rekey import Change, Code, Held
 from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.records.packages import Page, Renamed
 from whiteboard.storage import open_store
-from whiteboard.storage.page.format import take
+from whiteboard.storage.page.grouping import take
 from whiteboard.storage.upkeep.rename_keys import Report, headers, rename
 
 SIZES = {"arrays": N, "params": 50, "nodes": 20, "cotangent": 20}
@@ -400,6 +401,81 @@ def test_an_explanation_after_rekeying(tmp_path: Path) -> None:
         code(0)
         found = board.explain(wb.Job("product", (0, 20)), board.system("s"))
     assert [each.what for each in found.differences] == ["fingerprint"]
+
+
+def with_sources(path: Path) -> dict[str, Answer]:
+    """Make a store as `filled` does, whose packages keep their sources."""
+    code(0, keep_sources=True)
+    with wb.open(path) as board:
+        return rekeying.answers(board)
+
+
+def test_sources_that_are_kept_give_tokens(tmp_path: Path) -> None:
+    """Packages whose page has no tokens get their new keys by their sources, the cotangent included, and keep these."""
+    path = tmp_path / "a.db"
+    bits = with_sources(path)
+    rewritten(path, lambda page: replace(page, tokens=None))
+    assert changed(path).renamed == TOTAL
+    assert asked(path) == {name: (1, found) for name, (_, found) in bits.items()}
+    with wb.open(path) as board:
+        table = board.table("product", grads=True)
+        assert len(table["y"]) == TOTAL
+        assert not any(x is None for x in table["x0"])
+        assert board.audit().ops["product"].kept == TOTAL
+    assert_whole(path)
+
+
+@pytest.mark.parametrize("tokens", ["kept", "gone"])
+def test_sources_of_others_give_no_tokens(tokens: str, tmp_path: Path) -> None:
+    """A key that does not come out of what its page keeps stays; where tokens say the truth, sources are not asked."""
+    path = tmp_path / "a.db"
+    with_sources(path)
+
+    def lie(page: Page) -> Page:
+        sources = tuple(source + 1 for source in page.sources or ())
+        return replace(page, tokens=page.tokens if tokens == "kept" else None, sources=sources)
+
+    rewritten(path, lie)
+    report = changed(path)
+    assert (report.renamed, report.kept) == ((TOTAL, {}) if tokens == "kept" else (0, {rekey.OTHER_KEY: TOTAL}))
+
+
+def _sha256(values: Any) -> Any:
+    """Tokens of a scheme to come."""
+    made = b"".join(sha256(row.tobytes()).digest()[:16] for row in values)
+    return np.frombuffer(made, np.uint8).reshape(len(values), 16)
+
+
+def test_a_scheme_of_other_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tokens are made otherwise, packages that keep their sources get keys of the new ones, and others stay."""
+    path = tmp_path / "a.db"
+    with_sources(path)
+    code(0)
+    with wb.open(path) as board:
+        board.call_many("product", A[:30] + 1, B[:30])
+    before, lies = stored(path), []
+
+    def lie(page: Page) -> Page:
+        if page.sources is None or page.src_ids is None:
+            return page
+        first = page.sources[0].copy()
+        first[0] += 1
+        lies.append(page)
+        return replace(page, sources=(first, *page.sources[1:]))
+
+    rewritten(path, lie)
+    third = b"whiteboard-key-3"
+    monkeypatch.setitem(keys.SCHEMES, third, keys.SCHEMES[keys.SCHEME])
+    monkeypatch.setitem(keys.TOKENS, third, _sha256)
+    monkeypatch.setattr(keys, "SCHEME", third)
+    report = rename(path, Change().concerns, Change().rename)
+    assert report.kept == {rekey.OTHER_TOKENS: 30 + 50 + len(lies)}  # 50 are of another op
+    assert (report.renamed, len(lies) >= 2) == (TOTAL - len(lies), True)
+    identity = keys.Identity.of(wb.ops.get("product"), {"scale": 1.0})
+    made = keys.SCHEMES[third](identity, np.stack([_sha256(A), _sha256(B)], axis=1))
+    assert set(made) <= stored(path)
+    assert not set(made) & before
+    assert rename(path, Change().concerns, Change().rename).renamed == 0
 
 
 def test_no_store_is_made(tmp_path: Path) -> None:

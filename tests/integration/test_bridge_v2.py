@@ -177,7 +177,7 @@ BAD: dict[str, Case] = {
     "op": (("nope", (0, 1), 0), {}, UnknownOpError, "nope"),
     "node": (("mul", (0, 9), 0), {}, UnknownNodeError, "op 'mul', job 0, slot 1: no node 9"),
     "dtype": (("mul", (0, 2), 0), {}, DtypeError, "slot 1: theta of node 2: integer dtype int64 is refused"),
-    "no theta": (("mul", (0, 3), 0), {}, DtypeError, "slot 1: theta of node 3"),
+    "no theta": (("mul", (0, 3), 0), {}, UnknownNodeError, "op 'mul', job 0, slot 1: node 3 has no theta"),
     "shape": (("mul", (0, 4), 0), {}, ShapeError, "op 'mul', job 0"),
     "nan": (("mul", (0, 1), 0), {"residual": np.nan}, NonFiniteError, "job 0, slot 0: the impulse on node 0"),
     "residual": (("mul", (0, 1), 0), {"residual": [1.0]}, ShapeError, "residual"),

@@ -16,12 +16,12 @@ import pytest
 
 import whiteboard as wb
 from tests.legacy import GOOD, MAPPING, Deadly, Sleepy, diskcache_folder, inputs, joblib_folder, result, unpacked
+from tests.processes import run_whiteboard
 from tests.storage.moving import assert_whole
-from tests.storage.samples import WHITEBOARD, environment
+from tests.storage.samples import environment
 from whiteboard.integration.legacy import wire
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = (*WHITEBOARD, "import-legacy")
 FUNCTIONS = {"diskcache": "mapping:sources", "joblib": "mapping:of_arguments"}
 
 
@@ -35,14 +35,13 @@ def place(tmp_path: Path) -> Path:
 def command(folder: Path, *options: str, store: str = "a.db", op: str = "mul", sources: str = "") -> list[str]:
     """The command that imports a folder."""
     sources = sources or FUNCTIONS["joblib" if "joblib" in folder.name or "result" in folder.name else "diskcache"]
-    fixed = ["--store", store, "--op", op, "--sources", sources]
-    return [*PROGRAM, str(folder), *fixed, *options]
+    return ["import-legacy", str(folder), "--store", store, "--op", op, "--sources", sources, *options]
 
 
 def run(folder: Path, *options: str, cwd: Path, **named: str) -> subprocess.CompletedProcess[str]:
     """Import a folder, trusting it."""
     arguments = command(folder, "--trust-pickle", "--json", *options, **named)
-    return subprocess.run(arguments, cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
+    return run_whiteboard(*arguments, cwd=cwd)
 
 
 def taken(folder: Path, *options: str, cwd: Path, status: int = 0, **named: str) -> dict[str, Any]:
@@ -106,8 +105,7 @@ def test_no_pickle_is_read_untrusted(place: Path) -> None:
     """Without --trust-pickle it is a wrong usage: nothing is unpickled, and no store is made."""
     folder = unpacked("diskcache", place)
     for options in ((), ("--trust",)):
-        asked = command(folder, *options)
-        done = subprocess.run(asked, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+        done = run_whiteboard(*command(folder, *options), cwd=place)
         assert ("--trust" if options else "which run code: see --help, --trust-pickle") in refused(done, 2)
     assert not (place / "a.db").exists()
 
@@ -270,7 +268,7 @@ def test_a_full_disk_is_one_line(place: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (34_000, 34_000))\n"
         "runpy.run_module('whiteboard', run_name='__main__')"
     )
-    program = [sys.executable, "-c", code, *command(folder, "--trust-pickle")[3:]]
+    program = [sys.executable, "-c", code, *command(folder, "--trust-pickle")]
     done = subprocess.run(program, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert "no room" in refused(done) or "refused to read or write" in done.stderr
     assert_whole(place / "a.db")
@@ -318,8 +316,7 @@ def test_a_wrong_folder_is_one_line(place: Path) -> None:
     assert "several functions" in refused(run(place / "two", cwd=place))
     (place / "two" / "cache.db").touch()
     assert "looks like diskcache and joblib: say which with --from" in refused(run(place / "two", cwd=place))
-    arguments = [*PROGRAM, str(place / "empty"), "--from", "diskcache", "--store", "a.db"]
-    done = subprocess.run(arguments, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+    done = run_whiteboard("import-legacy", "empty", "--from", "diskcache", "--store", "a.db", cwd=place)
     assert "needs --op and --sources" in refused(done, 2)
 
 

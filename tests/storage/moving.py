@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.storage.samples import Model, assert_found, key_of, page_of, run_python, sql
+from tests.processes import run_code
+from tests.storage.samples import Model, assert_found, key_of, page_of, sql
 from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.upkeep.verify import verify
@@ -114,4 +115,4 @@ def killed(code: str, at: int, *arguments: str) -> subprocess.CompletedProcess[s
         "    calls += 1\n"
         f"    if calls == {at}: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    return run_python(head + code, *arguments)
+    return run_code(head + code, *arguments)

@@ -88,12 +88,6 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 WHITEBOARD = (sys.executable, "-m", "whiteboard")
 
 
-def run_whiteboard(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own; a wait without an end fails the test."""
-    command = [*WHITEBOARD, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=120)
-
-
 def environment() -> dict[str, str]:
     """This process's environment, with the folder of the tests on the path."""
     root = str(Path(__file__).parents[2])

@@ -21,7 +21,7 @@ from whiteboard.errors import (
 BAD_NODES: dict[str, tuple[dict[str, Any], type[WhiteboardError], str]] = {
     "twice": ({"ids": [20, 20], "theta": np.ones((2, 1))}, DuplicateNodeError, "20 is given twice"),
     "exists": ({"ids": [20, 3], "theta": np.ones((2, 1))}, DuplicateNodeError, "3 exists already"),
-    "nothing": ({"ids": [20]}, ShapeError, "give theta, p or both"),
+    "nothing": ({"ids": [20]}, ShapeError, "give theta, p, or attrs"),
     "rows": ({"ids": [20], "theta": np.ones((2, 1))}, ShapeError, r"theta: expected shape \(1, …\), got \(2, 1\)"),
     "flat p": ({"ids": [20], "p": np.ones(1)}, ShapeError, r"p: expected shape \(1, d\), got \(1,\)"),
     "object": ({"ids": [20], "theta": [None]}, DtypeError, "theta: object? ?.*dtype object is refused"),

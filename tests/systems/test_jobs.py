@@ -30,8 +30,13 @@ REFUSED = {
     "complex": Refused({"target": 1j}, DtypeError, "target: expected real numbers, got dtype complex128"),
     "object": Refused({"residual": [None, None]}, DtypeError, "residual: expected real numbers, got dtype object"),
     "scale": Refused({"scale": [[1.0], [2.0]]}, ShapeError, r"scale: expected shape \(\) or \(2,\), got \(2, 1\)"),
-    "weight": Refused({"weight": "length"}, ParamError, "weight: expected one of None, 'none', 'inv_length'"),
-    "attr": Refused({"attr": "phi"}, ParamError, "attr: expected one of 'theta', 'p', got 'phi'"),
+    "weight": Refused(
+        {"weight": "length"}, ParamError, "weight: expected one of None, 'none', 'inv_length', InvLength"
+    ),
+    "attr": Refused({"attr": "a b"}, ParamError, "attr: expected an attribute's name, or one a slot, got 'a b'"),
+    "attrs": Refused({"attr": ("p", "version")}, ParamError, r"attr: .* one a slot, got \('p', 'version'\)"),
+    "no attr": Refused({"attr": None}, ParamError, "attr: expected an attribute's name, or one a slot, got None"),
+    "attr of too few": Refused({"attr": ("p",)}, ShapeError, r"attr: expected 2 names, one a slot, got \('p',\)"),
     "job ids": Refused({"job_ids": ["a"]}, ShapeError, "job_ids"),
 }
 
@@ -42,6 +47,13 @@ def test_bad_columns_are_refused_by_name(case: Refused) -> None:
     with pytest.raises(case.error, match=case.says) as caught:
         JobBatch(**({"op": "mul", "src_ids": [[1, 2], [3, 4]]} | case.fields))
     assert "op 'mul'" in str(caught.value)
+
+
+@pytest.mark.parametrize("floor", [-1.0, np.inf, np.nan, "1", None])
+def test_a_floor_is_a_number(floor: Any) -> None:
+    """The floor of a length is a finite number from 0."""
+    with pytest.raises(ParamError, match="InvLength: floor: expected a finite number >= 0"):
+        wb.InvLength(floor)
 
 
 def test_a_batch_owns_its_columns() -> None:

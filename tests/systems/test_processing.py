@@ -39,6 +39,38 @@ REFUSED: dict[str, tuple[wb.Job, type[WhiteboardError], str]] = {
         "job 'j', slot 0.*node 0 is not finite",
     ),
     "weight": (wb.Job("mul", (0, 1), residual=1.0, weight="inv_length", job_id="j"), ParamError, "needs out_ids"),
+    "coincident": (
+        wb.Job("mul", (0, 2), 2, residual=1.0, weight="inv_length", job_id="j"),
+        NonFiniteError,
+        r"job 'j', slot 1: weight 'inv_length': nodes 2 and 2 lie at one point: give InvLength\(floor=…\), or move one",
+    ),
+    "stack of a binary": (
+        wb.Job("mul", (0, 1), stack=True, job_id="j"),
+        ParamError,
+        "job 'j'.*stack: expected an op of one source, this one takes 2 sources as they are",
+    ),
+    "stack of any": (wb.Job("sum_k", (0, 1), stack=True, job_id="j"), ParamError, "takes any number of sources"),
+    "stack of shapes": (
+        wb.Job("sum", (0, 50), stack=True, job_id="j"),
+        ShapeError,
+        r"job 'j'.*slot 1: expected shape \(3,\) as in slot 0 to stack, got \(2,\)",
+    ),
+    "stack of nothing": (wb.Job("sum", (), stack=True, job_id="j"), ShapeError, "job 'j'.*at least one source"),
+    "weight of text": (
+        wb.Job("mul", (0, 1), 2, residual=1.0, weight=lambda source, out: "a", job_id="j"),  # type: ignore[arg-type, return-value]
+        ParamError,
+        "job 'j', slot 0: weight of node 0 to 2: expected a number, got <U1",
+    ),
+    "weights": (
+        wb.Job("mul", (0, 1), residual=1.0, weight=lambda source, out: source.theta, job_id="j"),
+        ParamError,
+        r"slot 0: weight of node 0 to None: expected a number, got float64 of shape \(3,\)",
+    ),
+    "infinite weight": (
+        wb.Job("mul", (0, 1), 2, residual=1.0, weight=lambda source, out: np.inf, job_id="j"),
+        NonFiniteError,
+        "job 'j', slot 0: the impulse on node 0 is not finite: its weight to node 2 is inf, at a scale of 1.0",
+    ),
 }
 
 

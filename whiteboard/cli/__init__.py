@@ -30,6 +30,7 @@ from whiteboard.cli.info import info
 from whiteboard.cli.log import log
 from whiteboard.cli.ls import ls
 from whiteboard.cli.merge import merge
+from whiteboard.cli.minimize import minimize
 from whiteboard.cli.ops import ops
 from whiteboard.cli.recompress import recompress
 from whiteboard.cli.rekey import rekey
@@ -49,6 +50,7 @@ def whiteboard() -> None:
 
 for command in (
     run,
+    minimize,
     show,
     ls,
     log,

@@ -22,14 +22,14 @@ from whiteboard.cli.terminal import say
 from whiteboard.inspection.audit import AuditReport
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard audit --sample 0.01 --module mymodule")
 @sample_option
 @seed_option
 @module_option
 @store_option
 @json_option
 def audit(sample: float, seed: int | None, module: tuple[str, ...], store: str, *, as_json: bool) -> int:
-    """Compute packages again from the node versions that they came from; status 1 where one differs.
+    """Compute packages again from the sources in their page, or the nodes they came from; status 1 where one differs.
 
     Distances are in units in the last place. Packages of exact ops must agree in every bit.
     """
@@ -57,11 +57,13 @@ def audit(sample: float, seed: int | None, module: tuple[str, ...], store: str, 
 def _audited(report: AuditReport) -> Iterator[str]:
     for name, row in sorted(report.ops.items()):
         far = f", the farthest by {row.max_ulp:,} ulp" if row.max_ulp else ""
-        yield f"{name}: computed {row.checked:,} of {row.sampled:,} again, {row.differing:,} differ{far}"
+        kept = f", {row.kept:,} from sources in their page" if row.kept else ""
+        yield f"{name}: computed {row.checked:,} of {row.sampled:,} again{kept}, {row.differing:,} differ{far}"
     for each in report.differences:
         apart = ", ".join(f"{name} by {ulp:,} ulp" for name, ulp in each.ulp.items())
         nodes = ", ".join(f"{i} at version {v}" for i, v in zip(each.src_ids, each.versions, strict=True))
-        yield f"op {each.op}, package {each.key} on page {each.page_id}, of nodes {nodes}: {apart}"
+        of = f", of nodes {nodes}" if nodes else ""
+        yield f"op {each.op}, package {each.key} on page {each.page_id}{of}: {apart}"
     for why, count in sorted(report.unchecked.items()):
         if count:
             yield f"not computed again: {count:,}: {why}"

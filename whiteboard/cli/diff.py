@@ -11,12 +11,11 @@ from whiteboard import board as boards
 from whiteboard.board import Board
 from whiteboard.cli.options import echo, existing, json_option, store_option
 from whiteboard.systems.history import Snapshot
-from whiteboard.systems.jobs import ATTRS
 
 _DIGITS: Final = 4000  # more than Python reads are no number
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard diff europe@10 europe")
 @click.argument("a")
 @click.argument("b")
 @store_option
@@ -45,8 +44,8 @@ def differences(a: Snapshot, b: Snapshot) -> dict[str, Any]:
         first, second = a.nodes[node_id], b.nodes[node_id]
         versions += first.version != second.version
         differs = False
-        for attr in ATTRS:
-            x, y = getattr(first, attr), getattr(second, attr)
+        for attr in sorted(first.attrs.keys() | second.attrs.keys()):
+            x, y = first.attrs.get(attr), second.attrs.get(attr)
             if x is None or y is None or x.shape != y.shape or x.dtype != y.dtype:
                 differs |= x is not y
             elif x.tobytes() != y.tobytes():

@@ -13,14 +13,14 @@ from whiteboard import board as boards
 from whiteboard.cli.options import MOST, echo, existing, import_modules, json_option, module_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.inspection.explain import Explanation
-from whiteboard.systems.jobs import ATTRS, Job
+from whiteboard.systems.jobs import Job
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard explain --system europe --job distance 0 1 --attr p")
 @click.option("--system", "name", metavar="NAME", help="The system whose nodes SRC names.")
 @click.option("--job", "op", metavar="OP", help="The op of the job; SRC… are its sources.")
 @click.argument("sources", nargs=-1, type=click.IntRange(-MOST, MOST), metavar="[SRC]...")
-@click.option("--attr", type=click.Choice(ATTRS), default="theta", show_default=True, help="The sources' attribute.")
+@click.option("--attr", metavar="NAME", default="theta", show_default=True, help="The sources' attribute.")
 @click.option("--param", "params", multiple=True, metavar="NAME=JSON", help="A parameter of the op, such as axis=0.")
 @click.option("--key", metavar="HEX", help="Instead of a job: the package of this key.")
 @module_option

@@ -10,9 +10,10 @@ from whiteboard import board as boards
 from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 from whiteboard.cli.terminal import say
 from whiteboard.experiments.definition import measured
+from whiteboard.experiments.minimize import standing
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard log europe --last 5")
 @click.argument("name")
 @click.option("--last", type=click.IntRange(1, MOST), help="Only this many commits, the last ones.")
 @store_option
@@ -24,6 +25,8 @@ def log(name: str, last: int | None, store: str, *, as_json: bool) -> None:
         rows: list[dict[str, Any]] = []
         for commit in reversed(system.history()[-(last or 0) :]):
             named = measured(system.spec, commit) or ("stress", commit.stress)
+            if "minimize" in (system.spec or {}) and (stands := standing(system.at(commit.id))):
+                named = ("f", stands["f"])
             row = {"commit": commit.id, "parent": commit.parent, "changed": commit.changed}
             rows.append({**row, named[0]: named[1], "digest": commit.digest})
     if as_json:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.board import Board
 from whiteboard.cli.options import MOST, echo, json_option, store_option
+from whiteboard.cli.progress import INTERRUPTED, answered, interrupts, progress
 from whiteboard.cli.terminal import say
 from whiteboard.errors import PlotError
 from whiteboard.experiments import load
@@ -27,10 +27,8 @@ from whiteboard.systems.history import Commit
 from whiteboard.systems.sinks import JsonlSink, NullSink
 from whiteboard.systems.system import System
 
-INTERRUPTED = 130
 
-
-@click.command()
+@click.command(epilog="For example: whiteboard run europe --plot europe.png")
 @click.argument("experiment")
 @store_option
 @click.option("--name", help="Name of the system; the experiment's where it is not given.")
@@ -54,7 +52,11 @@ def run(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run EXPERIMENT, or resume it where it was stopped."""
+    """Run EXPERIMENT, or resume it where it was stopped.
+
+    EXPERIMENT is a built-in name (europe, diabetes), a TOML file, or module:function of a function that returns a
+    `whiteboard.experiments.Experiment`. Ctrl-C stops after the commit under way.
+    """
     wanted = load(experiment, seed)
     if plot is not None:
         if wanted.plot is None:
@@ -65,13 +67,13 @@ def run(
         if path is not None:
             refuse(path, [locate(store).path])
     began = time.monotonic()
-    with _log(log) as logged, boards.open(store, **wanted.options) as board, _interrupts() as interrupted:
+    with _log(log) as logged, boards.open(store, **wanted.options) as board, interrupts() as interrupted:
         system = board.system(wanted.name if name is None else name, wanted.spec, takeover=takeover)
-        with _progress(board, wanted.measure, rounds, quiet=quiet or as_json) as show:
+        with progress("round", rounds, quiet=quiet or as_json) as show:
 
             def committed(commit: Commit, measure: float | None) -> None:
                 logged.publish(commit)
-                show(commit, measure)
+                show(commit.id, partial(_text, board, wanted.measure, measure))
 
             outcome = drive(
                 wanted,
@@ -142,70 +144,5 @@ def _summary(fields: Mapping[str, Any], measure: str, outcome: Outcome, plot: Pa
         say(f"drawn to {plot}")
 
 
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop after the commit; a second SIGINT ends at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal asked
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(
-    board: Board, measure_name: str, rounds: int | None, *, quiet: bool
-) -> Iterator[Callable[[Commit, float | None], None]]:
-    """Yield what is called after each commit: a bar on a terminal, a line every ten seconds elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    last = time.monotonic()
-
-    def due(seconds: float) -> bool:
-        nonlocal last
-        if time.monotonic() - last < seconds:
-            return False
-        last = time.monotonic()
-        return True
-
-    def text(measure: float | None) -> str:
-        stats = board.stats()
-        hits = stats["hits_memory"] + stats["hits_disk"]
-        rate = 100 * hits / max(1, hits + stats["misses"])
-        value = "-" if measure is None else f"{measure:.8g}"
-        return f"{measure_name} {value}  hits {rate:.0f} %  saved {stats['seconds_saved']:.1f} s"
-
-    if quiet:
-        yield lambda *_: None
-    elif not console.is_terminal:
-
-        def line(commit: Commit, measure: float | None) -> None:
-            if due(10):
-                say(f"commit {commit.id}  {text(measure)}", err=True)
-
-        yield line
-    else:
-        columns = [TextColumn("round {task.completed:.0f}"), BarColumn(20), TimeElapsedColumn()]
-        with Progress(*columns, TextColumn("{task.description}", markup=False), console=console) as bar:
-            task = bar.add_task("", total=rounds)
-            newest: tuple[int, float | None] = (0, None)
-
-            def advance(commit: Commit, measure: float | None) -> None:
-                nonlocal newest
-                newest = (commit.id, measure)
-                if due(0.1):
-                    bar.update(task, completed=commit.id, description=text(measure))
-
-            yield advance
-            bar.update(task, completed=newest[0], total=newest[0], description=text(newest[1]))
+def _text(board: Board, name: str, measure: float | None) -> str:
+    return f"{name} {'-' if measure is None else f'{measure:.8g}'}  {answered(board)}"

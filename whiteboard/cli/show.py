@@ -9,10 +9,11 @@ import click
 from whiteboard import board as boards
 from whiteboard.cli.options import echo, existing, json_option, store_option
 from whiteboard.experiments.definition import measured
+from whiteboard.experiments.minimize import standing
 from whiteboard.systems.system import System
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard show europe")
 @click.argument("name")
 @store_option
 @json_option
@@ -33,5 +34,7 @@ def described(system: System) -> dict[str, Any]:
     }
     if head is not None:
         named = measured(system.spec, head)
+        if "minimize" in (system.spec or {}) and (stands := standing(system)):
+            return {**fields, **stands, "spec": system.spec}
         fields |= dict([named]) if named else {"stress": head.stress, "residual_norm": head.residual_norm}
     return {**fields, "spec": system.spec}

@@ -2,7 +2,8 @@
 
 In the order of the way through: `queue`, `triage`, `bins`, `session` (with its `buffers`), `separate`; `pipeline` is
 the way itself. `columns` and `sources` are how a batch comes in, `bound` is an op as a function, `contents` what its
-packages hold, `validation` what may be put for it, `jacobians` what is made of packages of many cotangents, `promises`
-and `agreement` what is tested of users' ops on the way. May import `identity`, `ops` and the ABCs of the store; sees no
-node, no system and no SQL. A stage is a file here and a line in `pipeline`.
+packages hold, `kept_sources` what of the sources stays with them, `validation` what may be put for it, `jacobians` what
+is made of packages of many cotangents, `promises` and `agreement` what is tested of users' ops on the way. May import
+`identity`, `ops` and the ABCs of the store; sees no node, no system and no SQL. A stage is a file here and a line in
+`pipeline`.
 """

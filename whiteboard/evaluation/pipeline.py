@@ -18,6 +18,7 @@ from whiteboard.errors import ParamError, UncachedWarning, WhiteboardError, warn
 from whiteboard.evaluation import bins, contents, jacobians, promises, separate, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.kept_sources import kept
 from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import Sources
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
@@ -112,7 +113,7 @@ class Pipeline:
                         cacheable = self._is_still(spec, bound, sources)
                     plan.place(rows, page)
                     if cacheable:
-                        self._store.put(page)
+                        self._put(page, spec, sources, rows, cotangent)
             plan.settle()
             self._count(plan, known, jobs=driving is None)
         one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
@@ -212,9 +213,15 @@ class Pipeline:
             for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
                 arrays = {name: validation.owned(column, rows) for name, column in columns.items()}
                 src_ids, versions = sources.provenance(rows) or (None, None)
-                self._store.put(Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows]))
+                page = Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows])
+                self._put(page, spec, sources, rows, None)
                 added[rows] = True
         return added
+
+    def _put(self, page: Page, spec: OpSpec, sources: Sources, rows: Ids, cotangent: Array | None) -> None:
+        """Store a page of the jobs at `rows`, with its sources where these are to be kept."""
+        for part in kept(page, spec, sources, rows, self._pool, cotangent):
+            self._store.put(part)
 
     def _bins(self, spec: OpSpec, plan: Triage, shape: Shape | None, sources: Sources) -> Iterator[Ids]:
         """Yield the jobs to compute in bins; each is placed before the next one is asked for."""

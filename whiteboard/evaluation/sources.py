@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.errors import DtypeError, ShapeError
-from whiteboard.evaluation.buffers import Lender
+from whiteboard.evaluation import bins
+from whiteboard.evaluation.buffers import BufferPool, Lender
 from whiteboard.evaluation.columns import check_dtype, numbers
-from whiteboard.identity.keys import tokens
+from whiteboard.identity.keys import DIGEST_BYTES, tokens
 from whiteboard.types import Array, Ids, Shape
 
 
@@ -98,6 +100,57 @@ class ArraySources:
 
     def provenance(self, rows: Ids) -> None:  # noqa: ARG002 - the Protocol's
         return None
+
+
+class StackedSources:
+    """The k sources of each job as one, (k, *shape), for an op that takes one.
+
+    Raises
+    ------
+    ShapeError
+        There is none, or they have several shapes; the message names op and slot.
+    """
+
+    def __init__(self, op: str, sources: Sources) -> None:
+        self._op, self._sources = op, sources
+        shapes = sources.shapes
+        if not shapes:
+            msg = f"op {op!r}: expected at least one source to stack, got none"
+            raise ShapeError(msg)
+        if odd := [slot for slot, shape in enumerate(shapes) if shape != shapes[0]]:
+            msg = f"op {op!r}, slot {odd[0]}: expected shape {shapes[0]} as in slot 0 to stack, got {shapes[odd[0]]}"
+            raise ShapeError(msg)
+        self.shapes: tuple[Shape, ...] = ((len(shapes), *shapes[0]),)
+
+    @property
+    def n(self) -> int:
+        return self._sources.n
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return self._sources.dtype
+
+    def tokens(self) -> NDArray[np.uint8]:
+        found = np.empty((self.n, 1, DIGEST_BYTES), np.uint8)
+        size = self.dtype.itemsize * math.prod(self.shapes[0])
+        pool = BufferPool()
+        for rows in bins.cut(np.arange(self.n, dtype=np.int64), size):
+            with pool.lend() as lend:
+                found[rows, 0] = tokens(self.gather(rows, lend)[0])
+        return found
+
+    def gather(self, rows: Ids, lend: Lender, *, share: bool = False) -> list[Array]:  # noqa: ARG002 - the Protocol's
+        out = lend((len(rows), *self.shapes[0]), self.dtype)
+        for slot, each in enumerate(self._sources.gather(rows, lend)):
+            out[:, slot] = each
+        return [out]
+
+    def take(self, jobs: Ids) -> StackedSources:
+        """Return the sources of some of the jobs."""
+        return StackedSources(self._op, self._sources.take(jobs))
+
+    def provenance(self, rows: Ids) -> tuple[Ids, Ids] | None:
+        return self._sources.provenance(rows)
 
 
 def take_rows(values: Array, rows: Ids, lend: Lender, *, share: bool) -> Array:

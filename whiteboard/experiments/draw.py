@@ -101,6 +101,34 @@ def draw_progress(
     figure.savefig(path)
 
 
+def draw_descent(trace: Sequence[tuple[float, float]], title: str, path: Path) -> None:
+    """Draw f and ‖g‖ of each evaluation (f, ‖g‖), the norm on a logarithmic scale and left out where it is NaN."""
+    from matplotlib.figure import Figure
+
+    values, norms = np.array(trace, np.float64).reshape(-1, 2).T
+    figure = Figure(figsize=(9, 5.5), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    numbers = np.arange(1, len(values) + 1)
+    above.plot(numbers, values, ".-", color="C0", linewidth=0.8)
+    if len(values):
+        above.plot(numbers, np.fmin.accumulate(values), color="C3", label="least so far")
+        above.legend()
+    if len(values) and values.min() > 0 and values.max() > 100 * values.min():
+        above.set_yscale("log")
+    above.set_ylabel("f")
+    above.set_title(title, fontsize=11)
+    if np.isfinite(norms).any():
+        below.plot(numbers, norms, ".-", color="C2", linewidth=0.8)
+        below.set_yscale("log")
+    else:
+        below.text(0.5, 0.5, "this method asks for no gradient", transform=below.transAxes, ha="center", va="center")
+    below.set_ylabel("‖g‖")
+    below.set_xlabel("evaluation")
+    for axes in (above, below):
+        axes.grid(visible=True, which="both", alpha=0.25)
+    figure.savefig(path)
+
+
 def _label(figure: Any, axes: Any, points: Array, names: list[str]) -> None:
     """Write each name beside its point, on the side where it overlaps least with names and points."""
     figure.canvas.draw()  # settles the layout, so that extents in pixels are final

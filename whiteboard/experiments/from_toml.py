@@ -51,7 +51,7 @@ from whiteboard import ops
 from whiteboard.errors import ExperimentError, WhiteboardError
 from whiteboard.experiments.definition import Experiment, Stop
 from whiteboard.identity.keys import digest, encode_first
-from whiteboard.systems.jobs import JobBatch
+from whiteboard.systems.jobs import ATTRS, JobBatch
 from whiteboard.systems.rules import Relax, Rule, StressDescent
 from whiteboard.systems.specification import check_name
 from whiteboard.systems.system import System
@@ -208,6 +208,9 @@ class _Reader:
         columns = {
             name: value if name in plain else self.array(value, "jobs", number, name) for name, value in part.items()
         }
+        if columns.get("attr", "theta") not in ATTRS:
+            msg = f"expected one of {', '.join(map(repr, ATTRS))}, got {columns['attr']!r:.80}"
+            raise self.fail(msg, "jobs", number, "attr")
         with self.blame("jobs", number, "op"):
             ops.get(columns["op"]).bind(columns.get("params"))
         with self.blame("jobs", number):

@@ -193,3 +193,9 @@ SCHEMES: dict[bytes, Callable[[Identity, NDArray[np.uint8]], list[bytes]]] = {
 
 `SCHEME` is one of them. An older one stays, so that `whiteboard.inspection.rekey` can tell what a key was made of.
 """
+
+TOKENS: dict[bytes, Callable[[Array], NDArray[np.uint8]]] = {
+    b"whiteboard-key-1": tokens,
+    b"whiteboard-key-2": tokens,
+}
+"""How the tokens of each scheme are made: as `tokens`. Where the present one's are others, only sources give them."""

@@ -112,6 +112,8 @@ class Said:
     """The parameters in the encoding of the present scheme; None where what the page says of them has several."""
     was: str
     """The fingerprint that its packages had before they were rekeyed, in hex; empty for what is as it was computed."""
+    texts: Mapping[str, str]
+    """The parameters as people read them."""
 
     def identity(self, op: str) -> keys.Identity | None:
         """All that is in its keys beside the tokens, where the page says all of it."""
@@ -136,10 +138,11 @@ def said(record: str | None) -> Said | None:
             _encoded(fields),
             _now(fields),
             fields.get("was", ""),
+            dict(fields["params"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    texts = (found.exactness, found.gradient, found.was)
+    texts = (found.exactness, found.gradient, found.was, *found.texts.values())
     return found if type(found.version) is int and all(isinstance(text, str) for text in texts) else None
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
 from whiteboard.evaluation import contents
-from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.sources import Sources, StackedSources
 from whiteboard.identity import keys, lineage
+from whiteboard.ops import name_of
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import PageSummary
 from whiteboard.systems.jobs import Job, batches
@@ -132,7 +133,8 @@ def over_nodes(nodes: Nodes, job: Job) -> Sources:
     """
     ((_, batch),) = batches([job])
     index, arena, rows = locate(nodes, batch)
-    return NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+    sources = NodeSources(nodes, index, [nodes.arenas[number] for number in arena[0].tolist()], rows)
+    return StackedSources(name_of(job.op), sources) if job.stack else sources
 
 
 def cotangent_of(spec: OpSpec, sources: Sources, job: Job, y: Array) -> Array | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
 from whiteboard.identity import keys, lineage
+from whiteboard.inspection import proof
 from whiteboard.records.packages import Page, PageHeader, Renamed
 from whiteboard.records.systems import NodeValues
 
@@ -23,6 +24,7 @@ NO_LINEAGE: Final = "their page was written too early to say what their keys are
 NO_PARAMS: Final = "their page does not say their parameters exactly"
 NO_SCHEME: Final = "their key scheme is not known here"
 NO_TOKENS: Final = "their page has no whole tokens, and their sources were no nodes"
+OTHER_TOKENS: Final = "the tokens of the present scheme are others, and their page does not keep their sources"
 NO_COTANGENT: Final = "their page has no whole token of the cotangent"
 NO_VALUES: Final = "their page has no whole tokens, and no commit holds the values of their sources"
 OTHER_KEY: Final = "what their page says of their keys does not give them"
@@ -87,14 +89,14 @@ class Change:
             return _unchanged(page, OTHER_KEY)  # the row says another op than the page
         if said.scheme not in keys.SCHEMES:
             return _unchanged(page, NO_SCHEME)
-        if (old := said.identity(page.op)) is None or said.now is None:
+        if (old := proof.named(page.op, said)) is None or said.now is None:
             return _unchanged(page, NO_PARAMS)
-        new = old._replace(params=said.now)
+        new = old.identity._replace(params=said.now)
         if self.new is not None:
             new = new._replace(version=self.new.version, fingerprint=self.new.fingerprint)
-        proven, tokens, kept = _proven(page, _Old(said.scheme, old), values)
-        tokens = tokens[proven]
-        return Renamed(proven, _keys(keys.SCHEME, new, tokens), tokens, lineage.renewed(page.lineage, new), kept)
+        proven, tokens, kept = _present(page, old.scheme, *_proven(page, old, values))
+        made = proof.Names(keys.SCHEME, new).keys(tokens)
+        return Renamed(proven, made, tokens, lineage.renewed(page.lineage, new), kept)
 
 
 def change(
@@ -155,43 +157,49 @@ def _listed(found: Sequence[Held]) -> str:
     return ", ".join(rows) or "none of it"
 
 
-class _Old(NamedTuple):
-    """What keys are said to be made of."""
-
-    scheme: bytes
-    identity: keys.Identity
-
-
 def _unchanged(page: Page, why: str) -> Renamed:
     none = np.empty(0, np.intp)
     return Renamed(none, page.keys[none], np.empty((0, 1, keys.DIGEST_BYTES), np.uint8), "", {why: page.n})
 
 
 def _proven(
-    page: Page, old: _Old, values: Sequence[NodeValues]
+    page: Page, old: proof.Names, values: Sequence[NodeValues]
 ) -> tuple[NDArray[np.intp], NDArray[np.uint8], Counter[str]]:
-    """The rows whose keys come out of their tokens, the tokens of all rows, and why the others' do not."""
+    """The rows whose keys come out of their tokens, these, and why the others' do not."""
     proven, met = np.zeros(page.n, np.bool_), np.zeros(page.n, np.bool_)
     tokens = np.empty((page.n, 0, keys.DIGEST_BYTES), np.uint8)
-    for rows, made in _tokens(page, old.identity.gradient, values):
+    for rows, made in _tokens(page, old, values):
         if not tokens.shape[1]:
             tokens = np.zeros((page.n, *made.shape[1:]), np.uint8)
         met[rows] = True
-        right = (_keys(*old, made) == page.keys[rows]).all(axis=1)
+        right = old.prove(made, page.keys[rows])
         tokens[rows[right]], proven[rows[right]] = made[right], True
-    kept = Counter({OTHER_KEY: int((met & ~proven).sum()), _without(page, old.identity.gradient): int((~met).sum())})
-    return np.flatnonzero(proven), tokens, +kept
+    gradient = old.identity.gradient
+    kept = Counter({OTHER_KEY: int((met & ~proven).sum()), _without(page, gradient): int((~met).sum())})
+    return np.flatnonzero(proven), tokens[proven], +kept
+
+
+def _present(
+    page: Page, scheme: bytes, rows: NDArray[np.intp], tokens: NDArray[np.uint8], kept: Counter[str]
+) -> tuple[NDArray[np.intp], NDArray[np.uint8], Counter[str]]:
+    """The same with tokens of the present scheme: where it makes others, only rows whose sources are kept have them."""
+    if keys.TOKENS[scheme] is keys.TOKENS[keys.SCHEME] or not len(rows):
+        return rows, tokens, kept
+    right = proof.faithful(page, scheme)[rows]
+    kept += Counter({OTHER_TOKENS: int((~right).sum())})
+    rows = rows[right]
+    sources = [] if page.sources is None else [source[rows] for source in page.sources]
+    return rows, proof.tokens_of(sources, keys.SCHEME) if len(rows) else tokens[:0], kept
 
 
 def _tokens(
-    page: Page, gradient: str, values: Sequence[NodeValues]
+    page: Page, old: proof.Names, values: Sequence[NodeValues]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
-    """Rows with tokens that may be theirs: those that the page has, else those of values that its sources had."""
-    stored = page.tokens
-    if stored is not None and stored.ndim == 3 and stored.shape[1] and stored.shape[2:] == (keys.DIGEST_BYTES,):
-        yield np.arange(page.n), stored.astype(np.uint8, copy=False)
+    """Rows with tokens that may be theirs: what the page has, or keeps, else those of values that its sources had."""
+    if (stored := proof.tokens_in(page, old.scheme)) is not None:
+        yield np.arange(page.n), stored
         return
-    if _without(page, gradient) != NO_VALUES or page.src_ids is None or page.versions is None:
+    if _without(page, old.identity.gradient) != NO_VALUES or page.src_ids is None or page.versions is None:
         return
     pairs = np.stack([page.src_ids, page.versions], axis=-1).reshape(-1, 2)
     places, inverse = np.unique(pairs, axis=0, return_inverse=True)
@@ -199,8 +207,9 @@ def _tokens(
     for each in values:
         found = [each.at(*place) for place in places.tolist()]
         known = np.array([value is not None for value in found])[inverse].reshape(shape).all(axis=1)
-        made = b"".join(bytes(keys.DIGEST_BYTES) if value is None else keys.token(value) for value in found)
-        tokens = np.frombuffer(made, np.uint8).reshape(-1, keys.DIGEST_BYTES)[inverse]
+        token = keys.TOKENS[old.scheme]
+        made = [bytes(keys.DIGEST_BYTES) if value is None else token(value[None]).tobytes() for value in found]
+        tokens = np.frombuffer(b"".join(made), np.uint8).reshape(-1, keys.DIGEST_BYTES)[inverse]
         yield np.flatnonzero(known), tokens.reshape(*shape, keys.DIGEST_BYTES)[known]
 
 
@@ -211,8 +220,3 @@ def _without(page: Page, gradient: str) -> str:
     ids, versions = page.src_ids, page.versions
     nodes = ids is not None and versions is not None and ids.ndim == 2 and ids.shape[1] and ids.shape == versions.shape
     return NO_VALUES if nodes else NO_TOKENS
-
-
-def _keys(scheme: bytes, identity: keys.Identity, tokens: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    made = keys.SCHEMES[scheme](identity, tokens)
-    return np.frombuffer(b"".join(made), np.uint8).reshape(-1, keys.DIGEST_BYTES)

@@ -9,26 +9,40 @@ answered with what it held before, and shares its packages with everybody.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard import board as boards
-from whiteboard import ops
 from whiteboard.board import Board
-from whiteboard.errors import DtypeError, ParamError, ShapeError, UnknownNodeError
-from whiteboard.evaluation.columns import check_dtype, plain
-from whiteboard.evaluation.pipeline import Pipeline
-from whiteboard.evaluation.sources import ArraySources
-from whiteboard.ops import name_of
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.systems.propagate import answer, weighted
+from whiteboard.errors import ParamError, StaleImpulseError
+from whiteboard.integration.foreign_answers import Answer, answers
+from whiteboard.integration.foreign_calls import Call, Op, Source, calls
+from whiteboard.integration.foreign_names import ForeignNames, Meaning
+from whiteboard.integration.foreign_nodes import HasNodes, Read
+from whiteboard.records.packages import Hit
+from whiteboard.systems.jobs import Job, OpResult, Weight
 from whiteboard.systems.system import System
-from whiteboard.types import Array, Ids, ResultSink, Weight
+from whiteboard.types import Array, ResultSink
 
-Push = tuple[int, Any, str, Array]
+__all__ = [
+    "Evaluation",
+    "ForeignNames",
+    "ForeignSystem",
+    "Meaning",
+    "default_cache",
+    "evaluate_op_v2",
+    "evaluate_ops_batched",
+    "push_impulses_from_op_v2",
+    "push_impulses_from_ops_batched",
+]
+
+Promote: TypeAlias = Literal["float64"]
+
+Push: TypeAlias = Callable[[tuple[Source, ...], Any, str, tuple[Any, ...]], object]
+"""``push(src_ids, out_id, op_name, vectors)``: takes all impulses of one job."""
 
 
 class ForeignSystem(Protocol):
@@ -36,13 +50,53 @@ class ForeignSystem(Protocol):
 
     @property
     def nodes(self) -> Any: ...
-    def impulse(self, src_id: int, out_id: Any, op_name: str, vector: Array, /) -> object: ...
+    def impulse(self, src_id: Any, out_id: Any, op_name: str, vector: Any, /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What an op gives over nodes, without an impulse; ``y, grads, hit = evaluation``.
+
+    Attributes
+    ----------
+    y : ndarray
+    grads : tuple of ndarray
+        ∂(Σy)/∂xᵢ, one a source, in its shape and dtype.
+    hit : {"miss", "memory", "disk"}
+    job_id : object
+    out_id : int or None
+    """
+
+    y: Array
+    grads: tuple[Array, ...]
+    hit: Hit
+    job_id: Any
+    out_id: int | None
+    _later: Callable[[Mapping[str, Any], Push | None], object]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.y, self.grads, self.hit))
+
+    def push(
+        self, residual: ArrayLike, *, scale: float = 1.0, weight: Weight | None = None, push: Push | None = None
+    ) -> None:
+        """Push ``−scale · Jᵢᵀ · residual`` onto each source, J at the values that it was evaluated at.
+
+        It counts in `Board.stats` as a job of its own, which is answered from the cache. `weight` looks at the nodes as
+        they are now. Parameters and errors are those of `push_impulses_from_op_v2`.
+
+        Raises
+        ------
+        StaleImpulseError
+            A node of a `System` has another version by now.
+        """
+        self._later({"residual": residual, "scale": scale, "weight": weight}, push)
 
 
 def push_impulses_from_op_v2(
-    sys: ForeignSystem,
-    op_name: str,
-    src_ids: Sequence[int],
+    sys: HasNodes,
+    op_name: Op,
+    src_ids: Sequence[Source],
     out_id: int | None,
     *,
     residual: ArrayLike | None = None,
@@ -50,62 +104,163 @@ def push_impulses_from_op_v2(
     weight: Weight | None = None,
     cache: Board | None = None,
     result_sink: ResultSink | None = None,
-    op_args: Sequence[Any] = (),
+    op_args: Sequence[Any] | None = (),
     op_kwargs: Mapping[str, Any] | None = None,
+    read: Read = "theta",
+    push: Push | None = None,
+    promote: Promote | None = None,
+    stack: bool = False,
+    names: ForeignNames | None = None,
+    identity: str | None = None,
+    job_id: Any = 0,
 ) -> Array:
     """Apply an op to nodes, push ``−scale · Jᵢᵀ · residual`` onto each source, and return y.
 
     Parameters
     ----------
     sys : System or any object with ``nodes`` and ``impulse``
-        ``nodes[i].theta`` is float32 or float64 of any shape; ``nodes[i].p`` is read for ``inv_length``.
+        ``nodes[i]`` is an object or a dict whose ``theta`` is float32 or float64 of any shape; its ``p`` is read for
+        ``inv_length``.
+    op_name : str or function
+        A name of ours, one of `names`, or the function itself.
+    src_ids : sequence of int or (int, str)
+        A pair says which attribute of the node is read; ``impulse`` then gets the pair.
     residual : array_like, optional
         A scalar, or of y's shape; None pushes nothing, and is counted in ``stats()["without_residual"]``.
-    weight : {None, "none", "inv_length"}
+    weight : {None, "none", "inv_length"}, InvLength or callable
+        As in `Job`; a callable gets the nodes as `sys` has them.
     cache : Board, optional
         What answers for a foreign system; one in memory for the process where it is None. A `System` answers from its
         own board.
     result_sink : ResultSink, optional
         Gets the `OpResult`, before anything is pushed.
     op_args, op_kwargs
-        Parameters of the op, by position in its list of parameters and by name.
+        Parameters of the op, by position in its list of parameters and by name. Arrays of other libraries become
+        NumPy's.
+    read : str or callable
+        The attribute that is read of each node, or ``read(node) → array``; the latter not of a `System`.
+    push : callable, optional
+        ``push(src_ids, out_id, op_name, vectors)`` is called once a job, instead of ``sys.impulse`` once a source. A
+        vector of a source that is a number of Python's is a float.
+    promote : {None, "float64"}
+        Whether sources of any real dtype are taken as float64; y, gradients and impulses are float64 then. Not of a
+        `System`.
+    stack : bool
+        The op takes one source, and it is the stack of all, (k, …).
+    names : ForeignNames, optional
+        What the system's own names for ops mean; ``impulse`` gets its own.
+    identity : str, optional
+        Of a function: stands for its code, as in `wb.op`.
+    job_id : object
+        Named in errors, and in the result.
 
     Raises
     ------
     UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError, NonFiniteError
         Nothing is pushed then.
     """
-    spec = (op_name, src_ids, out_id, op_args, op_kwargs, residual)
+    spec = (_with(op_name, identity), src_ids, out_id, op_args, op_kwargs, residual)
     return push_impulses_from_ops_batched(
-        sys, [spec], weight=weight, scale=scale, cache=cache, result_sink=result_sink
+        sys,
+        [spec],
+        weight=weight,
+        scale=scale,
+        cache=cache,
+        result_sink=result_sink,
+        read=read,
+        push=push,
+        promote=promote,
+        stack=stack,
+        names=names,
+        job_ids=(job_id,),
     )[0]
 
 
 def push_impulses_from_ops_batched(
-    sys: ForeignSystem,
+    sys: HasNodes,
     specs: Sequence[Sequence[Any]],
     *,
     weight: Weight | None = None,
     scale: float = 1.0,
     cache: Board | None = None,
     result_sink: ResultSink | None = None,
+    read: Read = "theta",
+    push: Push | None = None,
+    promote: Promote | None = None,
+    stack: bool = False,
+    names: ForeignNames | None = None,
+    job_ids: Sequence[Any] | None = None,
 ) -> list[Array]:
     """Do what `push_impulses_from_op_v2` does for many ops at once; return their y in order.
 
     Parameters
     ----------
     specs : sequence of (op_name, src_ids, out_id, op_args, op_kwargs[, residual])
+        An op is a name, a function, or a pair of a function and its identity.
+    job_ids : sequence, optional
+        One a spec; their numbers where it is None.
     """
-    jobs = [_job(number, spec, scale, weight) for number, spec in enumerate(specs)]
-    if isinstance(sys, System):
-        return [result.y for result in sys.process(jobs, result_sink)]
-    results, pushes = _answer(sys, (cache or default_cache()).pipeline, jobs)
-    if result_sink is not None:
-        for result in results:
-            result_sink.publish(result)
-    for push in pushes:
-        sys.impulse(*push)
-    return [result.y for result in results]
+    made = calls(specs, scale=scale, weight=weight, read=read, stack=stack, names=names, job_ids=job_ids)
+    door = _Door(sys, cache, promote)
+    door.check(push, sends=any(call.job.residual is not None for call in made))
+    return [answer.result.y for answer in door.answered(made, result_sink, push)]
+
+
+def evaluate_op_v2(
+    sys: HasNodes,
+    op_name: Op,
+    src_ids: Sequence[Source],
+    out_id: int | None = None,
+    *,
+    cache: Board | None = None,
+    result_sink: ResultSink | None = None,
+    op_args: Sequence[Any] | None = (),
+    op_kwargs: Mapping[str, Any] | None = None,
+    read: Read = "theta",
+    promote: Promote | None = None,
+    stack: bool = False,
+    names: ForeignNames | None = None,
+    identity: str | None = None,
+    job_id: Any = 0,
+) -> Evaluation:
+    """Apply an op to nodes and push nothing: a residual may come later, to `Evaluation.push`.
+
+    Parameters and errors are those of `push_impulses_from_op_v2`; `sys` needs no ``impulse``.
+    """
+    return evaluate_ops_batched(
+        sys,
+        [(_with(op_name, identity), src_ids, out_id, op_args, op_kwargs)],
+        cache=cache,
+        result_sink=result_sink,
+        read=read,
+        promote=promote,
+        stack=stack,
+        names=names,
+        job_ids=(job_id,),
+    )[0]
+
+
+def evaluate_ops_batched(
+    sys: HasNodes,
+    specs: Sequence[Sequence[Any]],
+    *,
+    cache: Board | None = None,
+    result_sink: ResultSink | None = None,
+    read: Read = "theta",
+    promote: Promote | None = None,
+    stack: bool = False,
+    names: ForeignNames | None = None,
+    job_ids: Sequence[Any] | None = None,
+) -> list[Evaluation]:
+    """Do what `evaluate_op_v2` does for many ops at once; specs are (op_name, src_ids, out_id, op_args, op_kwargs)."""
+    made = calls(specs, scale=1.0, weight=None, read=read, stack=stack, names=names, job_ids=job_ids)
+    if sending := [number for number, call in enumerate(made) if call.job.residual is not None]:
+        msg = f"spec {sending[0]}: an evaluation takes no residual: give it to its method push"
+        raise ParamError(msg)
+    door = _Door(sys, cache, promote)
+    door.check(None, sends=False)
+    found = zip(made, door.answered(made, result_sink, None, keep=True), strict=True)
+    return [_evaluation(door, call, answer) for call, answer in found]
 
 
 @functools.cache
@@ -114,109 +269,86 @@ def default_cache() -> Board:
     return boards.open(":memory:")
 
 
-def _job(number: int, spec: Sequence[Any], scale: float, weight: Weight | None) -> Job:
-    if not 5 <= len(spec) <= 6:
-        msg = (
-            f"spec {number}: expected (op_name, src_ids, out_id, op_args, op_kwargs[, residual]), got {len(spec)} items"
-        )
-        raise ParamError(msg)
-    op_name, src_ids, out_id, op_args, op_kwargs = spec[:5]
-    names = list(ops.get(op_name).params)
-    if len(op_args) > len(names):
-        msg = f"op {op_name!r}, job {number}: expected at most {len(names)} op_args, got {len(op_args)}"
-        raise ParamError(msg)
-    given = dict(zip(names, op_args, strict=False))
-    if twice := sorted(given.keys() & (op_kwargs or {}).keys()):
-        msg = f"op {op_name!r}, job {number}: parameter {twice[0]!r} is in op_args and in op_kwargs"
-        raise ParamError(msg)
-    return Job(
-        op_name,
-        tuple(src_ids),
-        out_id,
-        residual=spec[5] if len(spec) == 6 else None,
-        scale=scale,
-        weight=weight,
-        params={**given, **(op_kwargs or {})},
-        job_id=number,
-    )
+def _with(op: Op, identity: str | None) -> Op:
+    return op if identity is None else (op, identity)  # type: ignore[return-value] # what it is, is looked at later
 
 
-def _answer(sys: ForeignSystem, pipeline: Pipeline, jobs: Sequence[Job]) -> tuple[list[OpResult], list[Push]]:
-    """Answer jobs over foreign nodes; return results and impulses in the order of the jobs, nothing pushed yet."""
-    results: dict[int, OpResult] = {}
-    pushes: dict[int, list[Push]] = {}
-    for at, batch in batches(jobs):
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        thetas = [_thetas(sys, batch, row) for row in range(len(batch))]
-        for row, theta in enumerate(thetas):
-            groups.setdefault(tuple((x.shape, x.dtype) for x in theta), []).append(row)
-        for rows in groups.values():
-            stacked = [np.stack(column) for column in zip(*(thetas[row] for row in rows), strict=True)]
-            result, vectors = _evaluate(sys, pipeline, batch.take(np.array(rows, np.int64)), stacked)
-            for number, (row, one) in enumerate(zip(rows, result, strict=True)):
-                job = jobs[int(at[row])]
-                results[int(at[row])] = one
-                pushes[int(at[row])] = [
-                    (src, job.out_id, name_of(job.op), vector[number])
-                    for src, vector in zip(job.src_ids, vectors, strict=False)
-                ]
-    return [results[i] for i in range(len(jobs))], [push for i in range(len(jobs)) for push in pushes[i]]
+def _evaluation(door: _Door, call: Call, answer: Answer | _Own) -> Evaluation:
+    result = answer.result
+    later = functools.partial(door.later, call, answer)
+    return Evaluation(result.y, result.grads, result.hit, result.job_id, result.out_id, later)
 
 
-def _thetas(sys: ForeignSystem, batch: JobBatch, row: int) -> list[Array]:
-    found = []
-    for slot, node_id in enumerate(np.asarray(batch.src_ids)[row].tolist()):
-        where = f"{batch.name(row)}, slot {slot}"
-        theta = plain(getattr(_node(sys, node_id, where), "theta", None), f"{where}: theta of node {node_id}")
-        check_dtype(theta.dtype, f"{where}: theta of node {node_id}")
-        found.append(theta)
-    return found
+@dataclass(frozen=True, slots=True, eq=False)
+class _Own:
+    """The result of one call over nodes of a `System`, which takes the impulses itself."""
+
+    result: OpResult
+    job: Job
 
 
-def _node(sys: ForeignSystem, node_id: int, where: str) -> Any:
-    try:
-        return sys.nodes[node_id]
-    except (KeyError, IndexError) as error:
-        msg = f"{where}: no node {node_id}"
-        raise UnknownNodeError(msg) from error
+@dataclass(frozen=True, slots=True, eq=False)
+class _Door:
+    """The system that a call is about, what answers for it, and whether its values are promoted."""
 
+    sys: HasNodes
+    cache: Board | None
+    promote: Any
 
-def _evaluate(
-    sys: ForeignSystem, pipeline: Pipeline, batch: JobBatch, stacked: list[Array]
-) -> tuple[BatchResult, list[Array]]:
-    """Answer a batch of one signature; return its results and, with a residual, the impulse vectors of each slot."""
-    spec = ops.get(batch.op)
-    try:
-        sources = ArraySources(name_of(batch.op), stacked)
-    except DtypeError as error:
-        msg = f"{batch.name(0)}: {error}"
-        raise DtypeError(msg) from error
-    unversioned = np.empty((len(batch), 0), np.int64)
-    done = answer(pipeline, spec, batch, sources, unversioned, unversioned, lambda ids: _positions(sys, batch, ids))
-    rows = np.arange(len(batch), dtype=np.int64)
-    return done.result, [
-        weighted(batch, rows, slot, each, done.weights[:, slot]) for slot, each in enumerate(done.pulled)
-    ]
+    def check(self, push: Push | None, *, sends: bool) -> None:
+        """Raise `ParamError` for what this system cannot be asked for."""
+        if self.promote not in (None, "float64"):
+            msg = f"promote: expected None or 'float64', got {self.promote!r}"
+            raise ParamError(msg)
+        if isinstance(self.sys, System) and (self.promote or push):
+            word = "promote: its nodes have the dtypes that they" if self.promote else "push: it takes its impulses"
+            msg = f"system {self.sys.name!r}: {word} {'were added with' if self.promote else 'itself'}"
+            raise ParamError(msg)
+        if sends and push is None and not callable(getattr(self.sys, "impulse", None)):
+            msg = f"{type(self.sys).__name__} has no method impulse(src_id, out_id, op_name, vector): give push="
+            raise ParamError(msg)
 
+    def answered(
+        self, made: Sequence[Call], sink: ResultSink | None, push: Push | None, *, keep: bool = False
+    ) -> Sequence[Answer | _Own]:
+        """Answer calls, publish the results, and push the impulses."""
+        if isinstance(self.sys, System):
+            jobs = [call.over_nodes(f"system {self.sys.name!r}") for call in made]
+            results = self.sys.process(jobs, sink)
+            return [_Own(result, job) for result, job in zip(results, jobs, strict=True)]
+        found = answers(self.sys, self._pipeline, made, promote=bool(self.promote), keep=keep)
+        if sink is not None:
+            for answer in found:
+                sink.publish(answer.result)
+        self._push(made, found, push)
+        return found
 
-def _positions(sys: ForeignSystem, batch: JobBatch, ids: Ids) -> Array:
-    """Return the positions of nodes by id, (*ids.shape, d), one row a job."""
-    found = np.empty((0,))
-    for at, node_id in np.ndenumerate(ids):
-        p = _position(sys, int(node_id), batch, at[0])
-        if not found.size:
-            found = np.empty((*ids.shape, *p.shape))
-        if p.ndim != 1 or p.shape != found.shape[ids.ndim :]:
-            got = f"of shape {p.shape}, others of {found.shape[ids.ndim :]}"
-            msg = f"{batch.name(at[0])}: weight 'inv_length': node {node_id} has a position {got}"
-            raise ShapeError(msg)
-        found[at] = p
-    return found
+    @property
+    def _pipeline(self) -> Any:
+        return (self.cache or default_cache()).pipeline
 
+    def _push(self, made: Sequence[Call], found: Sequence[Answer], push: Push | None) -> None:
+        for call, answer in zip(made, found, strict=True):
+            if push is not None and answer.vectors:
+                push(call.sources, call.job.out_id, call.op_name, answer.vectors)
+            elif push is None:
+                for source, vector in zip(call.sources, answer.vectors, strict=False):
+                    self.sys.impulse(source, call.job.out_id, call.op_name, vector)  # type: ignore[attr-defined] # checked
 
-def _position(sys: ForeignSystem, node_id: int, batch: JobBatch, row: int) -> Array:
-    p = getattr(_node(sys, node_id, batch.name(row)), "p", None)
-    if p is None:
-        msg = f"{batch.name(row)}: weight 'inv_length': node {node_id} has no position p"
-        raise ParamError(msg)
-    return np.asarray(p, np.float64)
+    def later(self, call: Call, answer: Answer | _Own, fields: Mapping[str, Any], push: Push | None) -> None:
+        """Send the impulses of a call that was answered before."""
+        self.check(push, sends=True)
+        if isinstance(answer, Answer):
+            again = replace(call, job=replace(call.job, **fields))
+            self._push([again], answers(self.sys, self._pipeline, [again], kept=answer.values), push)
+            return
+        assert isinstance(self.sys, System)
+        with self.sys.nodes.lock:  # no commit between the look at the versions and the impulses
+            if not self.sys.is_current(answer.result):
+                now = self.sys.versions(answer.result.src_ids)
+                msg = (
+                    f"op {call.op_name!r}, job {answer.result.job_id!r}: evaluated at versions "
+                    f"{answer.result.versions} of nodes {answer.result.src_ids}, which have {now}"
+                )
+                raise StaleImpulseError(msg)
+            self.sys.process([replace(answer.job, **fields)])

@@ -86,6 +86,8 @@ class OpSpec:
         Whether it may reach BLAS: then its bits depend on BLAS's kernel and number of threads.
     user : bool
         Whether it is a user's: then what it says of itself is tested where it is used.
+    keep_sources : bool or None
+        Whether packages lie in their page with their sources; None goes by what computing them cost.
     gradient : {"vjp", "autograd", "returned", "jacobian", "pullback", "jax", "torch", "none"}
         Where its gradients come from. Packages of ``jacobian`` hold what its forward saves, ∂y/∂xᵢ of shape
         (*y, *xᵢ), in the place of gradients; those of ``none`` hold y alone, and its VJP returns nothing.
@@ -124,6 +126,7 @@ class OpSpec:
     exactness: Exactness = "exact"
     blas: bool = False
     user: bool = False
+    keep_sources: bool | None = None
     gradient: Gradient = "vjp"
     subgradients: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +148,7 @@ class OpSpec:
             self._expect(name, f"one of {', '.join(map(repr, words))}", holds=isinstance(given, str) and given in words)
         for name in ("forward", "vjp", "shape"):
             self._expect(name, "a function", holds=callable(getattr(self, name)))
+        self._expect("keep_sources", "True, False or None", holds=isinstance(self.keep_sources, bool | None))
         self._expect("params", "a mapping of names", holds=is_mapping(self.params))
         tried = isinstance(examples, tuple) and all(isinstance(each, Example) for each in examples)
         self._expect("examples", "a tuple of Example", holds=tried)

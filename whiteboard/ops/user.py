@@ -46,6 +46,7 @@ def op(
     trust: Sequence[str] = (),
     ignore: Sequence[str] = (),
     reads: Sequence[str] = (),
+    keep_sources: bool | None = None,
     shape: UserShape | None = None,
     examples: Sequence[Example] = (),
     exactness: Exactness = "exact",
@@ -66,6 +67,7 @@ def op(
     trust: Sequence[str] = (),
     ignore: Sequence[str] = (),
     reads: Sequence[str] = (),
+    keep_sources: bool | None = None,
     shape: UserShape | None = None,
     examples: Sequence[Example] = (),
     exactness: Exactness = "exact",
@@ -117,6 +119,9 @@ def op(
         Names that the code uses, and that have no part in the result: ``("time", "log")``.
     reads : sequence of str
         Files that the code reads, as it names them: their contents are part of the op's identity.
+    keep_sources : bool, optional
+        Whether the store keeps the sources beside the results, for `Board.table` and `Board.audit`: always, never, or,
+        by default, where computing cost at least 1 ms a job, and much more than to write them.
     shape : callable, optional
         ``shape(*source_shapes, **params) → y's shape`` of one job: bins of a general op are then cut by the size of y
         from the first one on.
@@ -161,6 +166,7 @@ def op(
             batch=batch,
             exactness=exactness,
             user=True,
+            keep_sources=keep_sources,
             gradient="vjp" if vjp else gradient,
             subgradients=subgradients,
             params=params,

@@ -41,6 +41,8 @@ class Page:
     tokens : ndarray of uint8, shape (n, k, 16), or None
         Each source's token, and the cotangent's where it is in the key: with `lineage`, all that the keys are made of.
         Pages of earlier versions have their first 32 bits, uint32 of shape (n, k).
+    sources : tuple of ndarray, each of shape (n, …), or None
+        What the tokens are of, in their order, where it is kept: provenance, and no part of what a hit answers.
     """
 
     op: str
@@ -51,6 +53,7 @@ class Page:
     versions: NDArray[np.int64] | None = None
     lineage: str | None = None
     tokens: NDArray[np.uint8] | NDArray[np.uint32] | None = None
+    sources: tuple[NDArray[Any], ...] | None = None
 
     @property
     def n(self) -> int:
@@ -60,7 +63,8 @@ class Page:
     @property
     def nbytes(self) -> int:
         """Bytes of all columns, as they lie in memory."""
-        extra = sum(a.nbytes for a in (self.src_ids, self.versions, self.tokens) if a is not None)
+        columns = (self.src_ids, self.versions, self.tokens, *(self.sources or ()))
+        extra = sum(column.nbytes for column in columns if column is not None)
         return self.keys.nbytes + extra + sum(a.nbytes for a in self.arrays.values())
 
 
@@ -137,7 +141,7 @@ class PageHeader:
     packages: int
     lineage: str | None
     tokens: bool
-    """Whether it has whole tokens."""
+    """Whether it has whole tokens, or the sources that they are of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_ATTR: Final = re.compile("[A-Za-z][A-Za-z0-9_]{0,63}")
+_NO_ATTRS: Final = frozenset({"id", "node_id", "version", "fixed", "attrs"})
+"""What a node says of itself beside its attributes."""
+
+
+def is_attr(name: object) -> bool:
+    """Whether something can be an attribute's name: up to 64 ASCII letters, digits and ``_``, a letter first."""
+    return isinstance(name, str) and _ATTR.fullmatch(name) is not None and name not in _NO_ATTRS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class NodeColumns:
     Parameters
     ----------
     attr : str
-        Attribute name (``"theta"`` or ``"p"``).
+        Attribute name, such as ``"theta"`` or ``"p"``; see `is_attr`.
     ids, versions : ndarray of int64, shape (n,)
     fixed : ndarray of bool, shape (n,)
     values : ndarray, shape (n, …)

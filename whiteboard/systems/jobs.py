@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, SupportsFloat, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,10 +14,37 @@ from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops import name_of
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.records.packages import HIT_NAMES, Hit
-from whiteboard.types import Array, Ids, OpLike, Params, Weight
+from whiteboard.records.systems import is_attr
+from whiteboard.types import Array, Ids, OpLike, Params
 
-ATTRS = ("theta", "p")
-WEIGHTS: Final = get_args(Weight)
+ATTRS: Final = ("theta", "p")
+"""The attributes that most nodes have."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvLength:
+    """The weight ``"inv_length"``, in which no length counts as less than `floor`: points may coincide.
+
+    Raises
+    ------
+    ParamError
+        `floor` is no finite number from 0.
+    """
+
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        floor: Any = self.floor
+        if not isinstance(floor, int | float | np.floating) or not 0 <= floor < np.inf:
+            msg = f"InvLength: floor: expected a finite number >= 0, got {self.floor!r}"
+            raise ParamError(msg)
+
+
+WeightName: TypeAlias = Literal["none", "inv_length"]
+Weight: TypeAlias = WeightName | InvLength | Callable[[Any, Any], SupportsFloat]
+"""What a job's impulses are weighted by beside its scale."""
+
+WEIGHTS: Final = get_args(WeightName)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,13 +63,16 @@ class Job:
         At most one of them: a scalar, or of y's shape. ``residual = y − target``. With neither, no impulse.
     scale : float
         The impulse on source i is ``−scale · Jᵢᵀ · residual``.
-    weight : {None, "none", "inv_length"}
-        ``inv_length`` divides the scale by the distance between the positions `p` of the source and of the out
-        node; None and ``none`` leave it.
+    weight : {None, "none", "inv_length"}, InvLength or callable
+        What the scale is multiplied with, slot by slot: None and ``none`` leave it, ``inv_length`` divides it by the
+        distance between the positions `p` of the source and of the out node, and ``weight(source, out) → float`` gets
+        both nodes, `out` None where there is none.
     params : mapping, optional
         Parameters of the op.
-    attr : {"theta", "p"}
-        The attribute of the sources that the op reads and that the impulses move.
+    attr : str or sequence of str
+        The attribute of the sources that the op reads and that the impulses move; a sequence names one a slot.
+    stack : bool
+        The op takes one source, and it is the stack of all k, (k, …): a sum or a norm over nodes.
     job_id : object, optional
         Given back in the result and named in errors; the position in the list where it is None.
     """
@@ -56,7 +86,8 @@ class Job:
     scale: float = 1.0
     weight: Weight | None = None
     params: Params | None = None
-    attr: str = "theta"
+    attr: str | Sequence[str] = "theta"
+    stack: bool = False
     job_id: Any = None
 
     def __post_init__(self) -> None:
@@ -78,7 +109,7 @@ class JobBatch:
     residual, target : array_like, shape (), (n,) or (n, *y_shape), optional
         At most one of them. Shape (n,) is one constant a job.
     scale : float or array_like of shape (n,)
-    weight, params, attr
+    weight, params, attr, stack
         As in `Job`, the same for all n.
     job_ids : sequence of n objects, optional
         Named in errors and results; the row numbers where it is None.
@@ -98,7 +129,8 @@ class JobBatch:
     scale: ArrayLike = 1.0
     weight: Weight | None = None
     params: Params | None = None
-    attr: str = "theta"
+    attr: str | Sequence[str] = "theta"
+    stack: bool = False
     job_ids: Sequence[Any] | None = None
 
     def __post_init__(self) -> None:
@@ -123,12 +155,9 @@ class JobBatch:
         scale = real_column(self.scale, f"{where}: scale")
         _expect(scale.shape in ((), (n,)), f"{where}: scale", f"() or ({n},)", scale.shape)
         fields["scale"] = np.broadcast_to(scale.astype(np.float64), (n,))
-        if self.weight not in (None, *WEIGHTS):
-            msg = f"{where}: weight: expected one of None, {', '.join(map(repr, WEIGHTS))}, got {self.weight!r}"
-            raise ParamError(msg)
-        if self.attr not in ATTRS:
-            msg = f"{where}: attr: expected one of {', '.join(map(repr, ATTRS))}, got {self.attr!r}"
-            raise ParamError(msg)
+        if not (self.weight is None or isinstance(self.weight, InvLength) or callable(self.weight)):
+            _expect_word(self.weight, where)
+        fields["attr"] = _attrs(self.attr, src.shape[1], where)
         if self.job_ids is not None:
             _expect(len(self.job_ids) == n, f"{where}: job_ids", f"({n},)", (len(self.job_ids),))
         for name, value in fields.items():
@@ -136,6 +165,11 @@ class JobBatch:
 
     def __len__(self) -> int:
         return len(np.asarray(self.src_ids))
+
+    @property
+    def attrs(self) -> tuple[str, ...]:
+        """The attribute that each slot reads, k names."""
+        return (self.attr,) * np.asarray(self.src_ids).shape[1] if isinstance(self.attr, str) else tuple(self.attr)
 
     def take(self, rows: Ids) -> JobBatch:
         """Return the batch of some of the rows, in the order of `rows`."""
@@ -221,6 +255,9 @@ class BatchResult:
         fine = [np.isfinite(array).all(axis=tuple(range(1, array.ndim))) for array in (self.y, *self.grads)]
         return np.asarray(np.logical_and.reduce(fine))
 
+    def __repr__(self) -> str:
+        return f"<{results_told(self.hit, self.y)}, of nodes>"
+
     def __len__(self) -> int:
         return len(self.hit)
 
@@ -271,7 +308,21 @@ def _group(position: int, job: Any) -> tuple[Any, ...]:
         except ParamError:
             params = id(job)  # no canonical bytes: a batch of its own, computed and not cached
     columns = [None if c is None else np.shape(c) for c in (job.residual, job.target)]
-    return (job.op, len(job.src_ids), job.out_id is None, *columns, job.weight, params, job.attr)
+    attr = _attrs(job.attr, len(job.src_ids), f"op {job.op!r}, job {_name(position, job)!r}")
+    weight = id(job.weight) if callable(job.weight) else repr(job.weight)
+    return (job.op, len(job.src_ids), job.out_id is None, *columns, weight, params, attr, bool(job.stack))
+
+
+def _attrs(given: Any, slots: int, where: str) -> str | tuple[str, ...]:
+    """Return the attribute that all slots read, or one a slot where they differ."""
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+    if not names or not all(map(is_attr, names)):
+        msg = f"{where}: attr: expected an attribute's name, or one a slot, got {given!r}"
+        raise ParamError(msg)
+    if len(names) not in ({1} if isinstance(given, str) else {slots}):
+        msg = f"{where}: attr: expected {slots} names, one a slot, got {given!r}"
+        raise ShapeError(msg)
+    return str(names[0]) if len(set(names)) == 1 else names
 
 
 def _is_sequence(value: object) -> bool:
@@ -310,11 +361,26 @@ def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:
         weight=first.weight,
         params=first.params,
         attr=first.attr,
+        stack=first.stack,
         job_ids=[i if job.job_id is None else job.job_id for i, job in zip(positions, jobs, strict=True)],
     )
+
+
+def _expect_word(weight: object, where: str) -> None:
+    if weight not in WEIGHTS:
+        words = ", ".join(map(repr, WEIGHTS))
+        msg = f"{where}: weight: expected one of None, {words}, InvLength, or a function of two nodes, got {weight!r}"
+        raise ParamError(msg)
 
 
 def _expect(holds: bool, where: str, expected: str, got: object) -> None:
     if not holds:
         msg = f"{where}: expected shape {expected}, got {got}"
         raise ShapeError(msg)
+
+
+def results_told(hit: NDArray[np.uint8], y: Array) -> str:
+    """Say what n results are: how many, of what shape and dtype, and where they came from."""
+    counts = np.bincount(hit, minlength=len(HIT_NAMES)).tolist()
+    came = ", ".join(f"{count:,} {name}" for count, name in zip(counts, HIT_NAMES, strict=True) if count)
+    return f"{len(hit):,} results, y {y.dtype} of shape {y.shape[1:]}: {came or 'none'}"

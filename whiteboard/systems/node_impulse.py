@@ -13,9 +13,9 @@ from whiteboard.systems.nodes import Nodes
 
 
 def impulse(
-    nodes: Nodes, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, version: int | None
+    nodes: Nodes, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, version: int | None, attr: str
 ) -> Impulses:
-    """Return one impulse of weight 1 onto the theta of a node; op and out node stand for the job in its key.
+    """Return one impulse of weight 1 onto an attribute of a node; op and out node stand for the job in its key.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def impulse(
         `version` is given, and is not the node's.
     """
     where = f"op {op_name!r}: impulse on node {src_id!r} from {out_id!r}"
-    number, row = place(nodes, src_id, "theta", where)
+    number, row = place(nodes, src_id, attr, where)
     to = nodes.arenas[number]
     now = int(nodes.versions[to.owner[row]])
     if version not in (None, now):

@@ -71,9 +71,18 @@ def locate(nodes: Nodes, batch: JobBatch) -> tuple[Ids, Ids, Ids]:
         row, slot = missing[0]
         msg = f"{batch.name(row)}, slot {slot}: no node {ids[row, slot]}"
         raise UnknownNodeError(msg)
-    arena, rows = nodes.locate(batch.attr, index)
+    arena, rows = _located(nodes, batch.attrs, index)
     if (missing := np.argwhere(arena < 0)).size:
         row, slot = missing[0]
-        msg = f"{batch.name(row)}, slot {slot}: node {ids[row, slot]} has no {batch.attr!r}"
+        msg = f"{batch.name(row)}, slot {slot}: node {ids[row, slot]} has no {batch.attrs[slot]!r}"
         raise UnknownNodeError(msg)
     return index, arena, rows
+
+
+def _located(nodes: Nodes, attrs: Sequence[str], index: Ids) -> tuple[Ids, Ids]:
+    """Return (arena number, row) of each source, (n, k) both, one attribute a slot."""
+    if len(set(attrs)) <= 1:
+        return nodes.locate(next(iter(attrs), "theta"), index)
+    columns = [nodes.locate(attr, index[:, slot]) for slot, attr in enumerate(attrs)]
+    arena, rows = (np.stack(column, axis=1) for column in zip(*columns, strict=True))
+    return arena, rows

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+from weakref import WeakMethod
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.concurrency import locks
-from whiteboard.errors import DuplicateNodeError, ShapeError, UnknownNodeError
+from whiteboard.errors import DuplicateNodeError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.identity.keys import DIGEST_BYTES, tokens
 from whiteboard.types import Array, Ids, Shape
+
+Write: TypeAlias = Callable[[int, Mapping[str, ArrayLike]], None]
+"""``write(node id, values by attribute)``: what sets attributes with the next commit."""
+
+_OFTEN: Final = ("theta", "p")
+"""Attributes that a node may be asked for whether it has them or not."""
 
 
 class Arena:
@@ -80,15 +88,58 @@ class Arena:
         return self._tokens.take(rows, axis=0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A node as it stands now: `theta` and `p` are read-only copies (None where the node has none)."""
+    """A node as it stands now: its attributes are read-only copies, `theta` and `p` None where it has none.
+
+    To set one is `System.write`: it comes with the next commit, and this node stays what was read.
+
+    Attributes
+    ----------
+    id, version : int
+    fixed : bool
+    attrs : mapping of str to ndarray
+        All attributes by name; each is an attribute of the node too.
+    """
+
+    __slots__ = ("_write", "attrs", "fixed", "id", "version")
 
     id: int
-    theta: Array | None
-    p: Array | None
     version: int
     fixed: bool
+    attrs: Mapping[str, Array]
+    theta: Array | None
+    p: Array | None
+
+    def __init__(
+        self, node_id: int, version: int, fixed: bool, attrs: Mapping[str, Array], write: Write | None = None
+    ) -> None:
+        for name, value in zip(Node.__slots__, (write, MappingProxyType(attrs), fixed, node_id, version), strict=True):
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Node.__slots__:  # it is being made: there are no attributes to look in
+            raise AttributeError(name)
+        if name in _OFTEN or name in self.attrs:
+            return self.attrs.get(name)
+        msg = f"node {self.id} has no {name!r} (it has {', '.join(self.attrs)})"
+        raise AttributeError(msg)
+
+    def __setattr__(self, name: str, value: ArrayLike) -> None:
+        write: Write | None = self._write
+        if name in Node.__slots__:
+            msg = f"node {self.id}: {name} is no attribute to be written"
+            raise ParamError(msg)
+        if write is None:
+            msg = f"node {self.id}: {name} cannot be written in a copy or a snapshot"
+            raise ParamError(msg)
+        write(self.id, {name: value})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Node, (self.id, self.version, self.fixed, dict(self.attrs))
+
+    def __repr__(self) -> str:
+        said = {"version": self.version, "fixed": self.fixed, **self.attrs}
+        return f"Node({self.id}, {', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,17 +167,28 @@ class Change:
 
 
 _NO_IDS: Ids = np.empty(0, np.int64)
-_NOTHING = {"theta": _NO_IDS, "p": _NO_IDS}
 
 
 class Nodes:
-    """The nodes of a system: ids, versions, and where each attribute lies. Reads like a mapping of id to `Node`."""
+    """The nodes of a system: ids, versions, and where each attribute lies. Reads like a mapping of id to `Node`.
+
+    ``nodes[7].theta = x`` is ``system.write(7, theta=x)``.
+    """
 
     def __init__(self) -> None:
         self.lock = locks.rlock()
         """Held by whoever changes the nodes, or reads more of them than one."""
-        self._table = _Table(_NO_IDS, _NO_IDS, np.empty(0, np.bool_), (), _NOTHING, _NOTHING, _NO_IDS, _NO_IDS)
+        self._table = _Table(_NO_IDS, _NO_IDS, np.empty(0, np.bool_), (), {}, {}, _NO_IDS, _NO_IDS)
         self._owed: tuple[Sequence[Change], Ids] | None = None
+        self._writer: Callable[[], Write | None] = _nobody
+
+    def __repr__(self) -> str:
+        kept = ", ".join(sorted(f"{arena.attr} {arena.dtype}{arena.shape} of {len(arena):,}" for arena in self.arenas))
+        return f"<{len(self):,} nodes{kept and ': '}{kept}>"
+
+    def written_by(self, write: Write) -> None:
+        """Say what an assignment to a node's attribute calls: a bound method, which is not kept alive."""
+        self._writer = WeakMethod(write)
 
     @property
     def ids(self) -> Ids:
@@ -178,16 +240,37 @@ class Nodes:
                 msg = f"no node {node_id!r} (the system has {len(self)} nodes)"
                 raise UnknownNodeError(msg)
             index = int(self._find(np.array([node_id], np.int64))[0])
-            theta, p = self._value("theta", index), self._value("p", index)
-            return Node(int(node_id), theta, p, int(self.versions[index]), bool(self.fixed[index]))
+            return self._node(index)
 
-    def _value(self, attr: str, index: int) -> Array | None:
-        number = self._table.arena[attr][index]
-        if number < 0:
-            return None
-        value = np.array(self.arenas[number].values[self._table.row[attr][index]])
-        value.flags.writeable = False
-        return value
+    def _node(self, index: int) -> Node:
+        table, attrs = self._table, {}
+        for attr, column in table.arena.items():
+            if (number := column[index]) >= 0:
+                value = attrs[attr] = np.array(table.arenas[number].values[table.row[attr][index]])
+                value.flags.writeable = False
+        version, fixed = int(table.versions[index]), bool(table.fixed[index])
+        return Node(int(table.ids[index]), version, fixed, attrs, self._writer())
+
+    def get(self, node_id: int, default: Node | None = None) -> Node | None:
+        """Return a node, or `default` where there is none of that id."""
+        with self.lock:
+            if node_id not in self:
+                return default
+            return self[node_id]
+
+    def keys(self) -> list[int]:
+        """Return the ids, ascending."""
+        return list(self)
+
+    def values(self) -> list[Node]:
+        """Return all nodes as they stand at one moment, by ascending id."""
+        with self.lock:
+            self.settle()
+            return [self._node(index) for index in self.ordered().tolist()]
+
+    def items(self) -> list[tuple[int, Node]]:
+        """Return the ids and nodes of `values`."""
+        return [(node.id, node) for node in self.values()]
 
     def _find(self, ids: Ids) -> Ids:
         table = self._table
@@ -206,7 +289,10 @@ class Nodes:
 
     def locate(self, attr: str, index: Ids) -> tuple[Ids, Ids]:
         """Return (arena number, row) of an attribute for node indices of any shape; arena -1 where there is none."""
-        return self._table.arena[attr].take(index), self._table.row[attr].take(index)
+        table = self._table
+        if attr not in table.arena:
+            return np.full(index.shape, -1, np.int64), np.full(index.shape, -1, np.int64)
+        return table.arena[attr].take(index), table.row[attr].take(index)
 
     def ordered(self) -> Ids:
         """Return the node indices by ascending id."""
@@ -252,6 +338,10 @@ class Nodes:
         self._table = _attached(self._table, attr, owner, values)
 
 
+def _nobody() -> None:
+    """Nodes that no system has are only to be read."""
+
+
 def _attached(table: _Table, attr: str, owner: Ids, values: Array) -> _Table:
     """Return the table in which nodes that do not have an attribute have it."""
     arenas = list(table.arenas)
@@ -260,7 +350,8 @@ def _attached(table: _Table, attr: str, owner: Ids, values: Array) -> _Table:
     if number == len(arenas):
         arenas.append(Arena(*kind))
     arenas[number], rows = arenas[number].extended(owner, values)
-    arena, row = table.arena[attr].copy(), table.row[attr].copy()
+    nowhere = np.full(len(table.ids), -1, np.int64)
+    arena, row = table.arena.get(attr, nowhere).copy(), table.row.get(attr, nowhere).copy()
     arena[owner], row[owner] = number, rows
     return replace(table, arenas=tuple(arenas), arena={**table.arena, attr: arena}, row={**table.row, attr: row})
 

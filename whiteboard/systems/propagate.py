@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,14 @@ from whiteboard.evaluation import jacobians
 from whiteboard.evaluation.columns import check_dtype
 from whiteboard.evaluation.contents import is_diagonal
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
-from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.sources import Sources, StackedSources
 from whiteboard.ops.spec import OpSpec
 from whiteboard.systems.impulses import Impulses, Measure
 from whiteboard.systems.jobs import BatchResult, JobBatch
 from whiteboard.systems.node_sources import NodeSources, locate
 from whiteboard.systems.nodes import Nodes, positions
 from whiteboard.systems.residuals import Residual, residual
+from whiteboard.systems.weights import Look, job_weights, reason
 from whiteboard.types import Array, Ids, Params
 
 
@@ -48,7 +50,9 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
     _check_out(nodes, batch)
     sources = _sources(nodes, batch, index, arena, rows)
     src_ids, versions = np.asarray(batch.src_ids), nodes.versions[index]
-    done = answer(pipeline, spec, batch, sources, src_ids, versions, lambda ids: positions(nodes, nodes.index(ids)))
+    done = answer(
+        pipeline, spec, batch, sources, src_ids, versions, Look(partial(_positions, nodes), nodes.__getitem__)
+    )
     impulses = [
         _impulses(nodes, batch, slot, grads, done.weights[:, slot], done.keys, index, int(arena[0, slot]), rows)
         for slot, grads in enumerate(done.pulled)
@@ -86,7 +90,7 @@ def answer(
     sources: Sources,
     src_ids: Ids,
     versions: Ids,
-    positions: Callable[[Ids], Array],
+    look: Look,
 ) -> Answered:
     """Answer a batch, and pull its residuals back to its sources.
 
@@ -94,8 +98,8 @@ def answer(
     ----------
     src_ids, versions : ndarray of int64, shape (n, k), or (n, 0)
         What the results say of their sources.
-    positions : callable
-        The positions of nodes by id, (*ids.shape, d); asked where the weight is ``"inv_length"``.
+    look : Look
+        How the batch's weight looks at nodes.
 
     Raises
     ------
@@ -104,19 +108,40 @@ def answer(
     """
     _check_drive(spec, batch)
     try:
+        if batch.stack:
+            sources = _stacked(spec, sources)
         evaluated = pipeline.evaluate(spec, batch.params, sources)
     except (ShapeError, DtypeError, ParamError) as error:
         msg = f"{batch.name(error.row or 0)}: {error}"
         raise type(error)(msg) from error
     job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
-    result = BatchResult(job_ids, out_ids, evaluated.y, evaluated.grads, evaluated.hit, src_ids, versions)
+    result = BatchResult(
+        job_ids, out_ids, evaluated.y, _apart(batch, evaluated.grads), evaluated.hit, src_ids, versions
+    )
     if (driven := residual(batch, evaluated.y)) is None:
         pipeline.counts.without_residual += len(batch)
         return Answered(result, evaluated.keys, [], np.empty((len(batch), 0)), [])
     drive, measure = driven
     pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive)
-    return Answered(result, evaluated.keys, pulled, _weights(batch, positions), [measure])
+    return Answered(result, evaluated.keys, list(_apart(batch, pulled)), job_weights(batch, look), [measure])
+
+
+def _stacked(spec: OpSpec, sources: Sources) -> StackedSources:
+    if spec.arity != 1:
+        takes = "any number of sources" if spec.arity is None else f"{spec.arity} sources"
+        msg = f"op {spec.name!r}: stack: expected an op of one source, this one takes {takes} as they are"
+        raise ParamError(msg)
+    return StackedSources(spec.name, sources)
+
+
+def _apart(batch: JobBatch, grads: Sequence[Array]) -> tuple[Array, ...]:
+    """Return one gradient a source, (n, …) each, of sources that were stacked or not."""
+    return tuple(np.moveaxis(grads[0], 1, 0)) if batch.stack and grads else tuple(grads)
+
+
+def _positions(nodes: Nodes, ids: Ids) -> Array:
+    return positions(nodes, nodes.index(ids))
 
 
 def _check_drive(spec: OpSpec, batch: JobBatch) -> None:
@@ -190,24 +215,6 @@ def _pulled(
     return others.grads
 
 
-def _weights(batch: JobBatch, positions: Callable[[Ids], Array]) -> NDArray[np.float64]:
-    """Return w for each job and slot, (n, k): the scale, divided by the edge's length where asked."""
-    src_ids = np.asarray(batch.src_ids)
-    weights = np.repeat(np.asarray(batch.scale, np.float64)[:, None], src_ids.shape[1], axis=1)
-    if batch.weight != "inv_length":
-        return weights
-    if batch.out_ids is None:
-        msg = f"{batch.name(0)}: weight 'inv_length' needs out_ids"
-        raise ParamError(msg)
-    sources, out = positions(src_ids), positions(np.asarray(batch.out_ids))
-    if sources.shape[-1] != out.shape[-1]:
-        got = f"of dimension {sources.shape[-1]}, that of the out nodes of {out.shape[-1]}"
-        msg = f"{batch.name(0)}: weight 'inv_length': the position of the sources is {got}"
-        raise ShapeError(msg)
-    lengths: NDArray[np.float64] = np.sqrt(np.square(sources - out[:, None], dtype=np.float64).sum(-1))
-    return weights / lengths
-
-
 def _impulses(
     nodes: Nodes,
     batch: JobBatch,
@@ -237,8 +244,6 @@ def weighted(batch: JobBatch, rows: Ids, slot: int, pulled: Array, weights: NDAr
         vectors: Array = pulled * -weights.astype(pulled.dtype).reshape(len(rows), *(1,) * (pulled.ndim - 1))
     finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim))) & np.isfinite(weights)
     if not finite.all():
-        row = int(rows[np.flatnonzero(~finite)[0]])
-        node = np.asarray(batch.src_ids)[row, slot]
-        msg = f"{batch.name(row)}, slot {slot}: the impulse on node {node} is not finite"
-        raise NonFiniteError(msg)
+        first = int(np.flatnonzero(~finite)[0])
+        raise NonFiniteError(reason(batch, int(rows[first]), slot, weights[first]))
     return vectors

@@ -59,6 +59,8 @@ def _squares(values: Array) -> NDArray[np.float64]:
 def _column(batch: JobBatch, name: str, given: Array, y: Array) -> Array:
     """Broadcast a scalar, one constant a job, or a full column to y's shape."""
     n = len(y)
+    if y.ndim == 1 and given.shape == (n, 1):  # a list of one number, for a y that is one
+        given = given.reshape(n)
     if given.ndim and given.shape not in ((n,), y.shape):
         msg = f"{batch.name(0)}: {name}: expected a scalar or shape {y.shape[1:]} for each job, got {given.shape[1:]}"
         raise ShapeError(msg)

@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 
 from whiteboard.identity.keys import DIGEST_BYTES
+from whiteboard.ops.fingerprint.encoding import encode
 from whiteboard.records.systems import NodeColumns
 from whiteboard.systems.jobs import ATTRS
 from whiteboard.systems.nodes import Change, Nodes
@@ -92,14 +93,17 @@ def digest(ahead: Ahead) -> str:
     """Return the hex BLAKE2b-128 digest of a state: ids, versions, and the bytes of every attribute by its token.
 
     Nodes count by ascending id; no clock, path or order of arrival enters. Only what changed since the last call
-    is hashed again.
+    is hashed again. A state that has other attributes than theta and p says so first, with their names in order, so
+    that no state of either kind is read as one of the other.
     """
     nodes = ahead.nodes
     order = nodes.ordered()
-    state = blake2b(b"whiteboard-state-1", digest_size=DIGEST_BYTES)
+    others = sorted({arena.attr for arena in nodes.arenas} - set(ATTRS))
+    opening = b"whiteboard-state-2" + encode((len(nodes), *others)) if others else b"whiteboard-state-1"
+    state = blake2b(opening, digest_size=DIGEST_BYTES)
     for column in (nodes.ids, ahead.versions):
         state.update(np.ascontiguousarray(column[order], "<i8").data)
-    for attr in ATTRS:
+    for attr in (*ATTRS, *others):
         state.update(_tokens(ahead, attr)[order].data)
     return state.hexdigest()
 

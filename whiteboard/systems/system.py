@@ -23,12 +23,12 @@ from whiteboard.evaluation import bins
 from whiteboard.evaluation.columns import attribute, fitted, ids_column
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.ops.spec import OpSpec
-from whiteboard.records.systems import CommitRecord, State, SystemRecord
+from whiteboard.records.systems import CommitRecord, State, SystemRecord, is_attr
 from whiteboard.storage.base import VersionStore
 from whiteboard.systems import specification, state
 from whiteboard.systems.history import Commit, Snapshot
 from whiteboard.systems.impulses import Inbox, Parcel
-from whiteboard.systems.jobs import ATTRS, BatchResult, Job, JobBatch, OpResult, batches
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.systems.node_impulse import impulse, place
 from whiteboard.systems.node_sources import locate
 from whiteboard.systems.nodes import Change, Nodes
@@ -79,9 +79,14 @@ class System:
         self._record, self._store, self._pipeline, self._op, self._make = record, store, pipeline, op, make
         self._claim, self._claimed = claim, False
         self.nodes = Nodes() if kept is None else state.load(kept.columns)
+        self.nodes.written_by(self._write)
         self._lock = self.nodes.lock
         self._round = _Round(None if kept is None else Commit.of(kept.commit), len(self.nodes))
         self._step: _Step | None = None
+
+    def __repr__(self) -> str:
+        where = "before its first commit" if self.head is None else f"at commit {self.head.id}"
+        return f"<system {self.name!r} {where}: {len(self.nodes):,} nodes>"
 
     def _begin(self) -> None:
         """Become the system's writer, at the first call that needs it, and before anything is computed."""
@@ -142,6 +147,8 @@ class System:
         theta: ArrayLike | None = None,
         p: ArrayLike | None = None,
         fixed: bool | ArrayLike = False,
+        *,
+        attrs: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         """Add n nodes at version 0; they are durable with the next commit.
 
@@ -150,13 +157,14 @@ class System:
         ids : array_like of int, shape (n,)
         theta : array_like of float, shape (n, …), optional
         p : array_like of float, shape (n, d), optional
-            At least one of `theta` and `p`; float32 or float64.
         fixed : bool or array_like of bool, shape (n,)
             Fixed nodes take no impulses.
+        attrs : mapping of str to array_like of float, shape (n, …), optional
+            Any other attributes by name. Of all attributes at least one; float32 or float64.
 
         Raises
         ------
-        DuplicateNodeError, ShapeError, DtypeError
+        DuplicateNodeError, ShapeError, DtypeError, ParamError
             Nothing is added then.
         """
         where = f"system {self.name!r}: add_nodes"
@@ -164,18 +172,7 @@ class System:
         if column.ndim != 1:
             msg = f"{where}: ids: expected shape (n,), got {column.shape}"
             raise ShapeError(msg)
-        given = {"theta": theta, "p": p}
-        attrs = {
-            name: attribute(value, len(column), f"{where}: {name}")
-            for name, value in given.items()
-            if value is not None
-        }
-        if not attrs:
-            msg = f"{where}: give theta, p or both"
-            raise ShapeError(msg)
-        if "p" in attrs and attrs["p"].ndim != 2:
-            msg = f"{where}: p: expected shape ({len(column)}, d), got {attrs['p'].shape}"
-            raise ShapeError(msg)
+        columns = _columns(len(column), {"theta": theta, "p": p}, attrs or {}, where)
         flags = np.asarray(fixed)
         if flags.dtype != np.bool_ or flags.shape not in ((), column.shape):
             msg = (
@@ -186,7 +183,7 @@ class System:
             self.settle()
             self._begin()
             versions = np.zeros(len(column), np.int64)
-            self.nodes.add(column, versions, np.array(np.broadcast_to(flags, column.shape)), attrs)
+            self.nodes.add(column, versions, np.array(np.broadcast_to(flags, column.shape)), columns)
 
     @overload
     def process(self, jobs: JobBatch, sink: ResultSink | None = None) -> BatchResult: ...
@@ -277,13 +274,20 @@ class System:
             return tuple(np.where(index < 0, -1, self.nodes.versions[index]).tolist()) if len(self.nodes) else ()
 
     def impulse(
-        self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, *, version: int | None = None
+        self,
+        src_id: int,
+        out_id: int | None,
+        op_name: str,
+        vector: ArrayLike,
+        *,
+        version: int | None = None,
+        attr: str = "theta",
     ) -> None:
-        """Push one impulse of weight 1 onto the theta of `src_id`; a fixed node takes none.
+        """Push one impulse of weight 1 onto an attribute of `src_id`; a fixed node takes none.
 
         Parameters
         ----------
-        vector : array_like of theta's shape
+        vector : array_like of the attribute's shape
         version : int, optional
             The version of `src_id` that it was made against, checked where it is given.
 
@@ -296,12 +300,19 @@ class System:
         with self._lock:
             self.settle()
             self._begin()
-            one = impulse(self.nodes, src_id, out_id, op_name, vector, version)
+            one = impulse(self.nodes, src_id, out_id, op_name, vector, version, attr)
             if not self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]:
                 self._round.inbox.push(Parcel.of([one]))
 
     def retract(
-        self, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, *, version: int | None = None
+        self,
+        src_id: int,
+        out_id: int | None,
+        op_name: str,
+        vector: ArrayLike,
+        *,
+        version: int | None = None,
+        attr: str = "theta",
     ) -> None:
         """Take an impulse out again that `impulse` was given, with the same arguments; it leaves no trace.
 
@@ -312,14 +323,16 @@ class System:
         """
         with self._lock:
             self.settle()
-            one = impulse(self.nodes, src_id, out_id, op_name, vector, version)
+            one = impulse(self.nodes, src_id, out_id, op_name, vector, version, attr)
             fixed = self.nodes.fixed[self.nodes.arenas[one.arena].owner[one.rows[0]]]
             if not fixed and not self._round.inbox.retract(one):
                 msg = f"op {op_name!r}: no such impulse on node {src_id} from {out_id} waits: retracted, or committed"
                 raise StaleImpulseError(msg)
 
-    def write(self, node_id: int, *, theta: ArrayLike | None = None, p: ArrayLike | None = None) -> None:
-        """Set attributes of a node, fixed or not, with the next commit.
+    def write(
+        self, node_id: int, *, theta: ArrayLike | None = None, p: ArrayLike | None = None, **attrs: ArrayLike | None
+    ) -> None:
+        """Set attributes of a node, fixed or not, with the next commit; ``nodes[7].ctrl = x`` does the same.
 
         Raises
         ------
@@ -327,13 +340,15 @@ class System:
         ParamError
             The node was written with another value since the last commit: which one counts would be a matter of order.
         """
+        given = {"theta": theta, "p": p, **attrs}
+        self._write(node_id, {attr: value for attr, value in given.items() if value is not None})
+
+    def _write(self, node_id: int, values: Mapping[str, ArrayLike]) -> None:
         with self._lock:
             self.settle()
             self._begin()
             written = {number: dict(rows) for number, rows in self._round.written.items()}
-            for attr, given in zip(ATTRS, (theta, p), strict=True):
-                if given is None:
-                    continue
+            for attr, given in values.items():
                 where = f"system {self.name!r}: write: {attr} of node {node_id!r}"
                 number, row = place(self.nodes, node_id, attr, where)
                 arena = self.nodes.arenas[number]
@@ -471,3 +486,30 @@ class System:
             msg = f"system {self.name!r} has no commit {commit_id}: it stands at commit {self.head.id}"
             raise UnknownCommitError(msg)
         return self._store.state(self.name, commit_id)
+
+
+def _columns(
+    n: int, often: Mapping[str, ArrayLike | None], others: Mapping[str, ArrayLike], where: str
+) -> dict[str, Array]:
+    """Return the attributes of n new nodes, (n, …) each.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ParamError
+        There is none, or one that cannot be; `where` opens the message.
+    """
+    given = {name: value for name, value in often.items() if value is not None}
+    if wrong := [name for name in others if not is_attr(name)]:
+        msg = f"{where}: attrs: {wrong[0]!r} cannot be an attribute's name: ASCII letters, digits and _, a letter first"
+        raise ParamError(msg)
+    if twice := given.keys() & others.keys():
+        msg = f"{where}: attrs: {min(twice)} is given twice"
+        raise ParamError(msg)
+    columns = {name: attribute(value, n, f"{where}: {name}") for name, value in {**given, **others}.items()}
+    if not columns:
+        msg = f"{where}: give theta, p, or attrs"
+        raise ShapeError(msg)
+    if "p" in columns and columns["p"].ndim != 2:
+        msg = f"{where}: p: expected shape ({n}, d), got {columns['p'].shape}"
+        raise ShapeError(msg)
+    return columns

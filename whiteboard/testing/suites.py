@@ -261,6 +261,7 @@ class VersionStoreSuite(ABC):
         """Attributes, shapes and dtypes are arenas of their own; a node that moves to another is in that one only."""
         record = SystemRecord("a", "u")
         first = [
+            _columns("ctrl", [2], np.full((1, 1), 4.0)),
             _columns("p", [1, 2], np.zeros((2, 2))),
             _columns("theta", [7], np.ones((1, 2, 2))),
             _columns("theta", [1, 2], np.ones((2, 3), np.float32)),
@@ -268,7 +269,7 @@ class VersionStoreSuite(ABC):
         versions.append(record, CommitRecord(0, None, 3, None, None, "0"), first, lambda: first)
         moved = [_columns("theta", [2], np.full((1, 2, 2), 5.0))]
         all_rows = [
-            first[0],
+            *first[:2],
             _columns("theta", [2, 7], np.stack([np.full((2, 2), 5.0), np.ones((2, 2))])),
             _columns("theta", [1], np.ones((1, 3), np.float32)),
         ]

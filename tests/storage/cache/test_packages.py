@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from whiteboard.records.packages import DISK, MEMORY, Page
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
-from whiteboard.storage.page import format
+from whiteboard.storage.page import format, grouping
 from whiteboard.storage.sqlite import recent_index, schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate
@@ -188,12 +189,22 @@ def test_pages_that_changed_places(path: Path) -> None:
 
 def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package beyond SQLite's limit is not stored; it is counted and told once, and no error for who put it."""
-    monkeypatch.setattr(format, "MAX_BYTES", format.HEADER_BYTES + 1000)
+    monkeypatch.setattr(grouping, "MAX_BYTES", format.HEADER_BYTES + 1000)
     with pytest.warns(RuntimeWarning, match=r"op 'mul'.*larger than SQLite can hold"):
         store.put(page_of([1], size=100))
     store.put(page_of([2], size=10))
     assert store.stats()["oversized"] == 1
     assert_found(store.find(keys_of(range(1, 3))), range(1, 3), lambda i: i == 2, size=10)
+
+
+def test_sources_that_are_too_large_are_left_out(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that could not be stored with its sources is stored without them."""
+    monkeypatch.setattr(grouping, "MAX_BYTES", format.HEADER_BYTES + 1000)
+    page = page_of([1], size=30)
+    store.put(replace(page, sources=(page.arrays["y"], page.arrays["g0"])))
+    store.flush()
+    assert store.stats()["oversized"] == 0
+    assert_found(store.find([key_of(1)]), [1], lambda _: True, size=30)
 
 
 def test_a_flush_that_nobody_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

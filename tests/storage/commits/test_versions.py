@@ -171,10 +171,10 @@ def test_any_history(steps: list[tuple[str, int, int, bool]]) -> None:
 
 
 def test_nodes_of_any_attribute(stores: Stores) -> None:
-    """Attribute names are any text, and arrays of zero-size rows are kept."""
+    """An attribute has any name that a node's can have, and arrays of zero-size rows are kept."""
     columns = [
         NodeColumns(attr, np.array([1], np.int64), np.array([0], np.int64), np.array([True]), np.zeros((1, *shape)))
-        for attr, shape in (("p", (2,)), ("θ 'x'", (0,)), ("θ 'x'", (3,)))
+        for attr, shape in (("ctrl_2", (0,)), ("p", (2,)), ("ctrl_2", (3,)))
     ]
     commit = CommitRecord(0, None, 3, None, None, "d")
     stores.versions.append(SystemRecord("ß \"'", "u"), commit, columns[:2], lambda: columns[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.storage.samples import key_of, page_of, value_of
+from tests.storage.samples import page_of
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import format
-from whiteboard.storage.page.format import Blob, cuts, decode_page, digest_of, encode_page, merged, owned, take
+from whiteboard.storage.page.format import Blob, decode_page, digest_of, encode_page, keeps_sources
+from whiteboard.storage.page.page_checks import check_page, checked, rows
 
 
 def _resealed(blob: Blob, change: Callable[[Any], Any]) -> Blob:
@@ -142,51 +144,62 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_page(blob)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 60), st.sampled_from([4, 8]), st.sampled_from(["a", "b"])), max_size=12),
-    st.sampled_from([300, 2048, 512 * 7, 512 * 1024]),
-)
-def test_merging_keeps_every_package(parts: list[tuple[int, int, str]], nbytes: int) -> None:
-    """Merged pages hold exactly the packages and the cost that went in, in pages of one signature and bounded size."""
-    put, first = [], 0
-    for n, size, op in parts:
-        put.append(page_of(range(first, first + n), size, op))
-        first += n
-    got = list(merged(put, nbytes))
-    assert sum(page.cost_ns for page in got) == sum(page.cost_ns for page in put)
-    seen = {}
-    for page in got:
-        assert 1 <= page.n <= 1.5 * max(1, nbytes // 512)
-        for row in range(page.n):
-            seen[page.keys[row].tobytes()] = (page.op, page.arrays["y"][row].tobytes())
-            assert page.src_ids is not None
-            assert key_of(int(page.src_ids[row, 0])) == page.keys[row].tobytes()
-    numbers = iter(range(first))
-    wanted = {}
-    for n, size, op in parts:
-        for number in [next(numbers) for _ in range(n)]:
-            wanted[key_of(number)] = (op, value_of(number, size).tobytes())
-    assert seen == wanted
+def kept(n: int = 40) -> Page:
+    """A page that keeps its two sources, and a cotangent."""
+    page = page_of(range(n))
+    y = page.arrays["y"]
+    tokens = np.zeros((n, 3, 16), np.uint8)
+    return replace(page, tokens=tokens, sources=(y + 1, y - 1, y[:, :2].copy()))
 
 
-@given(st.integers(0, 5000), st.integers(1, 700))
-def test_what_was_cut_stays_as_it_is(n: int, limit: int) -> None:
-    """Rows are cut into parts that are neither cut nor joined again, or not at all where they are few."""
-    edges = cuts(n, limit)
-    parts = np.diff(edges).tolist()
-    assert (edges == []) == (2 * n <= limit)
-    assert not parts or (edges[0], sum(parts)) == (0, n)
-    assert all(cuts(part, limit) == [0, part] for part in parts)
+def test_sources_come_when_they_are_asked_for() -> None:
+    """Sources are there to the bit where provenance is, or they alone, are wanted; a hit decodes none."""
+    page = kept()
+    blob = encode_page(page).joined()
+    assert decode_page(blob).sources is None
+    assert decode_page(blob, provenance=True, sources=False).sources is None
+    for back in (decode_page(blob, provenance=True), decode_page(blob, sources=True)):
+        assert [each.tobytes() for each in back.sources or ()] == [each.tobytes() for each in page.sources or ()]
+    assert decode_page(blob, grads=False).arrays.keys() == {"y"}
+    assert decode_page(encode_page(page_of([1])).joined(), provenance=True).sources is None
+    assert (keeps_sources(blob.header), keeps_sources(encode_page(page_of([1])).header)) == (True, False)
+    checked(blob)
+    check_page(page)
+    part = rows(blob, 3, 9)
+    assert [each.tobytes() for each in part.sources or ()] == [each[3:9].tobytes() for each in page.sources or ()]
 
 
-def test_owned_pages_keep_no_larger_buffer() -> None:
-    """A page that is cut from a larger one is copied, one that is whole is not; both become read-only."""
-    page = page_of(range(100))
-    assert owned(page).arrays["y"] is page.arrays["y"]
-    part = owned(take(page, slice(10, 20)))
-    for array in (part.keys, *part.arrays.values()):
-        assert array.base is None
-        assert not array.flags.writeable
-    assert part.cost_ns == 10 * 1000
-    column = Page("op", page.keys, {"y": np.zeros((5, 100)).T})
-    assert owned(column).arrays["y"].flags.c_contiguous
+def _sources(change: Callable[[list[Any]], Any]) -> Callable[[Page], Page]:
+    return lambda page: replace(page, sources=tuple(change(list(page.sources or ()))))
+
+
+ODD_SOURCES: dict[str, Callable[[Page], Page]] = {
+    "another shape": _sources(lambda x: [x[0][:, :3].copy(), *x[1:]]),
+    "another dtype": _sources(lambda x: [x[0].astype(np.float32), *x[1:]]),
+    "an integer": _sources(lambda x: [*x[:2], x[2].astype(np.int64)]),
+    "complex": _sources(lambda x: [*x[:2], x[2].astype(np.complex128)]),
+    "fewer than tokens": _sources(lambda x: x[:2]),
+    "more than tokens": _sources(lambda x: [*x, x[2]]),
+    "fewer rows": _sources(lambda x: [*x[:2], x[2][:-1].copy()]),
+}
+
+
+@pytest.mark.parametrize("change", ODD_SOURCES.values(), ids=ODD_SOURCES.keys())
+def test_sources_that_no_op_takes_are_refused_at_the_gate(change: Callable[[Page], Page]) -> None:
+    """From elsewhere no page comes in whose sources have not the dtype and shape of their gradients."""
+    page = change(kept())
+    with pytest.raises(CorruptPackageError):
+        check_page(page)
+    with pytest.raises(CorruptPackageError):
+        checked(encode_page(page).joined())
+
+
+@pytest.mark.parametrize("name", ["x1", "x2", "x01", "x-1", "x", "xx", "x1000000", "y", "a:x0"])
+def test_a_source_under_another_name(name: str) -> None:
+    """A page whose sources do not follow one another is damaged for who wants them, and for a hit it is none."""
+    blob = _resealed(encode_page(kept()).joined(), _entry(7, 0, name))
+    assert json.loads(encode_page(kept()).header)["arrays"][7][0] == "x0"
+    with pytest.raises(CorruptPackageError):
+        checked(blob)
+    with pytest.raises(CorruptPackageError):  # twice, missing, or a column that there is not
+        check_page(decode_page(blob, provenance=True))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.storage.samples import run_python
+from tests.processes import run_code
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import locate
@@ -74,7 +74,7 @@ for ask in ("systems", "info", "stats", "verify", "audit", "gc"):
     except wb.StoreError as error:
         print(ask, "refused", len(str(error).splitlines()))
 """
-    done = run_python(code)
+    done = run_code(code)
     assert not done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert said.pop("verify") in ("False", "refused 1")

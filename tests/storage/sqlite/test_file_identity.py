@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
+from tests.processes import run_code
 from tests.storage.samples import run_python
 from tests.systems.test_takeover import step
 from whiteboard.cli import status
@@ -182,13 +183,13 @@ def test_what_is_acknowledged_after_a_second_use_in_the_process_is_kept(tmp_path
     system = board.system("s")
     step(system)
     SECOND[second](path)
-    done = run_python(_OTHER, str(path))
+    done = run_code(_OTHER, str(path))
     assert done.returncode == 0, done.stderr
     for _ in range(3):
         step(system)
     head = system.head
     assert head is not None
-    seen = run_python(
+    seen = run_code(
         "import sys, whiteboard as wb\nwith wb.open(sys.argv[1], readonly=True) as b: print(b.system('s').head.id)",
         str(path),
     )

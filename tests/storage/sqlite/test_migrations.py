@@ -16,8 +16,9 @@ import pytest
 from alembic.script import ScriptDirectory
 
 import whiteboard as wb
+from tests.processes import run_code
 from tests.storage.moving import assert_whole
-from tests.storage.samples import run_python, transaction
+from tests.storage.samples import transaction
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.sqlite import recent_index, schema
@@ -157,7 +158,7 @@ def test_killed_at_every_statement(way: tuple[str, ...], start: str, tmp_path: P
     """A migration that dies at any statement leaves the old schema or the new one, and is done by the next call."""
     path = tmp_path / "a.db"
     thawed(start, path)
-    done = run_python(_KILLED, str(path), "0", *way)
+    done = run_code(_KILLED, str(path), "0", *way)
     assert done.returncode == 0, done.stderr
     statements = int(done.stdout)
     end = schema.current(path)
@@ -167,7 +168,7 @@ def test_killed_at_every_statement(way: tuple[str, ...], start: str, tmp_path: P
         for left in tmp_path.glob("a.db*"):
             left.unlink()
         thawed(start, path)
-        assert run_python(_KILLED, str(path), str(at), *way).returncode == -9
+        assert run_code(_KILLED, str(path), str(at), *way).returncode == -9
         stands = schema.current(path)
         assert stands in (start, end)
         assert _dump(path) == (old if stands == start else want)
@@ -208,7 +209,7 @@ def test_no_room_for_the_copy_leaves_the_store(tmp_path: Path) -> None:
         "try: schema.upgrade(sys.argv[1])\n"
         "except StoreError as error: sys.exit(str(error))"
     )
-    done = run_python(code, str(path))
+    done = run_code(code, str(path))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert _dump(path) == before
     assert not list(tmp_path.glob("*before*"))

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.processes import run_code
 from tests.storage.moving import filled, held, killed, numbers_held
-from tests.storage.samples import run_python
 from whiteboard.errors import ArchiveError, ParamError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
@@ -236,7 +236,7 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_with(tmp_path: Path) -> None
         "try: export(sys.argv[1], Path(sys.argv[2]))\n"
         "except ArchiveError as error: sys.exit(str(error))"
     )
-    done = run_python(code, str(store), str(tmp_path / "a.wb"))
+    done = run_code(code, str(store), str(tmp_path / "a.wb"))
     assert "make room and run the same command again" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 40_000

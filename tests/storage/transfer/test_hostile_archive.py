@@ -187,8 +187,9 @@ NODE_PAGES = [
         ("another system's", nodes({"system": "other"}), "that of another commit"),
         ("another number's", nodes({"number": 1}), "that of another commit"),
         ("number true", nodes({"number": False}), "that of another commit"),
-        ("attr evil", nodes({"attr": "evil"}), "none of theta, p"),
-        ("attr a list", nodes({"attr": []}), "none of theta, p"),
+        ("attr evil", nodes({"attr": "e\x1bvil"}), "attribute 'e\\x1bvil', which can be none"),
+        ("attr said", nodes({"attr": "version"}), "attribute 'version', which can be none"),
+        ("attr a list", nodes({"attr": []}), "attribute [], which can be none"),
         ("no versions", nodes(drop="versions"), "the arrays of a node page"),
         ("one array more", nodes(more=np.zeros(3)), "the arrays of a node page"),
         ("ids twice", nodes(ids=np.zeros(3, INT)), "do not ascend"),
@@ -376,7 +377,7 @@ def _wide(path: Path) -> None:
 
 HOSTILE: dict[str, Callable[[Path], None]] = {
     "a header of 4 GB": lambda path: _hole(path, 2**32 - 1, 0),
-    "data of 900 MB": lambda path: _hole(path, 0, 900 * 10**6),
+    "data of 300 MB": lambda path: _hole(path, 0, 300 * 10**6),
     "raw": _hollow,
     "bombs": _bomb,
     "wide": _wide,

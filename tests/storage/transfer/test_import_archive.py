@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_code
 from tests.storage.moving import assert_whole, filled, held, killed, numbers_held, other_bits, rows
 from tests.storage.samples import run_python
 from whiteboard.errors import ArchiveError, ConflictError
@@ -163,7 +164,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
         "try: import_archive.import_archive(sys.argv[1], Path(sys.argv[2]))\n"
         "except StoreError as error: sys.exit(str(error))"
     )
-    done = run_python(code, str(target), str(path))
+    done = run_code(code, target, path)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert_whole(target)

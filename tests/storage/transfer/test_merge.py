@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_code
 from tests.storage.moving import EACH, PAGES, assert_whole, filled, held, killed, numbers_held, other_bits, rows
-from tests.storage.samples import Model, page_of, run_python
+from tests.storage.samples import Model, page_of
 from whiteboard.errors import ConflictError, SchemaError, StoreError
 from whiteboard.records.systems import CommitRecord
 from whiteboard.storage import open_store
@@ -264,7 +265,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
         "try: merge.merge(sys.argv[1], [sys.argv[2]])\n"
         "except StoreError as error: sys.exit(str(error))"
     )
-    done = run_python(code, str(into), str(source))
+    done = run_code(code, str(into), str(source))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert_whole(into)
     assert 40 <= len(numbers_held(into, range(1240))) < 480

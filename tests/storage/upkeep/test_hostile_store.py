@@ -82,7 +82,7 @@ INDEX = [
     case("hashes of text", "UPDATE recent SET hashes = 'abc'", "recent: 1 rows that hold no hashes"),
     case("hashes cut", "UPDATE recent SET hashes = x'0102'", "recent: 1 rows that hold no hashes"),
     case("large hashes", f"INSERT INTO recent VALUES (77, {LARGE})", "recent: 1 rows that hold no hashes"),
-    case("many hashes", "INSERT INTO recent VALUES (77, zeroblob(16000000))", "2,000,000 rows of pages that are not"),
+    case("many hashes", "INSERT INTO recent VALUES (77, zeroblob(1600000))", "200,000 rows of pages that are not"),
     case("a package of text", "INSERT INTO package VALUES (5, 'a', 'b')", "1 rows of pages that are not there"),
     case("a negative hash", "INSERT INTO package SELECT -5, min(id), 1 FROM page", "1 rows that lead to other"),
     case("a large slot", "INSERT INTO package SELECT 5, min(id), (1 << 62) FROM page", "1 rows that lead to other"),

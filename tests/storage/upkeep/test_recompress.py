@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from tests.processes import run_code
 from tests.storage.moving import assert_whole, fill_system, held, killed, numbers_held, rows
-from tests.storage.samples import page_of, run_python
+from tests.storage.samples import page_of
 from whiteboard.errors import ParamError, ReadOnlyError, StoreError
 from whiteboard.records.packages import Page
 from whiteboard.storage import open_store
@@ -33,13 +36,25 @@ SIZES = (1, 3, 700, 40, 1, 1, 300, 64, 1023, 5)
 
 def filled(path: Path) -> Path:
     """Make a store of pages of many sizes, two ops, provenance, lineage, tokens and uses, and two systems."""
+    path.write_bytes(_made())
+    return path
+
+
+@cache
+def _made() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.db"
+        _fill(path)
+        return path.read_bytes()
+
+
+def _fill(path: Path) -> None:
     with open_store(path, memory_bytes=0) as stores:
         for page in pages():
             stores.packages.put(page)
             stores.packages.flush()
         stores.packages.find([row.tobytes() for row in page_of(range(1000)).keys])
         fill_system(stores, "a")
-    return path
 
 
 def pages() -> Iterator[Page]:
@@ -284,7 +299,7 @@ def test_a_full_disk_half_way(tmp_path: Path) -> None:
         "try: recompress.recompress(sys.argv[1], Form(Encoding('raw', 0)))\n"
         "except StoreError as error: sys.exit(str(error))"
     )
-    done = run_python(code, str(path))
+    done = run_code(code, str(path))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert_whole(path)
     assert packages(path) == before

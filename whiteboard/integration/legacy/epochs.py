@@ -63,7 +63,7 @@ def apply(system: System, epoch: Epoch) -> None:
     """Stage what one checkpoint changes."""
     for node, attrs in sorted(epoch.items()):
         if node not in system.nodes:
-            system.add_nodes([node], **{attr: value[None] for attr, value in attrs.items()})
+            system.add_nodes([node], attrs={attr: value[None] for attr, value in attrs.items()})
         elif changed := {attr: value for attr, value in attrs.items() if not same(system, node, attr, value)}:
             system.write(node, **changed)
 

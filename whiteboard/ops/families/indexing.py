@@ -22,7 +22,7 @@ MANY_ROUNDS = 32
 
 
 def positions(op: str, indices: Any, size: int) -> Positions:
-    """Return `indices` counted from the front of an axis of `size`.
+    """Return `indices`, or those of a slice, counted from the front of an axis of `size`.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def positions(op: str, indices: Any, size: int) -> Positions:
         For what is no array of integers, or out of range.
     """
     try:
-        given = np.asarray(indices)
+        given = np.arange(size)[indices] if isinstance(indices, slice) else np.asarray(indices)
     except ValueError:
         raise wrong_param(op, "indices", "an array of integers", indices) from None
     if given.dtype.kind not in "iu" and given.size:
