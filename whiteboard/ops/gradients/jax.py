@@ -9,30 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from whiteboard.errors import ShapeError
 from whiteboard.ops.gradients.function import Function, imported
-from whiteboard.ops.gradients.lowering import Programs, fresh, set_up, versions
+from whiteboard.ops.gradients.jax_programs import Programs, fresh, pulled_back, set_up, versions
 from whiteboard.ops.gradients.rule import Rule
 from whiteboard.types import Array
 
 
 def rule(function: Function) -> Rule:
-    """Return the rule of a function of JAX's arrays, which may be jitted: called once a job, or a bin of n at once."""
+    """Return the rule of a function of JAX's arrays, which may be jitted.
+
+    Where its program is known, that is run; a function that cannot be traced without values is called.
+    """
 
     def forward(xs: tuple[Array, ...], out: Array | None, /, **params: Any) -> tuple[Array, Any]:
         jax = set_up(function.name, xs[0].dtype)
-        y, back = jax.vjp(fresh(function, params), *map(jax.numpy.array, function.full(xs)))
-        if not isinstance(y, jax.Array):
-            msg = f"op {function.name!r}: forward: expected an array, got {type(y).__name__}"
-            raise ShapeError(msg)
-        return np.asarray(y), (jax, back)
-
-    def pull(saved: Any, cotangent: Array, need: tuple[bool, ...], /, **params: Any) -> tuple[Array, ...]:
-        jax, back = saved
-        return tuple(np.asarray(grad) for grad in back(jax.numpy.array(cotangent)))
+        return pulled_back(jax, function.name, fresh(jax, function, params), function.full(xs))
 
     settings = partial(_settings, function.name)
-    return Rule(forward, pull, ("jax",), program=Programs(function), settings=settings)
+    return Rule(forward, _pull, ("jax",), program=Programs(function), settings=settings)
+
+
+def _pull(back: Any, cotangent: Array, need: tuple[bool, ...], /, **params: Any) -> tuple[Array, ...]:
+    from jax.numpy import array
+
+    return tuple(np.asarray(grad) for grad in back(array(cotangent)))
 
 
 def _settings(name: str) -> tuple[str, ...]:
