@@ -89,7 +89,7 @@ BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
     "near op": (("tanhh", [1.0]), {}, UnknownOpError, "tanh"),
     "arity": (("mul", [1.0]), {}, ShapeError, "op 'mul': expected 2 sources, got 1"),
     "none": (("mul",), {}, ShapeError, "at least one source"),
-    "integer": (("mul", [1], [2]), {}, DtypeError, "op 'mul', slot 0: integer dtype int64 is refused"),
+    "integer": (("mul", np.array([1]), [2.0]), {}, DtypeError, "op 'mul', slot 0: integer dtype int64 is refused"),
     "complex": (("mul", [1.0], [2j]), {}, DtypeError, "op 'mul', slot 1: complex dtype complex128 is refused"),
     "object": (("mul", [1.0], [None]), {}, DtypeError, "slot 1"),
     "mixed": (("mul", [1.0], np.ones(1, "f4")), {}, DtypeError, "expected dtype float64 as in slot 0, got float32"),

@@ -45,7 +45,7 @@ from whiteboard.storage import open_store
 from whiteboard.storage.base import Durability, Persist, Store
 from whiteboard.systems import specification
 from whiteboard.systems.history import Commit
-from whiteboard.systems.jobs import Job, OpResult
+from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, OpLike, Params, Stale
@@ -71,6 +71,9 @@ class ManyResult:
     grads: tuple[Array, ...]
     hit: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        return f"<{results_told(self.hit, self.y)}>"
+
 
 class Board:
     """One open store and everything that runs over it; made by `open`. A context manager.
@@ -85,6 +88,9 @@ class Board:
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<board over {self._store}{', closed' if self._closed else ''}>"
 
     def call(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> CallResult:
         """Apply an op to arrays, from the cache or by computing.
@@ -572,6 +578,7 @@ class Board:
         arrays = ArraySources(name, [_one(name, slot, source) for slot, source in enumerate(sources)])
         spec = ops.get(name)
         validation.shape(spec, spec.bind(params), arrays)
+        spec = spec.at(arrays.shapes, arrays.dtype, spec.bind(params))
         return self._explained(self._asked(spec, params, arrays))
 
     def _explain_job(self, job: Job, system: System) -> Explanation:
@@ -579,6 +586,7 @@ class Board:
         with nodes.lock:
             system.settle()
             sources = over_nodes(nodes, job)
+            spec = spec.at(sources.shapes, sources.dtype, spec.bind(job.params))
             found = self._explained(self._asked(spec, job.params, sources))
             if not found.hit or (held := self._store.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
                 return found

@@ -47,7 +47,10 @@ class _Aliases(ast.NodeTransformer):
     """Puts NumPy's aliases in the place of what they stand for, bars for unions, and names without ``typing``."""
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        """Rewrite ``Optional[X]``, ``Union[X, Y]`` and ``ndarray[shape, dtype[X]]``."""
+        """Rewrite ``Optional[X]``, ``Union[X, Y]``, ``ndarray[shape, dtype[X]]`` and ``dtype[X]``."""
+        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if ast.unparse(node.value) == "numpy.ndarray" and isinstance(parts[-1], ast.Subscript):
+            return ast.Subscript(ast.Name("NDArray"), self.visit(parts[-1].slice))
         self.generic_visit(node)
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         match ast.unparse(node.value):
@@ -55,8 +58,8 @@ class _Aliases(ast.NodeTransformer):
                 return ast.BinOp(node.slice, ast.BitOr(), ast.Constant(None))
             case "Union":
                 return reduce(lambda left, right: ast.BinOp(left, ast.BitOr(), right), parts)
-            case "numpy.ndarray" if isinstance(parts[-1], ast.Subscript):
-                return ast.Subscript(ast.Name("NDArray"), parts[-1].slice)
+            case "numpy.dtype":
+                return ast.Name("dtype")
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:

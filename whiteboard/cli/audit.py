@@ -22,7 +22,7 @@ from whiteboard.cli.terminal import say
 from whiteboard.inspection.audit import AuditReport
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard audit --sample 0.01 --module mymodule")
 @sample_option
 @seed_option
 @module_option

@@ -12,7 +12,7 @@ from whiteboard.storage.transfer.contents import forecast
 from whiteboard.storage.transfer.merge import merge
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard copy whiteboard.db backup.db")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @click.option("--dry-run", is_flag=True, help="Write nothing; say how many rows and bytes it would be.")

@@ -13,7 +13,7 @@ def db() -> None:
     """Look at and change the store's schema."""
 
 
-@db.command()
+@db.command(epilog="For example: whiteboard db current")
 @store_option
 @json_option
 def current(store: str, *, as_json: bool) -> None:
@@ -21,7 +21,7 @@ def current(store: str, *, as_json: bool) -> None:
     echo({"store": store, "revision": schema.current(store), "head": schema.HEAD}, as_json=as_json)
 
 
-@db.command()
+@db.command(epilog="For example: whiteboard db upgrade --store old.db")
 @store_option
 @json_option
 def upgrade(store: str, *, as_json: bool) -> None:
@@ -29,7 +29,7 @@ def upgrade(store: str, *, as_json: bool) -> None:
     _say(store, schema.upgrade(store), as_json=as_json)
 
 
-@db.command()
+@db.command(epilog="For example: whiteboard db downgrade 0003")
 @click.argument("revision")
 @store_option
 @json_option
@@ -38,7 +38,7 @@ def downgrade(revision: str, store: str, *, as_json: bool) -> None:
     _say(store, schema.downgrade(store, revision), as_json=as_json)
 
 
-@db.command()
+@db.command(epilog="For example: whiteboard db check")
 @store_option
 @json_option
 def check(store: str, *, as_json: bool) -> int:

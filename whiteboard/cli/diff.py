@@ -15,7 +15,7 @@ from whiteboard.systems.history import Snapshot
 _DIGITS: Final = 4000  # more than Python reads are no number
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard diff europe@10 europe")
 @click.argument("a")
 @click.argument("b")
 @store_option

@@ -16,7 +16,7 @@ from whiteboard.inspection.explain import Explanation
 from whiteboard.systems.jobs import Job
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard explain --system europe --job distance 0 1 --attr p")
 @click.option("--system", "name", metavar="NAME", help="The system whose nodes SRC names.")
 @click.option("--job", "op", metavar="OP", help="The op of the job; SRC… are its sources.")
 @click.argument("sources", nargs=-1, type=click.IntRange(-MOST, MOST), metavar="[SRC]...")

@@ -13,7 +13,7 @@ from whiteboard.cli.progress import bar
 from whiteboard.storage.transfer.export import export as export_store
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard export whiteboard.db europe.wb --system europe")
 @click.argument("store", metavar="STORE")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(

@@ -17,7 +17,7 @@ from whiteboard.cli.options import (
 )
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard forget --op drag --older-than 30d")
 @click.option("--op", metavar="NAME", help="Packages of this op.")
 @click.option("--version", type=click.IntRange(1, MOST), metavar="V", help="Of this version of it.")
 @click.option("--older-than", type=AGE, metavar="D", help="That were not used for so long: 30d, 12h, 90m.")

@@ -8,7 +8,7 @@ from whiteboard import board as boards
 from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard fork europe other --at 10")
 @click.argument("name")
 @click.argument("new")
 @click.option("--at", type=click.IntRange(0, MOST), help="The commit to go on from; the last one where not given.")

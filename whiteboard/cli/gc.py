@@ -16,7 +16,7 @@ from whiteboard.cli.options import (
 )
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard gc --max-bytes 2G")
 @click.option("--max-bytes", type=SIZE, metavar="N", help="Evict until the file holds no more: 2000000, 500M, 2G.")
 @click.option("--older-than", type=AGE, metavar="D", help="Evict only what was not used for so long: 30d, 12h, 90m.")
 @click.option("--dry-run", is_flag=True, help="Evict nothing, and say what would go.")

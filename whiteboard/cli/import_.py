@@ -12,7 +12,7 @@ from whiteboard.cli.progress import bar
 from whiteboard.storage.transfer.import_archive import import_archive
 
 
-@click.command("import")
+@click.command("import", epilog="For example: whiteboard import other.db europe.wb")
 @click.argument("store", metavar="STORE")
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option

@@ -22,7 +22,9 @@ from whiteboard.ops.user_module import referenced
 from whiteboard.storage.sqlite.location import locate
 
 
-@click.command("import-legacy")
+@click.command(
+    "import-legacy", epilog="For example: whiteboard import-legacy epochs --from npz --name old --store whiteboard.db"
+)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--store", required=True, metavar="PATH|URL", help="Created where there is none.")
 @click.option("--from", "kind", type=click.Choice(KINDS), help="Where it is not given: by what lies in the folder.")

@@ -10,7 +10,7 @@ from whiteboard.cli.options import echo, json_option, store_option
 _INFO = ("path", "schema", "sqlite", "systems", "packages", "pages", "bytes_disk", "ops", "evicted")
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard info --json")
 @store_option
 @json_option
 def info(store: str, *, as_json: bool) -> None:

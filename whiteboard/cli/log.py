@@ -13,7 +13,7 @@ from whiteboard.experiments.definition import measured
 from whiteboard.experiments.minimize import standing
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard log europe --last 5")
 @click.argument("name")
 @click.option("--last", type=click.IntRange(1, MOST), help="Only this many commits, the last ones.")
 @store_option

@@ -15,7 +15,7 @@ from whiteboard.cli.terminal import json_text, say
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard ls --store runs.db")
 @store_option
 @json_option
 def ls(store: str, *, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from whiteboard.cli.progress import bar
 from whiteboard.storage.transfer.merge import merge as merge_stores
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard merge all.db first.db second.db")
 @click.argument("into", metavar="INTO")
 @click.argument("sources", nargs=-1, required=True, metavar="FROM...")
 @json_option

@@ -80,7 +80,7 @@ class _Param(click.ParamType):  # type: ignore[type-arg]
             return name, text
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard minimize mymodule:drag --x0 0.1,0.2 --bounds 0,1 --param mach=0.8")
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.option("--x0", type=_Point(), required=True, metavar="X,X,…|FILE.npy", help="Where to start.")
 @click.option("--method", type=click.Choice(METHODS, case_sensitive=False), default="L-BFGS-B", show_default=True)
@@ -118,9 +118,7 @@ def minimize(
     """Minimize a function of one array by SciPy, or go on where that was stopped or killed.
 
     Each evaluation is kept in the store and none is computed twice; each iterate is a commit of a system, for `show`
-    and `log`. Ctrl-C stops after the evaluation under way. For example:
-
-    whiteboard minimize mymodule:drag --x0 0.1,0.2,0.3 --bounds 0,1 --param mach=0.8
+    and `log`. Ctrl-C stops after the evaluation under way.
     """
     if plot is not None:
         check_plot(plot)

@@ -15,7 +15,7 @@ from whiteboard.errors import UnknownOpError, WhiteboardError
 _COLUMNS = ("name", "arity", "kind", "exactness", "subgradients")
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard ops mul --check")
 @click.argument("name", required=False)
 @click.option("--check", is_flag=True, help="Try its VJP, batching, shapes and dtypes; status 1 where one fails.")
 @module_option

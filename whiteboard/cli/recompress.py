@@ -17,7 +17,7 @@ from whiteboard.storage.upkeep.recompress import recompress as rewrite
 from whiteboard.storage.upkeep.recompress_plan import Form
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard recompress whiteboard.db --level 9 --dry-run")
 @click.argument("store", metavar="STORE")
 @click.option("--codec", type=click.Choice(["zstd", "lz4", "blosclz", "raw"]), default="zstd", show_default=True)
 @click.option("--level", type=int, metavar="N", help="1 (fast) to 9 (small); 1 where it is not given.")

@@ -41,7 +41,7 @@ class _Fingerprint(click.ParamType[bytes]):
 _FINGERPRINT = _Fingerprint()
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard rekey --op drag --list")
 @click.option("--op", metavar="NAME", help="The op whose code has changed.")
 @click.option("--from", "old", type=_FINGERPRINT, metavar="FINGERPRINT", help="Of the code that computed.")
 @click.option("--to", "new", type=_FINGERPRINT, metavar="FINGERPRINT", help="`whiteboard ops NAME` says it.")

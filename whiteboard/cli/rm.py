@@ -15,7 +15,7 @@ from whiteboard.cli.options import (
 )
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard rm europe --dry-run")
 @click.argument("name")
 @dry_run_option
 @store_option

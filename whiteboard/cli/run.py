@@ -28,7 +28,7 @@ from whiteboard.systems.sinks import JsonlSink, NullSink
 from whiteboard.systems.system import System
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard run europe --plot europe.png")
 @click.argument("experiment")
 @store_option
 @click.option("--name", help="Name of the system; the experiment's where it is not given.")
@@ -52,7 +52,11 @@ def run(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Run EXPERIMENT, or resume it where it was stopped."""
+    """Run EXPERIMENT, or resume it where it was stopped.
+
+    EXPERIMENT is a built-in name (europe, diabetes), a TOML file, or module:function of a function that returns a
+    `whiteboard.experiments.Experiment`. Ctrl-C stops after the commit under way.
+    """
     wanted = load(experiment, seed)
     if plot is not None:
         if wanted.plot is None:

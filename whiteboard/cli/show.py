@@ -13,7 +13,7 @@ from whiteboard.experiments.minimize import standing
 from whiteboard.systems.system import System
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard show europe")
 @click.argument("name")
 @store_option
 @json_option

@@ -30,7 +30,7 @@ _LINES: Final = 100
 Row = Mapping[str, Any]
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard table drag --where 'mach > 0.7' --csv drag.csv")
 @click.argument("op", metavar="OP")
 @click.option("--where", metavar="CONDITION", help="Only rows of which it holds: 'mach > 0.7 and y < 1'.")
 @click.option("--columns", metavar="A,B", help="Only these columns, in this order.")

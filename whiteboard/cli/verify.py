@@ -20,7 +20,7 @@ from whiteboard.cli.terminal import say
 from whiteboard.records.reports import VerifyReport
 
 
-@click.command()
+@click.command(epilog="For example: whiteboard verify --sample 0.1")
 @sample_option
 @seed_option
 @click.option(

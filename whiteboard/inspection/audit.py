@@ -165,7 +165,8 @@ class _Made:
     def run(self, xs: list[Array], cotangent: Array | None) -> dict[str, Array]:
         """Compute packages, by the names of their arrays."""
         try:
-            with Session(self.spec, self.params, xs) as session, np.errstate(all="ignore"):
+            spec = self.spec.at(tuple(x.shape[1:] for x in xs), xs[0].dtype, self.params)
+            with Session(spec, self.params, xs) as session, np.errstate(all="ignore"):
                 y, *beside = session.run(cotangent)
                 return {"y": y, **{f"g{slot}": array for slot, array in enumerate(beside)}}
         except WhiteboardError:

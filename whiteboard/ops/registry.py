@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final, TypeAlias, TypeVar
@@ -11,7 +13,7 @@ from weakref import WeakKeyDictionary
 from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
-from whiteboard.ops.fingerprint.parts import own_parts
+from whiteboard.ops.fingerprint.parts import own_parts, source_of
 from whiteboard.ops.fingerprint.walk import BUILT_IN, Fingerprint, Terms, declared, fingerprint
 from whiteboard.ops.gradients.rule import Forward, Vjp
 from whiteboard.ops.shapes import ShapeRule, counted
@@ -51,8 +53,10 @@ class Entry:
         """Return the record, with the fingerprint of the code as it is now.
 
         A user may rebind or edit anything that the op leads to (a notebook does it all the time). What the op computes
-        changes with it, so its fingerprint has to.
+        changes with it, so its fingerprint has to. That of an op with a `program` is told by `OpSpec.at`.
         """
+        if self.spec.program is not None:
+            return self.spec
         if self.seen is None or not (self.terms is OWN or self.seen.holds()):
             spec = self.spec
             seen = self._look(spec.rules)
@@ -216,15 +220,25 @@ def register(
     entry = Entry(spec, code, terms, identity)
     with _lock:
         if function is not None:
-            _of_function[function] = entry  # also where its name is another's: then `name_of` finds it one
+            with suppress(TypeError):  # an object that can have no weak reference is called by its name
+                _of_function[function] = entry  # also where its name is another's: then `name_of` finds it one
         if spec.name in FAMILY or spec.name in ALIASES:
             msg = f"op {spec.name!r} is built in: give yours another name"
             raise DuplicateOpError(msg)
         old = _entries.get(spec.name)
-        if old is not None and not replace and not _same(old.current(), entry.current()):
+        if old is not None and not replace and not _is_again(old, entry):
             msg = f"op {spec.name!r} is registered already, with other code: pass replace=True to put this in its place"
             raise DuplicateOpError(msg)
         _entries[spec.name] = entry
+
+
+def _is_again(old: Entry, new: Entry) -> bool:
+    """Whether an op is registered again: with the same code, or, of one that is known by its program, the same text."""
+    before, after = old.current(), new.current()
+    if after.program is None:
+        return _same(before, after)
+    text = source_of(inspect.unwrap(new.code[0]))
+    return bool(text) and (before.version, source_of(inspect.unwrap(old.code[0]))) == (after.version, text)
 
 
 def _same(old: OpSpec, new: OpSpec) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.encoding import is_mapping
-from whiteboard.ops.gradients.rule import Forward, Program, Settings, Vjp
+from whiteboard.ops.gradients.rule import Forward, Program, Rules, Settings, Vjp
 from whiteboard.types import Params, Shape, is_name
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
@@ -100,8 +100,8 @@ class OpSpec:
     opaque : str
         Why there is no fingerprint.
     program : callable, optional
-        ``program(rules, shapes, dtype, params) → (fingerprint, opaque)`` of an op whose fingerprint is another for
-        each signature; see `at`.
+        ``program(rules, shapes, dtype, params) → Seen`` of an op whose fingerprint is another for each signature; see
+        `at`.
     settings : callable, optional
         Texts of what else of this process the op's bits depend on.
     doc : str
@@ -160,12 +160,14 @@ class OpSpec:
             raise ParamError(msg)
 
     @property
-    def rules(self) -> tuple[str, str, str, int]:
+    def rules(self) -> Rules:
         """What of the record is part of the fingerprint beside the code."""
         return (self.kind, self.batch, self.exactness, -1 if self.arity is None else self.arity)
 
     def at(self, shapes: tuple[Shape, ...], dtype: np.dtype[Any], params: Params) -> OpSpec:
-        """Return the op with the fingerprint that it has for one signature: itself, but for an op with a `program`.
+        """Return the op with the fingerprint and the forward that it has for one signature.
+
+        It is the op itself, but for one with a `program`.
 
         Raises
         ------
@@ -174,8 +176,8 @@ class OpSpec:
         """
         if self.program is None:
             return self
-        fingerprint, opaque = self.program(self.rules, shapes, dtype, params)
-        return replace(self, fingerprint=fingerprint, opaque=opaque)
+        seen = self.program(self.rules, shapes, dtype, params)
+        return replace(self, fingerprint=seen.fingerprint, opaque=seen.opaque, forward=seen.forward or self.forward)
 
     def bind(self, params: Params | None) -> dict[str, Any]:
         """Return the full parameters of a job: the defaults, overlaid by `params`.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from os import PathLike, fspath
 from types import FunctionType, MethodType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from whiteboard.errors import DuplicateOpError, ParamError
 from whiteboard.ops import registry
@@ -24,6 +25,8 @@ from whiteboard.types import Params, Shape
 F = TypeVar("F", bound=Callable[..., Any])
 UserVjp: TypeAlias = Callable[..., Any]
 UserShape: TypeAlias = Callable[..., Shape]
+
+_OF_PROGRAM: Final = "its fingerprint is that of the program that it lowers to, which its sources tell"
 
 
 @overload
@@ -150,6 +153,7 @@ def op(
         arity, params = _signature(called, written)
         wanted = Function(called, function, kind == "elementwise", batch == "lead_axis", vjp, escape[2])
         rule: Rule = by_hand.rule(wanted) if vjp else WORDS[gradient](wanted)
+        program = None if identity else rule.program
         of_shapes = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
         spec = OpSpec(
             name=called,
@@ -166,7 +170,8 @@ def op(
             gradient="vjp" if vjp else gradient,
             subgradients=subgradients,
             params=params,
-            program=None if identity else rule.program,
+            program=program,
+            opaque=_OF_PROGRAM if program else "",
             settings=rule.settings,
             doc=(inspect.getdoc(function) or "").partition("\n")[0],
             examples=_tuple(examples),
@@ -252,15 +257,16 @@ def _called(function: Any) -> str:
     return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
-def _written(name: object, function: Any, gradient: str) -> FunctionType | MethodType:
-    """Return the function in Python that is behind a callable: of JAX's and torch's words it may be wrapped."""
-    found = function
+def _written(name: object, function: Any, gradient: str) -> Any:
+    """Return what has the signature of a callable: of JAX's and torch's words it may be more than a plain function."""
+    if isinstance(function, FunctionType):
+        return function
     if gradient in ("jax", "torch"):
         found = inspect.unwrap(getattr(function, "forward", function))
-        if not isinstance(found, FunctionType | MethodType):
-            found = getattr(found, "__call__", None)  # noqa: B004 - what is called, of an object
-    if isinstance(found, FunctionType) or (found is not function and isinstance(found, MethodType)):
-        return found
+        if isinstance(found, FunctionType | MethodType | partial):
+            return found
+        if isinstance(found := getattr(found, "__call__", None), MethodType):  # noqa: B004 - what is called
+            return found
     home = type(function).__module__.partition(".")[0]
     hint = {"jax": "jax", "jaxlib": "jax", "torch": "torch"}.get("torch" if hasattr(function, "state_dict") else home)
     remedy = f": register it with wb.op(gradient={hint!r})" if hint and hint != gradient else ""
@@ -268,8 +274,10 @@ def _written(name: object, function: Any, gradient: str) -> FunctionType | Metho
     raise ParamError(msg)
 
 
-def _package(function: FunctionType | MethodType) -> str:
+def _package(function: Any) -> str:
     """Return the package of the user's that a function is of; torch's modules are not the user's."""
+    while isinstance(function, partial):
+        function = function.func
     package = str(getattr(function, "__globals__", {}).get("__name__", "")).partition(".")[0]
     return "" if package == "torch" else package
 

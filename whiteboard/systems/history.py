@@ -48,6 +48,9 @@ class Snapshot:
         self.commit = Commit.of(kept.commit)
         self.nodes = state.load(kept.columns)
 
+    def __repr__(self) -> str:
+        return f"<commit {self.commit.id}: {self.nodes!r}>"
+
     def digest(self) -> str:
         """Return the hex digest of (ids, versions, attribute bytes)."""
         return state.digest(state.Ahead.now(self.nodes))

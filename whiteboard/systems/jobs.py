@@ -255,6 +255,9 @@ class BatchResult:
         fine = [np.isfinite(array).all(axis=tuple(range(1, array.ndim))) for array in (self.y, *self.grads)]
         return np.asarray(np.logical_and.reduce(fine))
 
+    def __repr__(self) -> str:
+        return f"<{results_told(self.hit, self.y)}, of nodes>"
+
     def __len__(self) -> int:
         return len(self.hit)
 
@@ -374,3 +377,10 @@ def _expect(holds: bool, where: str, expected: str, got: object) -> None:
     if not holds:
         msg = f"{where}: expected shape {expected}, got {got}"
         raise ShapeError(msg)
+
+
+def results_told(hit: NDArray[np.uint8], y: Array) -> str:
+    """Say what n results are: how many, of what shape and dtype, and where they came from."""
+    counts = np.bincount(hit, minlength=len(HIT_NAMES)).tolist()
+    came = ", ".join(f"{count:,} {name}" for count, name in zip(counts, HIT_NAMES, strict=True) if count)
+    return f"{len(hit):,} results, y {y.dtype} of shape {y.shape[1:]}: {came or 'none'}"

@@ -182,6 +182,10 @@ class Nodes:
         self._owed: tuple[Sequence[Change], Ids] | None = None
         self._writer: Callable[[], Write | None] = _nobody
 
+    def __repr__(self) -> str:
+        kept = ", ".join(sorted(f"{arena.attr} {arena.dtype}{arena.shape} of {len(arena):,}" for arena in self.arenas))
+        return f"<{len(self):,} nodes{kept and ': '}{kept}>"
+
     def written_by(self, write: Write) -> None:
         """Say what an assignment to a node's attribute calls: a bound method, which is not kept alive."""
         self._writer = WeakMethod(write)

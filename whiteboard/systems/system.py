@@ -84,6 +84,10 @@ class System:
         self._round = _Round(None if kept is None else Commit.of(kept.commit), len(self.nodes))
         self._step: _Step | None = None
 
+    def __repr__(self) -> str:
+        where = "before its first commit" if self.head is None else f"at commit {self.head.id}"
+        return f"<system {self.name!r} {where}: {len(self.nodes):,} nodes>"
+
     def _begin(self) -> None:
         """Become the system's writer, at the first call that needs it, and before anything is computed."""
         if not self._claimed:

@@ -32,15 +32,16 @@ def own_parts(code: Iterable[Any], terms: Terms) -> dict[str, bytes]:
     for name, value in named:
         if isinstance(value, FunctionType):
             if library_of_function(value, terms.own) is None:
-                found[value.__qualname__] = _digest(_source(value))
+                found[value.__qualname__] = _digest(source_of(value))
         elif value is not MISSING and not isinstance(value, ModuleType) and library_name(value, terms.own) is None:
             found[name] = _digest(fingerprint((value,), terms).digest or b"")
     return dict(sorted(found.items()))
 
 
-def _source(function: FunctionType) -> bytes:
+def source_of(function: Any) -> bytes:
+    """Return the source of a function alone; empty where there is none."""
     try:
-        return canonical(function_node(function))
+        return canonical(function_node(function)) if isinstance(function, FunctionType) else b""
     except OpaqueError:
         return b""
 

@@ -377,16 +377,17 @@ class _Walk:
 
     def _torch_module(self, module: Any, where: str) -> None:
         """Write a module as it is: its class but for how one is made, what was set on it, and all that it holds."""
+        self.watch.all_of(vars(module))
+        attributes = [(key, self.watch.binding(vars(module), key)) for key in torch_state.attributes(module)]
+        for key in torch_state.hooks(module):
+            self.watch.all_of(vars(module)[key])
         if reason := torch_state.restless(module):
             self._refuse(f"{where}, a {type(module).__name__}, {reason}")
         self._put("torch module")
         self._class_of_module(type(module), where)
-        self.watch.all_of(vars(module))
-        for key in torch_state.attributes(module):
+        for key, value in attributes:
             self._put("attribute", key)
-            self._edited(self.watch.binding(vars(module), key), f"{where}.{key}")
-        for key in torch_state.hooks(module):
-            self.watch.all_of(vars(module)[key])
+            self._edited(value, f"{where}.{key}")
         for key, table in torch_state.tables(module):
             self._put(key, str(len(table)))
             self.watch.all_of(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,10 +19,20 @@ Vjp: TypeAlias = Callable[..., Sequence[Array | None]]
 Settings: TypeAlias = Callable[[], tuple[str, ...]]
 """Texts of what of this process, beside NumPy's arithmetic, the bits depend on."""
 
-Program: TypeAlias = Callable[
-    [tuple[str, str, str, int], tuple[Shape, ...], np.dtype[Any], Params], tuple[bytes | None, str]
-]
-"""``program(rules, shapes, dtype, params) → (fingerprint, opaque)`` for sources of these shapes; one of the two."""
+Rules: TypeAlias = tuple[str, str, str, int]
+"""What of an op's record is part of its fingerprint: `OpSpec.rules`."""
+
+
+class Seen(NamedTuple):
+    """What an op is for sources of one signature: its fingerprint, or why it has none, and its forward there."""
+
+    fingerprint: bytes | None
+    opaque: str
+    forward: Forward | None = None
+
+
+Program: TypeAlias = Callable[[Rules, tuple[Shape, ...], np.dtype[Any], Params], Seen]
+"""``program(rules, shapes, dtype, params)``: what an op is for sources of these shapes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def _settings(name: str) -> tuple[str, ...]:
     """What torch's bits depend on beside its version: kernels, threads, and what was set."""
     torch = imported("torch", name)
     told = (
+        torch.__version__,
         torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),
         torch.get_default_dtype(),
