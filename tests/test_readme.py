@@ -152,9 +152,9 @@ def with_packages_of_swish(folder: Path, first: Path) -> None:
     assert run(sys.executable, "swish.py", cwd=folder) == ""
 
 
-def with_a_table_of_drag(folder: Path, first: Path) -> None:
-    """Run the README's program that fills a store with packages of `drag`."""
-    (program,) = [each for each in PROGRAMS if "drag.db" in each[0].text]
+def with_a_sweep(folder: Path, first: Path) -> None:
+    """Run the README's program that fills a store with packages of `lift`."""
+    (program,) = [each for each in PROGRAMS if "sweep.db" in each[0].text]
     outputs(program, folder)
 
 
@@ -173,7 +173,7 @@ def with_an_older_cache(folder: Path, first: Path) -> None:
 SCENES: dict[str, Callable[[Path, Path], None]] = {
     "run": after_the_first_run,
     "export": with_another_store,
-    "table": with_a_table_of_drag,
+    "table": with_a_sweep,
     "explain": after_the_first_run,
     "ls": with_an_older_schema,
     "rekey": with_packages_of_swish,
