@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def corpus() -> list[Blob]:
         smooth = np.linspace(0, 9, 64 * 30).reshape(64, 5, 6).astype(dtype)
         ids = np.arange(128, dtype=np.int64).reshape(64, 2)
         pages.append(Page("smooth", keys, {"y": smooth, "g0": np.zeros((64, 3000), dtype)}, 1, ids, ids))
+    whole = page_of("b", range(30), 16)
+    pages.append(replace(whole, sources=(whole.arrays["y"], whole.arrays["y"][:, :3].copy())))
     pages.append(Page("empty", np.zeros((0, 16), np.uint8), {"y": np.zeros((0, 3))}))
     encodings = (DEFAULT, Encoding("lz4", 5), Encoding("blosclz", 5))
     return [encode_page(page, encoding).joined() for page in pages for encoding in encodings]

@@ -48,11 +48,20 @@ MEMORY: Final = 128 * 2**20
 ADDRESSES: Final = 3 * 2**30
 PATIENCE: Final = 60.0
 ANSWERS: Final = np.arange(12.0)
+SOURCES: Final = np.arange(12.0).reshape(4, 3)
+TAKES_WHAT_IT_READS: Final = ("audit", "table mul --json", "table keeps")
+"""Steps that decode pages that a hit need not: these take what their packages take."""
 
 Step = tuple[str, Callable[[], Any]]
 
 
 # -- what is right
+
+
+@wb.op(keep_sources=True, gradient="returned", identity="hostile")
+def keeps(x: Any) -> Any:
+    """An op whose pages hold its sources."""
+    return x.sum(), np.ones_like(x)
 
 
 def make(path: Path, *, more: bool) -> None:
@@ -65,6 +74,7 @@ def make(path: Path, *, more: bool) -> None:
                 system.impulse(1 + step, None, "mul", [0.5, 1.0, step])
                 system.commit(wb.rules.Relax(0.1, 1e-3, 1e-3))
         board.call_many("mul", ANSWERS[:6], ANSWERS[:6] + 1)
+        board.call_many("keeps", SOURCES)
         fork = system.fork("b forked", at=1)
         fork.impulse(2, None, "mul", [1.0, 1.0, 1.0])
         fork.commit(wb.rules.Relax(0.1, 1e-3, 1e-3))
@@ -99,7 +109,8 @@ def use_store(path: Path, good: Path, whole: dict[str, Any]) -> Iterator[Step]:
     """Everything that reads a store, and at last what mends it."""
     ask = partial(_command, path, None)
     yield "board", partial(_boarded, path, whole)
-    for words in ("ls", "ls --json", "info", "verify", "audit", "gc --dry-run", "db current"):
+    tables = TAKES_WHAT_IT_READS[1:]
+    for words in ("ls", "ls --json", "info", "verify", "audit", *tables, "gc --dry-run", "db current"):
         yield words, partial(ask, *words.split())
     for name in ("a", "b forked"):
         for command in ("show", "log"):
@@ -122,7 +133,8 @@ def use_archive(path: Path, good: Path, whole: dict[str, Any]) -> Iterator[Step]
     names = list(told(good))
     for words in ("ls --json", "info", "verify", "gc --dry-run"):
         yield words, partial(ask, *words.split())
-    yield "audit", partial(_command, good, None, "audit")  # it tells what it cannot compute again
+    for words in TAKES_WHAT_IT_READS:  # they tell what they leave out
+        yield words, partial(_command, good, None, *words.split())
     for name in names:
         for command in ("show", "log"):
             yield f"{command} {name[:40]!r}", partial(ask, command, "--", name)
@@ -142,6 +154,11 @@ def _boarded(path: Path, whole: dict[str, Any]) -> None:
         _right(board.call("sum", np.zeros(5000)).y == 0, "y of sum")
         board.stats()
         refused: list[WhiteboardError] = []
+        try:
+            rows = [row["x0"] for row in board.each_row("keeps") if row.get("x0") is not None]
+            _right({row.tobytes() for row in rows} <= {row.tobytes() for row in SOURCES}, "sources of keeps")
+        except WhiteboardError as error:
+            refused.append(error)
         for name in whole:
             try:
                 found = _system(board._store.versions, name)
@@ -234,8 +251,8 @@ def child(kind: str, folder: Path, truth: dict[str, Any], say: Callable[[str], N
             where = f"{Path(last.filename).name}:{last.lineno}"
             seen.faults.append(f"{name}: {type(error).__name__} at {where}: {str(error)[:150]}")
         taken = _peak() - resident
-        seen.nbytes = max(seen.nbytes, 0 if name == "audit" else taken)
-        if taken > MEMORY and name != "audit":  # that computes again, and takes what its packages take
+        seen.nbytes = max(seen.nbytes, 0 if name in TAKES_WHAT_IT_READS else taken)
+        if taken > MEMORY and name not in TAKES_WHAT_IT_READS:
             seen.faults.append(f"{name}: it took {taken // 2**20} MB")
     say("good store")
     _look(seen, "good store", lambda: _good(good, truth["good"]))
