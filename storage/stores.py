@@ -26,11 +26,10 @@ from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import by_op, evicted
-from whiteboard.storage.upkeep import gc, remove, verify
 
 
 class Stores(Store):
-    """A `Store` over one database.
+    """A `Store` over one database. What looks after it is imported where it is asked for, not when it is opened.
 
     Attributes
     ----------
@@ -102,10 +101,14 @@ class Stores(Store):
         return self.writers.claimed(name)
 
     def gc(self, *, max_bytes: int | None = None, older_than: float | None = None, dry_run: bool = False) -> GcReport:
-        return gc.gc(self.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
+        from whiteboard.storage.upkeep.gc import gc
+
+        return gc(self.database, max_bytes=max_bytes, older_than=older_than, dry_run=dry_run)
 
     def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
-        return verify.verify(self.database, sample=sample, repair=repair, seed=seed)
+        from whiteboard.storage.upkeep.verify import verify
+
+        return verify(self.database, sample=sample, repair=repair, seed=seed)
 
     def forget(
         self,
@@ -116,10 +119,14 @@ class Stores(Store):
         key: bytes | str | None = None,
         dry_run: bool = False,
     ) -> Evicted:
-        return remove.forget(self.database, op=op, version=version, older_than=older_than, key=key, dry_run=dry_run)
+        from whiteboard.storage.upkeep.remove import forget
+
+        return forget(self.database, op=op, version=version, older_than=older_than, key=key, dry_run=dry_run)
 
     def remove(self, name: str, *, dry_run: bool = False) -> Removed:
-        return remove.remove(self.database, name, dry_run=dry_run)
+        from whiteboard.storage.upkeep.remove import remove
+
+        return remove(self.database, name, dry_run=dry_run)
 
     def summaries(self, op: str) -> Iterator[PageSummary]:
         return page_summaries.summaries(self.database, op)

@@ -91,6 +91,18 @@ def _exported(folder: Path) -> None:
         assert [frame.kind for frame in Reader(path, file).frames()][-1] == b"DONE"
 
 
+def _listed(folder: Path) -> None:
+    text = (folder / "new.csv").read_text()
+    assert text.count("\n") == 1 + 120
+    assert text.startswith("y[0],y[1],y[2],")
+    assert text.endswith("\n")
+
+
+def _is_listed(folder: Path) -> None:
+    if (folder / "new.csv").exists():
+        _listed(folder)
+
+
 def _small_pages(folder: Path) -> None:
     shutil.copy(filled(folder / "a.db", steps=60), folder / "b.db")
 
@@ -144,6 +156,7 @@ CASES = [
         _upgraded,
     ),
     Case("copy_store", ("copy", "a.db", "new.db"), _source, _is_whole("new.db"), _equals("new.db")),
+    Case("table", ("table", "mul", "--csv", "new.csv", "--store", "a.db"), _source, _is_listed, _listed),
     Case(
         "recompress",
         ("recompress", "b.db", "--codec", "lz4", "--level", "5", "--page-bytes", "1"),
@@ -176,7 +189,8 @@ def test_killed_at_random_and_called_again(case: Case, tmp_path: Path) -> None:
         if not killed(case.command, tmp_path):
             break
         case.between(tmp_path)
-    if case.id != "export" or not (tmp_path / "new.wb").exists():
+    done = {"export": "new.wb", "table": "new.csv"}.get(case.id)
+    if done is None or not (tmp_path / done).exists():
         last = run_whiteboard(*case.command, cwd=tmp_path)
         assert (last.returncode, last.stderr) == (0, "")
     case.check(tmp_path)

@@ -56,6 +56,16 @@ CALLS: dict[tuple[str, ...], list[tuple[str, ...]]] = {
     ("diff",): [("s@0", "s", *STORE), (ODD, "s", *STORE)],
     ("fork",): [("s", "t", *STORE), ("s", ODD, *STORE)],
     ("info",): [STORE],
+    ("table",): [
+        ("distance", *STORE),
+        ("distance", "--grads", "--columns", "y,g0,key", *STORE),
+        ("distance", "--csv", "{new}", *STORE),
+        ("distance", "--csv", ODD, *STORE),
+        ("distance", "--where", f"y > 0 or key == '{ODD[:1]}'", *STORE),
+        ("distance", "--where", ODD, *STORE),
+        ("distance", "--columns", ODD, *STORE),
+        (ODD, *STORE),
+    ],
     ("explain",): [
         ("--system", "s", "--job", "mul", "0", "1", "--attr", "p", *STORE),
         ("--system", ODD, "--job", "mul", "0", *STORE),

@@ -1,8 +1,8 @@
 """The command line: ``whiteboard COMMAND``, a file a command. An error is one line on stderr, with status 2 or 1.
 
 `options` are what several commands take, `terminal` is the one way out for text, `progress` the bar of what takes long,
-`conflicts` what came into a store. A new command is a file here, its line below, and its calls in
-`tests/cli/test_terminal.py`, where a test misses it.
+`conflicts` what came into a store, `cells` the values of a table. A new command is a file here, its line below, and its
+calls in `tests/cli/test_terminal.py`, where a test misses it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from whiteboard.cli.rekey import rekey
 from whiteboard.cli.rm import rm
 from whiteboard.cli.run import run
 from whiteboard.cli.show import show
+from whiteboard.cli.table import table
 from whiteboard.cli.terminal import crashed, finish, keep_descriptors, say, warned
 from whiteboard.cli.verify import verify
 from whiteboard.errors import SinkError, UnknownExperimentError, WhiteboardError
@@ -57,6 +58,7 @@ for command in (
     diff,
     fork,
     info,
+    table,
     explain,
     export,
     import_,
