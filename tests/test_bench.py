@@ -76,6 +76,21 @@ def test_moving_reports_every_task(tmp_path: Path) -> None:
     assert all(row["s"] > 0 and row["peak MB"] > 1 for row in rows)
 
 
+def test_sources_reports_every_size(tmp_path: Path) -> None:
+    """A short run measures what keeping sources takes, of random numbers and of smooth ones."""
+    file = tmp_path / "figures.json"
+    done = run_script(ROOT / "scripts/benching/sources.py", "--runs", "1", "--sizes", "8", "512", "--json", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    (rows,) = json.loads(file.read_text("utf-8"))["tables"].values()
+    assert [(row["source bytes"], row["numbers"]) for row in rows] == [
+        (64, "random"),
+        (4096, "random"),
+        (64, "smooth"),
+        (4096, "smooth"),
+    ]
+    assert all(row["bytes"] < row["bytes, kept"] < 2.5 * row["bytes"] for row in rows)
+
+
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("measure",), ("../setup",)])
 def test_an_unknown_benchmark_is_answered_with_those_there_are(arguments: tuple[str, ...]) -> None:
     """Without a kind, or with one that is no benchmark, the script says which there are, with status 2."""

@@ -152,6 +152,12 @@ def with_packages_of_swish(folder: Path, first: Path) -> None:
     assert run(sys.executable, "swish.py", cwd=folder) == ""
 
 
+def with_a_sweep(folder: Path, first: Path) -> None:
+    """Run the README's program that fills a store with packages of `lift`."""
+    (program,) = [each for each in PROGRAMS if "sweep.db" in each[0].text]
+    outputs(program, folder)
+
+
 def with_an_older_cache(folder: Path, first: Path) -> None:
     """Put a folder of diskcache there, and the README's module that says what its entries are of."""
     (mapping,) = [block.text for block in BLOCKS if file_name(block) == "mapping.py"]
@@ -167,6 +173,7 @@ def with_an_older_cache(folder: Path, first: Path) -> None:
 SCENES: dict[str, Callable[[Path, Path], None]] = {
     "run": after_the_first_run,
     "export": with_another_store,
+    "table": with_a_sweep,
     "explain": after_the_first_run,
     "ls": with_an_older_schema,
     "rekey": with_packages_of_swish,
@@ -228,6 +235,7 @@ LOOKS = (
     "show europe",
     "log europe",
     "diff europe europe",
+    "table distance --limit 3",
     "explain --system europe --job distance 1 2 --attr p",
     "verify",
     "gc",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import whiteboard as wb
 from tests.cli.conftest import Bad, Cli, assert_refused
+from tests.rekeying import rewritten
 from tests.storage.samples import database_of, sql, transaction
 from whiteboard.storage.page.format import decode_page, encode_page
 from whiteboard.storage.sqlite.rows import select_pages
@@ -71,6 +74,33 @@ def test_packages_are_computed_again(cli: Cli) -> None:
     assert f"op distance, package {key.hex()} on page 3, of nodes " in done.out
     (difference,) = cli("audit", "--json").said["differences"]
     assert (difference["op"], difference["key"], difference["ulp"]) == ("distance", key.hex(), {"y": 1})
+
+
+@pytest.mark.usefixtures("builtin_ops_only")
+def test_packages_of_arrays_are_computed_again(cli: Cli, tmp_path: Path) -> None:
+    """An audit tells apart what was computed again from sources in its page; without these nothing is."""
+
+    def half(x: Any) -> Any:
+        return x / 2.0
+
+    with wb.open(tmp_path / "a.db") as board:
+        for keep in (True, False):
+            wb.op(keep_sources=keep, replace=True)(half)
+            board.call_many("half", np.arange(5.0) + 10 * keep)
+            board.flush()
+    done = cli("audit", "--store", "a.db")
+    assert (done.code, done.out.splitlines()) == (
+        0,
+        [
+            "half: computed 5 of 10 again, 5 from sources in their page, 0 differ",
+            "not computed again: 5: their sources were no nodes, and are not kept in their page",
+        ],
+    )
+    rewritten(tmp_path / "a.db", lambda page: replace(page, arrays={**page.arrays, "y": page.arrays["y"] + 1}), "half")
+    done = cli("audit", "--store", "a.db")
+    assert done.code == 1
+    assert " on page 1: y by " in done.out
+    assert cli("audit", "--store", "a.db", "--json").said["ops"]["half"]["kept"] == 5
 
 
 def test_packages_are_evicted(cli: Cli) -> None:

@@ -119,12 +119,12 @@ def test_by_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with wb.open(tmp_path / "a.db") as board:
         wb.op(identity="told", gradient="returned")(told)
-        for milliseconds, size in ((0.999, 1), (1.001, 1), (9.0, 10**5), (20.0, 10**5)):
+        for milliseconds, size in ((0.999, 1), (1.001, 1), (39.0, 10**5), (41.0, 10**5)):
             x = np.zeros(size)
             x[0] = milliseconds
             board.call("told", x)
         found = board.table("told")
-    assert [None if x is None else x[0] for x in found["x0"]] == [None, 1.001, None, 20.0]
+    assert [None if x is None else x[0] for x in found["x0"]] == [None, 1.001, None, 41.0]
 
 
 def test_parameters_that_are_called_like_columns(tmp_path: Path) -> None:

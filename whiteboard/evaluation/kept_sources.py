@@ -18,8 +18,8 @@ from whiteboard.types import Array, Ids
 
 LEAST_NS: Final = 1_000_000
 """Computing a package costs at least this much where its sources are kept."""
-BYTE_NS: Final = 20
-"""And this much for each byte of them: ten times what it takes to copy, hash and write it (`scripts/bench sources`)."""
+BYTE_NS: Final = 50
+"""And this much for each byte of them: to copy, hash and write it takes 5 to 9 (`scripts/bench sources`)."""
 
 
 def kept(
