@@ -21,7 +21,7 @@ from whiteboard.ops.fingerprint.encoding import encode_params
 from whiteboard.ops.fingerprint.walk import Fingerprint, declared
 from whiteboard.ops.gradients.function import Function, imported
 from whiteboard.ops.gradients.jaxprs import owned, same
-from whiteboard.ops.gradients.rule import Rules, Seen
+from whiteboard.ops.gradients.rule import Forward, Rules, Seen
 from whiteboard.types import Array, Params, Shape
 
 MOST: Final = 64
@@ -45,6 +45,7 @@ class _Traced:
     settings: dict[str, Any]
     call: Callable[..., Any]
     fingerprint: Fingerprint | None = None
+    forward: Forward | None = None
 
 
 class Programs:
@@ -77,13 +78,19 @@ class Programs:
             return Seen(None, f"JAX cannot trace it without values: {_told(error)}")
         if known.fingerprint is None or not known.fingerprint.holds():
             known.fingerprint = _fingerprint(jax, known.closed, rules, function.reads)
+        known.forward = known.forward or self._forward(jax, known)
+        return Seen(known.fingerprint.digest, known.fingerprint.opaque, known.forward)
+
+    def _forward(self, jax: Any, known: _Traced) -> Forward:
+        """Return what runs a trace; of a function of n jobs at once, one for as many as there are."""
+        function = self._function
 
         def forward(xs: tuple[Array, ...], out: Array | None, /, **params: Any) -> tuple[Array, Any]:
             xs = function.full(xs)
-            traced = self._traced(jax, [x.shape for x in xs], dtype, params) if function.lead else known
+            traced = self._traced(jax, [x.shape for x in xs], xs[0].dtype, params) if function.lead else known
             return pulled_back(jax, function.name, traced.call, xs)
 
-        return Seen(known.fingerprint.digest, known.fingerprint.opaque, forward)
+        return forward
 
     def _traced(self, jax: Any, shapes: Sequence[Shape], dtype: np.dtype[Any], params: Params) -> _Traced:
         """Trace the function, and return the trace, or an equal one that is remembered."""
