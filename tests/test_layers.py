@@ -42,7 +42,7 @@ ROOMS: dict[str, str] = {
     "identity": "errors types ops ops.fingerprint",
     "evaluation": "errors records types concurrency storage.base ops ops.kernels identity",
     "systems": "errors records types concurrency storage.base ops ops.fingerprint identity evaluation",
-    "inspection": "errors records types ops ops.fingerprint identity evaluation systems",
+    "inspection": "errors records types storage.base ops ops.fingerprint identity evaluation systems",
     "board": "errors records types concurrency storage storage.base ops identity evaluation systems inspection",
     "integration": "errors records types ops evaluation systems board",
     "experiments": "errors records types ops identity evaluation systems",

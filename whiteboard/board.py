@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Self, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,27 +17,18 @@ from whiteboard import ops
 from whiteboard.concurrency import locks
 from whiteboard.errors import (
     ClosedError,
-    OmissionWarning,
     ParamError,
     SpecError,
-    UnknownOpError,
     UnknownSystemError,
     WhiteboardError,
-    warn,
 )
-from whiteboard.evaluation import bins, validation
+from whiteboard.evaluation import bins
 from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
-from whiteboard.evaluation.columns import numbers
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.queue import JobQueue, Ticket
-from whiteboard.evaluation.sources import ArraySources, Sources
-from whiteboard.identity.keys import DIGEST_BYTES
-from whiteboard.inspection import audit
-from whiteboard.inspection.explain import Asked, Explanation, asked, by_key, cotangent_of, explain, over_nodes
-from whiteboard.inspection.table import Omission, Reading, Table, collected, told
-from whiteboard.ops.spec import OpSpec
-from whiteboard.records.packages import HIT_NAMES, Hit, Sampled
+from whiteboard.evaluation.sources import ArraySources, one_job
+from whiteboard.records.packages import HIT_NAMES, Hit
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import State, SystemRecord
 from whiteboard.storage import open_store
@@ -49,6 +39,12 @@ from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, OpLike, Params, Stale
+
+if TYPE_CHECKING:
+    from whiteboard.inspection.asking import Inspection
+    from whiteboard.inspection.audit import AuditReport
+    from whiteboard.inspection.explain import Explanation
+    from whiteboard.inspection.table import Omission, Table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,12 +105,9 @@ class Board:
         UnknownOpError, ShapeError, DtypeError, ParamError
         """
         name = ops.name_of(op)
-        many = self.call_many(
-            name,
-            *(_one(name, slot, source) for slot, source in enumerate(sources)),
-            params=params,
-        )
-        return CallResult(many.y[0], tuple(grad[0] for grad in many.grads), HIT_NAMES[many.hit[0]])
+        self._open()
+        done = self._pipeline.evaluate(ops.get(name), params, one_job(name, sources))
+        return CallResult(done.y[0], tuple(grad[0] for grad in done.grads), HIT_NAMES[done.hit[0]])
 
     def call_many(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
         """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`."""
@@ -420,7 +413,7 @@ class Board:
         self._open()
         return self._store.verify(sample=sample, repair=repair, seed=seed)
 
-    def audit(self, *, sample: float = 1.0, seed: int = 0) -> audit.AuditReport:
+    def audit(self, *, sample: float = 1.0, seed: int = 0) -> AuditReport:
         """Compute a part of the packages on disk again, and compare.
 
         From the sources that their page keeps, or from the node versions that they came from; one page is in memory at
@@ -437,9 +430,7 @@ class Board:
         ------
         ParamError
         """
-        self._open()
-        pages, values = self._store.sampled(sample, seed)
-        return audit.audit(pages, values, ops.get)
+        return self._inspection().audit(sample, seed)
 
     def table(
         self,
@@ -483,11 +474,8 @@ class Board:
         ParamError
             A column that there is not, or what is no condition.
         """
-        reading = self._reading(op, where, columns, grads=grads, limit=limit)
-        found = collected(reading, self._pages(reading, op))
-        if found.omitted:
-            warn(f"the table of op {reading.op!r} is not whole: {told(found.omitted)}", OmissionWarning)
-        return found
+        inspection = self._inspection()
+        return inspection.table(inspection.reading(op, where, columns, grads=grads, limit=limit), op)
 
     def each_row(
         self,
@@ -503,30 +491,10 @@ class Board:
 
         Otherwise as `table`; `omitted` is filled on the way.
         """
-        reading = self._reading(op, where, columns, grads=grads, limit=limit)
-        reading.omitted = reading.omitted if omitted is None else omitted
-        pages = self._pages(reading, op)
-        return (row for rows in reading.rows(pages) for row in rows.each())
-
-    def _reading(
-        self, op: OpLike, where: str | None, columns: Sequence[str] | None, *, grads: bool, limit: int | None
-    ) -> Reading:
-        self._open()
-        self._written()
-        name = op if isinstance(op, str) else ops.get(op).name
-        with suppress(UnknownOpError):
-            name = ops.get(name).name
-        return Reading(name, where, columns, grads, limit)
-
-    def _pages(self, reading: Reading, op: OpLike) -> Iterator[Sampled]:
-        """Yield the pages of an op; one that nobody knows is an error."""
-        yield from self._store.pages(reading.op, sources=reading.sources, grads=reading.grads)
-        if not reading.pages:
-            try:
-                ops.get(op)
-            except UnknownOpError as error:
-                msg = f"{self._store} has no packages of an op {reading.op!r}: {error}"
-                raise UnknownOpError(msg) from None
+        inspection = self._inspection()
+        return inspection.each_row(
+            inspection.reading(op, where, columns, grads=grads, limit=limit, omitted=omitted), op
+        )
 
     @overload
     def explain(self, job: Job, system: System | None = None, /) -> Explanation: ...
@@ -570,53 +538,29 @@ class Board:
             if len(systems) > 1 or not all(isinstance(each, System) for each in systems) or params is not None:
                 msg = "explain: expected a job and its system, or an op, arrays and params: a Job has its own params"
                 raise ParamError(msg)
-            return self._explain_job(job, self._only(next(iter(systems), None), "explain"))
+            return self._inspection().explain_job(job, self._only(next(iter(systems), None), "explain"))
         name = ops.name_of(job)
         if system is not None or any(isinstance(each, System) for each in sources):
             msg = f"explain: op {name!r} is asked with arrays; a job over a system's nodes is a wb.Job"
             raise ParamError(msg)
-        arrays = ArraySources(name, [_one(name, slot, source) for slot, source in enumerate(sources)])
-        spec = ops.get(name)
-        validation.shape(spec, spec.bind(params), arrays)
-        spec = spec.at(arrays.shapes, arrays.dtype, spec.bind(params))
-        return self._explained(self._asked(spec, params, arrays))
+        return self._inspection().explain_arrays(name, sources, params)
 
-    def _explain_job(self, job: Job, system: System) -> Explanation:
-        spec, nodes = ops.get(job.op), system.nodes
-        with nodes.lock:
-            system.settle()
-            sources = over_nodes(nodes, job)
-            spec = spec.at(sources.shapes, sources.dtype, spec.bind(job.params))
-            found = self._explained(self._asked(spec, job.params, sources))
-            if not found.hit or (held := self._store.packages.find([bytes.fromhex(found.key)])).page[0] < 0:
-                return found
-            y = held.pages[0].arrays["y"][held.slot]
-            if (cotangent := cotangent_of(spec, sources, job, y)) is None:
-                return found
-            return self._explained(asked(spec, job.params, sources, cotangent))
-
-    def _asked(self, spec: OpSpec, params: Params | None, sources: Sources) -> Asked:
-        wanted = asked(spec, params, sources)
-        if self._pipeline.agreement.distrusts(spec):
-            wanted = replace(wanted, opaque="one of its packages was computed again and is another now")
-        return wanted
-
-    def _explained(self, wanted: Asked) -> Explanation:
-        self._written()
-        return explain(wanted, self._store.holder, self._store.summaries)
+    def explain_key(self, key: bytes) -> Explanation:
+        """Say which package a key names; `key` is 16 bytes."""
+        return self._inspection().explain_key(key)
 
     def _written(self) -> None:
         """See to it that what was put can be read in the file."""
         if not self._store.options.readonly:
             self._store.packages.flush()
 
-    def explain_key(self, key: bytes) -> Explanation:
-        """Say which package a key names; `key` is 16 bytes."""
+    def _inspection(self) -> Inspection:
+        """What is asked about the file, once all that was put lies in it."""
         self._open()
-        if len(key) != DIGEST_BYTES:
-            msg = f"explain_key: expected {DIGEST_BYTES} bytes, got {len(key)}"
-            raise ParamError(msg)
-        return by_key(key, self._store.holder(key))
+        self._written()
+        from whiteboard.inspection import asking  # most boards are asked nothing about it
+
+        return asking.Inspection(self._store, self._pipeline)
 
     def close(self) -> None:
         """Cancel what is queued, flush, and release the store; called again, it goes on where an interrupt came."""
@@ -701,11 +645,6 @@ def open(
         readonly=readonly,
     )
     return Board(store, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
-
-
-def _one(op: str, slot: int, source: ArrayLike) -> Array:
-    """Return a source of one job with an axis of jobs before its own."""
-    return numbers(source, f"op {op!r}, source {slot}")[None]
 
 
 def _expect_job(job: object) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.errors import ParamError, ShapeError
-from whiteboard.evaluation.columns import numbers
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
-from whiteboard.evaluation.sources import ArraySources
+from whiteboard.evaluation.sources import ArraySources, one_job
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Params
 
@@ -70,7 +69,7 @@ class Bound:
 
     def jacobian(self, *sources: ArrayLike) -> Gradient:
         """Return ∂y/∂xᵢ, (*y_shape, *shape of source i)."""
-        return _each(self._pipeline().jacobian(self._spec(), self.params, self._sources(sources)))
+        return _each(self._pipeline().jacobian(self._spec(), self.params, one_job(self.op, sources)))
 
     def many(self, *sources: ArrayLike) -> Array:
         """Return y of n jobs, (n, *y_shape), whose sources are stacked on axis 0."""
@@ -81,12 +80,7 @@ class Bound:
         return f"<{self.op}{given}: an op of whiteboard, bound>"
 
     def _one(self, sources: tuple[ArrayLike, ...]) -> Evaluated:
-        return self._pipeline().evaluate(self._spec(), self.params, self._sources(sources))
-
-    def _sources(self, sources: tuple[ArrayLike, ...]) -> ArraySources:
-        return ArraySources(
-            self.op, [numbers(each, f"op {self.op!r}, source {slot}")[None] for slot, each in enumerate(sources)]
-        )
+        return self._pipeline().evaluate(self._spec(), self.params, one_job(self.op, sources))
 
 
 def _own(value: Array) -> Number:

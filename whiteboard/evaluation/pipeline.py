@@ -98,8 +98,8 @@ class Pipeline:
             shape = cotangent.shape[1:]
         driving, cotangent = cotangent, None if spec.gradient == "jacobian" else cotangent
         with self._lock:
-            names, tokens, record = self._keys(spec, bound, sources, cotangent)
-            cacheable = record is not None and not self.agreement.distrusts(spec)
+            names, tokens, identity = self._keys(spec, bound, sources, cotangent)
+            cacheable = identity is not None and not self.agreement.distrusts(spec)
             form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
             plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
             if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
@@ -108,7 +108,9 @@ class Pipeline:
             known = len(plan.pages)
             with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
                 for rows in self._bins(spec, plan, shape, sources):
-                    page = self._compute(spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent, record)
+                    page = self._compute(
+                        spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent, identity
+                    )
                     if cacheable and len(plan.pages) == known:
                         cacheable = self._is_still(spec, bound, sources)
                     plan.place(rows, page)
@@ -204,10 +206,11 @@ class Pipeline:
         size = bins.job_bytes(shape, contents.beside(spec.gradient, shape, sources.shapes), sources.dtype.itemsize)
         added = np.zeros(sources.n, np.bool_)
         with self._lock:
-            names, tokens, record = self._keys(spec, bound, sources, None)
-            if record is None:
+            names, tokens, identity = self._keys(spec, bound, sources, None)
+            if identity is None:
                 msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
                 raise ParamError(msg)
+            record = lineage.record(identity, bound)
             raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
             form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
             for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
@@ -238,8 +241,8 @@ class Pipeline:
 
     def _keys(
         self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
-    ) -> tuple[list[bytes], NDArray[np.uint8], str | None]:
-        """Return the jobs' keys, the tokens in them, and their lineage, None where nothing may be stored under them."""
+    ) -> tuple[list[bytes], NDArray[np.uint8], keys.Identity | None]:
+        """Return the jobs' keys, the tokens in them, and their identity, None where nothing may be stored."""
         gradient = contents.kind(spec, cotangent)
         opaque = spec.opaque if spec.fingerprint is None else ""
         try:
@@ -252,7 +255,7 @@ class Pipeline:
         if cotangent is not None:
             columns = np.concatenate([columns, keys.tokens(cotangent)[:, None]], axis=1)
         names = keys.keys(keys.key_prefix(identity, len(sources.shapes)), columns)
-        return names, columns, None if opaque else lineage.record(identity, params)
+        return names, columns, None if opaque else identity
 
     def _warn(self, name: str, reason: str) -> None:
         if (name, reason) not in self._warned:
@@ -269,7 +272,7 @@ class Pipeline:
         names: NDArray[np.uint8],
         tokens: NDArray[np.uint8],
         cotangent: Array | None,
-        record: str | None,
+        identity: keys.Identity | None,
     ) -> Page:
         """Run one session over one bin and stack what it gives into a page."""
         start = time.perf_counter_ns()
@@ -282,6 +285,7 @@ class Pipeline:
             self._promises.test(spec, params, xs, (y, *beside), given)
         arrays = {"y": y, **_named(beside)}
         src_ids, versions = sources.provenance(rows) or (None, None)
+        record = None if identity is None else lineage.record(identity, params)
         return Page(spec.name, names, arrays, cost, src_ids, versions, record, tokens)
 
     def needed_too(self, evaluated: Evaluated, rows: Ids, hit: NDArray[np.uint8]) -> None:

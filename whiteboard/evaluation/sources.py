@@ -102,6 +102,11 @@ class ArraySources:
         return None
 
 
+def one_job(op: str, sources: Sequence[ArrayLike]) -> ArraySources:
+    """Return the sources of one job, which have no axis of jobs, as those of a batch of one."""
+    return ArraySources(op, [numbers(each, f"op {op!r}, source {slot}")[None] for slot, each in enumerate(sources)])
+
+
 class StackedSources:
     """The k sources of each job as one, (k, *shape), for an op that takes one.
 

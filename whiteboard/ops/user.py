@@ -14,9 +14,8 @@ from whiteboard.errors import DuplicateOpError, ParamError
 from whiteboard.ops import registry
 from whiteboard.ops.fingerprint.walk import Terms
 from whiteboard.ops.gradients import WORDS
-from whiteboard.ops.gradients import given as by_hand
+from whiteboard.ops.gradients import rule as rule_of
 from whiteboard.ops.gradients.function import Function
-from whiteboard.ops.gradients.rule import Rule
 from whiteboard.ops.registry import register
 from whiteboard.ops.shapes import broadcast, counted, scalar, unknown
 from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Gradient, Kind, OpSpec
@@ -152,7 +151,7 @@ def op(
         written = _written(called, function, gradient)
         arity, params = _signature(called, written)
         wanted = Function(called, function, kind == "elementwise", batch == "lead_axis", vjp, escape[2])
-        rule: Rule = by_hand.rule(wanted) if vjp else WORDS[gradient](wanted)
+        rule = rule_of("given" if vjp else gradient, wanted)
         program = None if identity else rule.program
         of_shapes = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
         spec = OpSpec(

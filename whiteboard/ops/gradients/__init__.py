@@ -1,25 +1,22 @@
 """Where the gradients of a user's function come from, a word a file: what `gradient=` of `wb.op` may be, and `vjp=`.
 
-Each file makes a `Rule` of a `Function`; `WORDS` lists them, `rule` and `function` say what both are. JAX and torch are
-imported where an op of theirs is used, and nowhere else.
+Each file makes a `Rule` of a `Function`; `WORDS` lists them, `rule` and `function` say what both are. A file is
+imported where an op says its word, and JAX and torch where such an op is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Final
 
-from whiteboard.ops.gradients import autograd, jacobian, jax, none, pullback, returned, torch
 from whiteboard.ops.gradients.function import Function
 from whiteboard.ops.gradients.rule import Rule
 
-WORDS: Final[Mapping[str, Callable[[Function], Rule]]] = {
-    "autograd": autograd.rule,
-    "returned": returned.rule,
-    "jacobian": jacobian.rule,
-    "pullback": pullback.rule,
-    "jax": jax.rule,
-    "torch": torch.rule,
-    "none": none.rule,
-}
-"""What `gradient=` may be. Adding a word is a file here, a line, and a word in `spec.Gradient`."""
+WORDS: Final = ("autograd", "returned", "jacobian", "pullback", "jax", "torch", "none")
+"""What `gradient=` may be. Adding a word is a file here, and the word here and in `spec.Gradient`."""
+
+
+def rule(word: str, function: Function) -> Rule:
+    """Return the rule of a function whose gradients come as `word`, or ``given``, says."""
+    made: Rule = import_module(f"whiteboard.ops.gradients.{word}").rule(function)
+    return made
