@@ -4,8 +4,6 @@
 named set of nodes that resumes at its last commit.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from whiteboard import errors, ops
 from whiteboard.board import Board, CallResult, ManyResult, open
 from whiteboard.errors import (
@@ -41,6 +39,7 @@ from whiteboard.errors import (
     WrongHitWarning,
 )
 from whiteboard.evaluation.bound import Bound
+from whiteboard.integration.calls import Ops
 from whiteboard.ops import op
 from whiteboard.systems import rules
 from whiteboard.systems.history import Commit, Snapshot
@@ -48,9 +47,6 @@ from whiteboard.systems.jobs import BatchResult, InvLength, Job, JobBatch, OpRes
 from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
 from whiteboard.systems.system import System
 from whiteboard.types import ResultSink
-
-if TYPE_CHECKING:
-    from whiteboard.integration.calls import Ops
 
 __version__ = "0.1.0"
 
@@ -109,13 +105,3 @@ __all__ = [
     "ops",
     "rules",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the bridge to systems that are not ours where it is asked for."""
-    if name == "Ops":
-        from whiteboard.integration import calls
-
-        return calls.Ops
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
