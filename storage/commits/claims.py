@@ -113,6 +113,8 @@ class Writers:
             self._names -= names
 
 
+_ENDED = frozenset("ZX")
+
 _LIVING: weakref.WeakSet[Writers] = weakref.WeakSet()
 """Those of this process that write: a claim of any other of it is of a board that was closed, or let go."""
 
@@ -141,10 +143,16 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> int:
-    """Return when a process started, in ticks since the boot; 0 where the system does not tell."""
+    """Return when a process started, in ticks since the boot; 0 where the system does not tell, -1 where it has ended.
+
+    One that has ended keeps its pid until its parent asks for it, which may be never: a launcher, a container's init.
+    """
     try:
         # The command, second field, may hold spaces and brackets: count from behind the last bracket.
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if state in _ENDED and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2:  # else threads of it go on
+            return -1
+        return int(fields[18])
     except OSError:
         return 0
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.storage.samples import environment
 from whiteboard import ops
 from whiteboard.errors import DtypeError, ParamError, ShapeError, UncachedWarning
 from whiteboard.ops.spec import Example
@@ -375,19 +370,6 @@ PROGRAM = """
 """
 
 
-def test_another_process_finds_it(tmp_path: Path) -> None:
+def test_another_process_finds_it(found_again: Callable[[str], None]) -> None:
     """The same module in another process has the same fingerprint: a hit on disk, with the same bits."""
-    program = tmp_path / "program.py"
-    program.write_text(dedent(PROGRAM), "utf-8")
-    runs = [
-        subprocess.run(
-            [sys.executable, program, tmp_path / "cache.db"],
-            env={**environment(), "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.partition(" ")
-        for seed in ("1", "2")
-    ]
-    assert [hit for hit, *_ in runs] == ["miss", "disk"]
-    assert runs[0][2] == runs[1][2]
+    found_again(PROGRAM)

@@ -24,20 +24,43 @@ CLAIM = (
 )
 
 
-def test_a_living_process_is_named_and_a_killed_one_is_replaced(tmp_path: Path) -> None:
-    """A second process is refused with the first one's pid, and takes over once the first is killed."""
+@pytest.mark.parametrize("reaped", [True, False], ids=["waited for", "a zombie"])
+def test_a_living_process_is_named_and_a_killed_one_is_replaced(tmp_path: Path, reaped: bool) -> None:
+    """A second process is refused with the first one's pid, and takes over once that is killed, waited for or not."""
     path = tmp_path / "x.db"
-    first = subprocess.Popen([sys.executable, "-c", CLAIM, str(path)], stdout=subprocess.PIPE, text=True)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "claimed\n"
-    with open_store(path) as stores:
-        with pytest.raises(ConflictError, match=f"'s' is written by process {first.pid} on this machine"):
+    with subprocess.Popen([sys.executable, "-c", CLAIM, str(path)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "claimed\n"
+        with open_store(path) as stores:
+            with pytest.raises(ConflictError, match=f"'s' is written by process {first.pid} on this machine"):
+                stores.writers.claim("s")
+            stores.writers.claim("other")
+            first.send_signal(signal.SIGKILL)
+            os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+            if reaped:
+                first.wait()
             stores.writers.claim("s")
-        stores.writers.claim("other")
-        first.send_signal(signal.SIGKILL)
-        first.communicate()
-        stores.writers.claim("s")
-        stores.writers.claim("s")
+            stores.writers.claim("s")
+
+
+def test_a_process_whose_first_thread_has_ended_lives(tmp_path: Path) -> None:
+    """The system shows it as one that has ended, as long as its other threads go on."""
+    path = tmp_path / "x.db"
+    code = CLAIM.replace("time.sleep(600)", "").replace("; print('claimed', flush=True)", "")
+    code += (
+        "import ctypes, threading\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('claimed', flush=True), time.sleep(600))).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "claimed\n"
+        with open_store(path) as stores:
+            if Path("/proc/self/stat").exists():
+                assert Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            with pytest.raises(ConflictError, match=f"'s' is written by process {first.pid} on this machine"):
+                stores.writers.claim("s")
+        first.kill()
 
 
 @pytest.mark.parametrize(
