@@ -18,6 +18,7 @@ The builtin stands in parentheses; those below another are of its kind too:
     ├── StaleImpulseError(RuntimeError)     an impulse made against an older node version
     ├── SecondBackwardError(RuntimeError)   a session was asked for more than one forward or backward
     ├── OpCheckError(AssertionError)        `ops.check` found a wrong VJP, batch rule or shape rule
+    ├── JobsError(ExceptionGroup)           some jobs of several failed; what the others gave is kept
     ├── SpecError(ValueError)               a system or experiment exists with another specification
     ├── ConflictError(RuntimeError)         another writer has the system, or moved it on since it was read
     ├── ClosedError(RuntimeError)           a board, store or session is used after its end
@@ -35,6 +36,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Self
+
+_TOLD: Final = 5
+"""So many jobs' errors stand in a message."""
 
 
 class WhiteboardError(Exception):
@@ -111,6 +117,53 @@ class SecondBackwardError(WhiteboardError, RuntimeError):
 
 class OpCheckError(WhiteboardError, AssertionError):
     """`ops.check` found a wrong VJP, batch rule or shape rule."""
+
+
+class JobsError(WhiteboardError, ExceptionGroup[Exception]):
+    """Some jobs of several failed, each by itself: what the others gave is kept, and is a hit from then on.
+
+    Attributes
+    ----------
+    errors : dict of int to Exception
+        What each of them raised, by its row.
+    what, n : str, int
+        What was asked, and of how many jobs.
+    """
+
+    errors: dict[int, Exception]
+    what: str
+    n: int
+
+    @classmethod
+    def of(cls, what: str, n: int, errors: Mapping[int, Exception], names: Callable[[int], str] | None = None) -> Self:
+        """Return the error of some of n jobs.
+
+        Parameters
+        ----------
+        what : str
+            Opens the message: the op, or the system.
+        names : callable, optional
+            How a row is called; "job 3" without it.
+        """
+        names = names or "job {}".format
+        errors = {row: errors[row] for row in sorted(errors)}
+        told = [f"{names(row)}: {type(error).__name__}: {error}" for row, error in errors.items()]
+        more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+        message = f"{what}: {len(told)} of {n} jobs failed: {'; '.join(told[:_TOLD])}{more}"
+        made = cls(message, list(errors.values()))
+        made.errors, made.what, made.n = errors, what, n
+        return made
+
+    def __str__(self) -> str:
+        return self.message
+
+    def derive(self, excs: Sequence[Exception]) -> JobsError:  # type: ignore[override]
+        """Return the error of some of these jobs, as ``except*`` asks for it."""
+        held = {id(error) for error in excs}
+        made = JobsError(self.message, list(excs))
+        made.what, made.n = self.what, self.n
+        made.errors = {row: error for row, error in self.errors.items() if id(error) in held}
+        return made
 
 
 class SpecError(WhiteboardError, ValueError):

@@ -19,6 +19,9 @@ OpLike: TypeAlias = str | Callable[..., Any]
 Stale: TypeAlias = Literal["requeue", "raise"]
 """What becomes of a submitted job whose source got a new version before it ran."""
 
+Errors: TypeAlias = Literal["raise", "collect"]
+"""What becomes of jobs that fail: raised once the others are done, or returned beside what these gave."""
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 """The dtypes that sources may have."""
 

@@ -37,6 +37,11 @@ def job_bytes(y: Shape, beside: Sequence[Shape], itemsize: int) -> int:
 
 def cut(positions: Ids, bytes_per_job: int, max_bytes: int = MAX_BYTES, max_jobs: int = MAX_JOBS) -> Iterator[Ids]:
     """Yield `positions` in bins of at most `max_bytes` and `max_jobs`, at least one job each."""
-    size = max(1, min(max_jobs, max_bytes // max(1, bytes_per_job)))
+    size = most(bytes_per_job, max_bytes, max_jobs)
     for start in range(0, len(positions), size):
         yield positions[start : start + size]
+
+
+def most(bytes_per_job: int, max_bytes: int, max_jobs: int) -> int:
+    """Return how many jobs a bin of at most `max_bytes` and `max_jobs` has, at least one."""
+    return max(1, min(max_jobs, max_bytes // max(1, bytes_per_job)))

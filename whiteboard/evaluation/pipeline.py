@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -14,26 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency import locks
-from whiteboard.errors import ParamError, UncachedWarning, WhiteboardError, warn
-from whiteboard.evaluation import bins, contents, jacobians, promises, separate, validation
+from whiteboard.errors import JobsError, ParamError, UncachedWarning, WhiteboardError, warn
+from whiteboard.evaluation import bins, contents, jacobians, separate, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.costs import Costs
+from whiteboard.evaluation.execution import InThread, Outcome, Task
+from whiteboard.evaluation.filling import Filling, Ground
+from whiteboard.evaluation.flights import Flights
 from whiteboard.evaluation.kept_sources import kept
-from whiteboard.evaluation.session import Session
+from whiteboard.evaluation.promises import Promises
 from whiteboard.evaluation.sources import Sources
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import DISK, MEMORY, MISS, Page
 from whiteboard.storage.base import PackageStore
-from whiteboard.types import Array, Ids, Params, Shape
+from whiteboard.types import Array, Errors, Ids, Params
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
     """Columns of n evaluated jobs: y (n, …), one gradient a source (n, …), hit codes (n,), keys (n, 16).
 
-    `jacobians`, (n, *y_shape, *shape) a source, where the packages hold them.
+    `jacobians`, (n, *y_shape, *shape) a source, where the packages hold them. `failed` says what jobs have raised:
+    their results are NaN, and their hit code is a miss's.
     """
 
     y: Array
@@ -41,6 +45,7 @@ class Evaluated:
     hit: NDArray[np.uint8]
     keys: NDArray[np.uint8]
     jacobians: tuple[Array, ...] | None = None
+    failed: Mapping[int, Exception] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,8 +63,8 @@ class Counts:
 class Pipeline:
     """Evaluates batches against one store.
 
-    One batch is evaluated at a time: a second thread waits, and then finds in the store what the first one
-    computed, so that equal keys in flight are computed once.
+    Nothing is locked while an op computes: hits are answered beside it, and what several threads want at once one of
+    them computes. Only ops whose bits depend on their bin are evaluated one batch at a time.
     """
 
     def __init__(
@@ -71,15 +76,21 @@ class Pipeline:
         max_bin_jobs: int = bins.MAX_JOBS,
     ) -> None:
         self._store, self._pool = store, pool
-        self._max_bytes, self._max_jobs = max_bin_bytes, max_bin_jobs
-        self._lock = locks.rlock()
+        execution = InThread(pool, Promises())
+        self._ground = Ground(store, execution, Flights(), Costs(), max_bin_bytes, max_bin_jobs)
+        self._lock = locks.lock()
+        self._one_at_a_time = locks.rlock()
         self.agreement = Agreement()
-        self._promises = promises.Promises()
         self._warned: set[tuple[str, str]] = set()
         self.counts = Counts()
 
     def evaluate(
-        self, spec: OpSpec, params: Params | None, sources: Sources, cotangent: Array | None = None
+        self,
+        spec: OpSpec,
+        params: Params | None,
+        sources: Sources,
+        cotangent: Array | None = None,
+        errors: Errors = "raise",
     ) -> Evaluated:
         """Answer n jobs of one signature.
 
@@ -87,6 +98,15 @@ class Pipeline:
         ----------
         cotangent : ndarray, shape (n, *y_shape), optional
             Where given, the gradients are the VJPs of its rows, under keys of their own; else those of ones.
+        errors : {"raise", "collect"}
+            What becomes of jobs that fail: the first raises what one job alone raised, and a `JobsError` of several,
+            once all others are done and stored; the second returns them.
+
+        Raises
+        ------
+        JobsError
+        ShapeError, DtypeError, ParamError
+            Of all jobs.
         """
         bound = spec.bind(params)
         shape = validation.shape(spec, bound, sources)
@@ -97,33 +117,35 @@ class Pipeline:
         if shape is None and cotangent is not None:
             shape = cotangent.shape[1:]
         driving, cotangent = cotangent, None if spec.gradient == "jacobian" else cotangent
-        with self._lock:
-            names, tokens, identity = self._keys(spec, bound, sources, cotangent)
-            cacheable = identity is not None and not self.agreement.distrusts(spec)
-            form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
-            plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
-            if not self.agreement.holds(spec, bound, sources, plan, cotangent, self._pool):
-                plan, cacheable = compute_all(sources.n), False
-            raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
-            known = len(plan.pages)
-            with np.errstate(all="ignore"):  # non-finite results are allowed: they are results
-                for rows in self._bins(spec, plan, shape, sources):
-                    page = self._compute(
-                        spec, bound, shape, sources, rows, raw[rows], tokens[rows], cotangent, identity
-                    )
-                    if cacheable and len(plan.pages) == known:
-                        cacheable = self._is_still(spec, bound, sources)
-                    plan.place(rows, page)
-                    if cacheable:
-                        self._put(page, spec, sources, rows, cotangent)
-            plan.settle()
-            self._count(plan, known, jobs=driving is None)
+        task = Task(spec, bound, shape, sources, cotangent)
+        with self._one_at_a_time if spec.exactness == "tolerance" else nullcontext():
+            plan, raw = self._filled(task)
+        self._count(plan, jobs=driving is None)
+        if plan.failed and errors == "raise":
+            raise _raised(spec, sources.n, plan.failed)
         one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
         fields = {"y": one, **_named(contents.beside(spec.gradient, one, sources.shapes))}
         y, *beside = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         if spec.gradient != "jacobian":
-            return Evaluated(y, tuple(beside), plan.hit, raw)
-        return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside))
+            return Evaluated(y, tuple(beside), plan.hit, raw, failed=plan.failed)
+        return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside), plan.failed)
+
+    def _filled(self, task: Task) -> tuple[Triage, NDArray[np.uint8]]:
+        """Return where the package of each job lies, once all are there that can be, and their keys, (n, 16)."""
+        spec, sources = task.spec, task.sources
+        names, tokens, identity = self._keys(task)
+        raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
+        form = partial(Form, spec.name, sources.dtype, task.shape, sources.shapes, spec.gradient)
+        cacheable = identity is not None and not self.agreement.distrusts(spec)
+        since = self._ground.flights.landed
+        plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
+        if not self.agreement.holds(spec, task.params, sources, plan, task.cotangent, self._pool):
+            plan, cacheable = compute_all(sources.n), False
+        if len(plan.todo):
+            keeping = _Keeping(self, task, raw, tokens, identity, cacheable)
+            Filling(self._ground, task, plan, names, form, keeping, since, shared=cacheable).fill()
+        plan.settle()
+        return plan, raw
 
     def jacobian(self, spec: OpSpec, params: Params | None, sources: Sources) -> Evaluated:
         """Answer n jobs of one signature as `evaluate` does, with Jacobians for gradients.
@@ -166,9 +188,10 @@ class Pipeline:
             self.needed_too(done, np.arange(sources.n), made.hit)
         return made.jacobians
 
-    def _is_still(self, spec: OpSpec, params: dict[str, Any], sources: Sources) -> bool:
+    def is_still(self, task: Task) -> bool:
         """Whether an op that is known by its program has the same one after it ran."""
-        if spec.at(sources.shapes, sources.dtype, params).fingerprint == spec.fingerprint:
+        spec, sources = task.spec, task.sources
+        if spec.at(sources.shapes, sources.dtype, task.params).fingerprint == spec.fingerprint:
             return True
         self._warn(spec.name, "the program that it lowers to is another after it was run")
         return False
@@ -205,44 +228,31 @@ class Pipeline:
         columns = {"y": y, **_named(grads)}
         size = bins.job_bytes(shape, contents.beside(spec.gradient, shape, sources.shapes), sources.dtype.itemsize)
         added = np.zeros(sources.n, np.bool_)
-        with self._lock:
-            names, tokens, identity = self._keys(spec, bound, sources, None)
-            if identity is None:
-                msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
-                raise ParamError(msg)
-            record = lineage.record(identity, bound)
-            raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
-            form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
-            for rows in bins.cut(triage(self._store, names, form).todo, size, self._max_bytes, self._max_jobs):
-                arrays = {name: validation.owned(column, rows) for name, column in columns.items()}
-                src_ids, versions = sources.provenance(rows) or (None, None)
-                page = Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows])
-                self._put(page, spec, sources, rows, None)
-                added[rows] = True
+        task = Task(spec, bound, shape, sources, None)
+        names, tokens, identity = self._keys(task)
+        if identity is None:
+            msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
+            raise ParamError(msg)
+        record = lineage.record(identity, bound)
+        raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
+        form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
+        todo = triage(self._store, names, form).todo
+        for rows in bins.cut(todo, size, self._ground.max_bin_bytes, self._ground.max_bin_jobs):
+            arrays = {name: validation.owned(column, rows) for name, column in columns.items()}
+            src_ids, versions = sources.provenance(rows) or (None, None)
+            page = Page(spec.name, raw[rows], arrays, 0, src_ids, versions, record, tokens[rows])
+            self.put(page, task, rows)
+            added[rows] = True
         return added
 
-    def _put(self, page: Page, spec: OpSpec, sources: Sources, rows: Ids, cotangent: Array | None) -> None:
+    def put(self, page: Page, task: Task, rows: Ids) -> None:
         """Store a page of the jobs at `rows`, with its sources where these are to be kept."""
-        for part in kept(page, spec, sources, rows, self._pool, cotangent):
+        for part in kept(page, task.spec, task.sources, rows, self._pool, task.cotangent):
             self._store.put(part)
 
-    def _bins(self, spec: OpSpec, plan: Triage, shape: Shape | None, sources: Sources) -> Iterator[Ids]:
-        """Yield the jobs to compute in bins; each is placed before the next one is asked for."""
-        todo = plan.todo
-        if shape is None and len(todo):
-            if not plan.pages:
-                few = promises.ROWS if spec.batch == "lead_axis" else 1  # what y takes is not known yet
-                yield todo[:few]
-                todo = todo[few:]
-            shape = plan.pages[0].arrays["y"].shape[1:]
-        beside = contents.beside(spec.gradient, shape or (), sources.shapes)
-        size = bins.job_bytes(shape or (), beside, sources.dtype.itemsize)
-        yield from bins.cut(todo, size, self._max_bytes, self._max_jobs)
-
-    def _keys(
-        self, spec: OpSpec, params: dict[str, Any], sources: Sources, cotangent: Array | None
-    ) -> tuple[list[bytes], NDArray[np.uint8], keys.Identity | None]:
+    def _keys(self, task: Task) -> tuple[list[bytes], NDArray[np.uint8], keys.Identity | None]:
         """Return the jobs' keys, the tokens in them, and their identity, None where nothing may be stored."""
+        spec, params, sources, cotangent = task.spec, task.params, task.sources, task.cotangent
         gradient = contents.kind(spec, cotangent)
         opaque = spec.opaque if spec.fingerprint is None else ""
         try:
@@ -261,32 +271,6 @@ class Pipeline:
         if (name, reason) not in self._warned:
             self._warned.add((name, reason))
             warn(f"op {name!r} is computed and not cached: {reason}", UncachedWarning)
-
-    def _compute(
-        self,
-        spec: OpSpec,
-        params: dict[str, Any],
-        shape: Shape | None,
-        sources: Sources,
-        rows: Ids,
-        names: NDArray[np.uint8],
-        tokens: NDArray[np.uint8],
-        cotangent: Array | None,
-        identity: keys.Identity | None,
-    ) -> Page:
-        """Run one session over one bin and stack what it gives into a page."""
-        start = time.perf_counter_ns()
-        with self._pool.lend() as lend:
-            xs = sources.gather(rows, lend, share=spec.exactness == "tolerance")
-            given = None if cotangent is None else cotangent[rows]
-            with _job_of(rows), Session(spec, params, xs, shape) as session:
-                y, *beside = session.run(given)
-            cost = time.perf_counter_ns() - start
-            self._promises.test(spec, params, xs, (y, *beside), given)
-        arrays = {"y": y, **_named(beside)}
-        src_ids, versions = sources.provenance(rows) or (None, None)
-        record = None if identity is None else lineage.record(identity, params)
-        return Page(spec.name, names, arrays, cost, src_ids, versions, record, tokens)
 
     def needed_too(self, evaluated: Evaluated, rows: Ids, hit: NDArray[np.uint8]) -> None:
         """Say that some jobs needed the VJPs of cotangents too: what had to be computed for either is a miss.
@@ -309,16 +293,52 @@ class Pipeline:
         self.counts.hits_memory += int(tiers[MEMORY])
         self.counts.hits_disk += int(tiers[DISK])
 
-    def _count(self, plan: Triage, known: int, *, jobs: bool) -> None:
+    def _count(self, plan: Triage, *, jobs: bool) -> None:
         """Count the tiers of jobs, and the time that hits of pages with a known cost have saved."""
-        if jobs:
-            self._tally(np.bincount(plan.hit, minlength=3))
-        if not known:
-            return
-        hits = np.bincount(plan.page[plan.hit != MISS], minlength=len(plan.pages))
-        for number in np.flatnonzero(hits[:known]):
-            page = plan.pages[number]
-            self.counts.seconds_saved += hits[number] * page.cost_ns / page.n / 1e9
+        saved = 0.0
+        if len(plan.computed) < len(plan.pages):
+            hits = np.bincount(plan.page[plan.hit != MISS], minlength=len(plan.pages))
+            for number in np.flatnonzero(hits).tolist():
+                if number not in plan.computed:
+                    page = plan.pages[number]
+                    saved += hits[number] * page.cost_ns / page.n / 1e9
+        with self._lock:
+            self.counts.seconds_saved += saved
+            if jobs:
+                self._tally(np.bincount(plan.hit, minlength=3))
+
+
+@dataclass(slots=True, eq=False)
+class _Keeping:
+    """Makes the pages of one batch's outcomes, and puts them as long as they may be put."""
+
+    pipeline: Pipeline
+    task: Task
+    keys: NDArray[np.uint8]
+    tokens: NDArray[np.uint8]
+    identity: keys.Identity | None
+    cacheable: bool
+    seen: bool = False
+
+    def __call__(self, outcome: Outcome) -> Page:
+        task, rows = self.task, outcome.rows
+        y, *beside = outcome.arrays
+        src_ids, versions = task.sources.provenance(rows) or (None, None)
+        record = None if self.identity is None else lineage.record(self.identity, task.params)
+        arrays = {"y": y, **_named(beside)}
+        page = Page(
+            task.spec.name, self.keys[rows], arrays, outcome.cost_ns, src_ids, versions, record, self.tokens[rows]
+        )
+        if self.cacheable and not self.seen:
+            self.cacheable, self.seen = self.pipeline.is_still(task), True
+        if self.cacheable:
+            self.pipeline.put(page, task, rows)
+        return page
+
+
+def _raised(spec: OpSpec, n: int, failed: Mapping[int, Exception]) -> Exception:
+    """Return what is raised where jobs failed: of one job alone what it raised."""
+    return failed[0] if n == 1 else JobsError.of(f"op {spec.name!r}", n, failed)
 
 
 @contextmanager
@@ -326,6 +346,8 @@ def _job_of(rows: Ids) -> Iterator[None]:
     """Say in errors of a part of the jobs which one of all it was."""
     try:
         yield
+    except JobsError as error:
+        raise JobsError.of(error.what, error.n, {int(rows[row]): each for row, each in error.errors.items()}) from error
     except WhiteboardError as error:
         error.row = None if error.row is None else int(rows[error.row])
         raise

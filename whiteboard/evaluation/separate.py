@@ -23,17 +23,18 @@ def columns(
 ) -> list[Array]:
     """Return the fields of n packages, each (n, *shape), read-only.
 
-    They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
+    A job whose page is -1 has none, and NaN in all fields. They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
     keep no more alive than themselves and cannot be made writable.
     """
     runs = _runs(pages, page, slot)
+    whole = not len(page) or int(page.min()) >= 0
     if len(runs) == 1:
         number, here, there = runs[0]
         if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
             return [_read_only(pages[number].arrays[name].view()) for name in fields]
     filled = []
     for name, shape in fields.items():
-        out = np.empty((len(page), *shape), dtype)
+        out = np.empty((len(page), *shape), dtype) if whole else np.full((len(page), *shape), np.nan, dtype)
         for number, here, there in runs:
             out[here] = pages[number].arrays[name][there]
         filled.append(_read_only(out))
@@ -49,13 +50,15 @@ def _runs(pages: Sequence[Page], page: NDArray[np.int64], slot: NDArray[np.int64
     """Return (page number, positions, rows of the page) for each page in use; slices where they are consecutive."""
     if not len(page):
         return []
-    if len(pages) == 1:
+    if len(pages) == 1 and int(page.min()) == 0:
         return [(0, slice(0, len(page)), _places(slot))]
     order = np.argsort(page, kind="stable")
-    starts = np.flatnonzero(np.diff(page[order], prepend=-1))
+    starts = np.flatnonzero(np.diff(page[order], prepend=-2))
     runs = []
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(page)], strict=True):
         here = order[start:end]
+        if page[here[0]] < 0:
+            continue
         runs.append((int(page[here[0]]), _places(here), _places(slot[here])))
     return runs
 

@@ -76,25 +76,43 @@ class Session:
             self._each(self._pull, number, saved, cotangent, grads)
         return _canonical(grads)
 
-    def run(self, cotangent: Array | None = None) -> tuple[Array, ...]:
+    def run(self, cotangent: Array | None = None, failed: dict[int, Exception] | None = None) -> tuple[Array, ...]:
         """Return what a package holds, all in memory of its own: y, (n, *y_shape), and what `backward` gives.
 
         Of an op whose gradient is ``jacobian`` the Jacobians, (n, *y_shape, *shape), stand in the place of gradients.
         What is called job by job is called forward and back, then for the next job; where this one has the sources of
         the one before, as it has in a bin of cotangents, what was saved is pulled back again.
+
+        Parameters
+        ----------
+        cotangent : ndarray, (n, *y_shape), optional
+        failed : dict, optional
+            Takes what a job raised, by row, where the op is called job by job; then the others go on, and the row's
+            results are no numbers of anything. Where all have failed there are no results. Without it the first error
+            is raised.
         """
         self._start_forward()
         self._start_backward()
         beside: tuple[Array, ...] = ()
         saved: Any = None
+        repeatable = False
         for number in range(self._calls()):
-            if cotangent is None or not self._repeats(number):
-                saved = self._each(self._forward, number)
-            beside = beside or self._empties(self._beside())
-            if self._spec.gradient == "jacobian":
-                self._take(number, saved, beside)
-            else:
-                self._each(self._pull, number, saved, cotangent, beside)
+            try:
+                if cotangent is None or not repeatable or not self._repeats(number):
+                    repeatable = False
+                    saved = self._each(self._forward, number)
+                    repeatable = True
+                beside = beside or self._empties(self._beside())
+                if self._spec.gradient == "jacobian":
+                    self._take(number, saved, beside)
+                else:
+                    self._each(self._pull, number, saved, cotangent, beside)
+            except Exception as error:
+                if failed is None or self._spec.batch != "loop":
+                    raise
+                failed[number] = error
+        if failed and len(failed) == self._n:
+            return ()
         return (self._y(), *_canonical(beside))
 
     def _start_forward(self) -> None:

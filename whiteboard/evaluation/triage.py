@@ -52,7 +52,8 @@ class Triage:
     """Where the package of each of n jobs lies, or will lie once the misses are computed.
 
     `todo` holds the positions to compute, one for each missing key; `repeated` holds the other positions of those
-    keys, and `twin` for each of them the one that is computed. `place` fills the rest in.
+    keys, and `twin` for each of them the one that is computed. `place` and `answer` fill the rest in. `computed` are
+    the numbers of the pages that were not there before.
     """
 
     pages: list[Page]
@@ -63,24 +64,46 @@ class Triage:
     repeated: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     twin: Ids = field(default_factory=lambda: np.empty(0, np.int64))
 
+    computed: set[int] = field(default_factory=set)
+    failed: dict[int, Exception] = field(default_factory=dict)
+
     def place(self, positions: Ids, page: Page) -> None:
-        """Say that `page` holds the packages of `positions`, in that order."""
+        """Say that `page` holds the packages of `positions`, in that order, which were computed."""
+        self.computed.add(len(self.pages))
         self.page[positions] = len(self.pages)
         self.slot[positions] = np.arange(len(positions))
         self.pages.append(page)
+
+    def answer(self, positions: Ids, found: Found) -> None:
+        """Say where the packages of `positions` were found meanwhile; of a position that has none, nothing."""
+        here = np.flatnonzero(found.page >= 0)
+        self.page[positions[here]] = found.page[here] + len(self.pages)
+        self.slot[positions[here]] = found.slot[here]
+        self.hit[positions[here]] = found.tier[here]
+        self.pages.extend(found.pages)
 
     def settle(self) -> None:
         """Give repeated misses the place of the one that was computed; they count as hits in memory."""
         self.page[self.repeated] = self.page[self.twin]
         self.slot[self.repeated] = self.slot[self.twin]
         self.hit[self.repeated] = MEMORY
+        if self.failed:
+            twins = zip(self.repeated.tolist(), self.twin.tolist(), strict=True)
+            self.failed |= {position: self.failed[twin] for position, twin in twins if twin in self.failed}
+            self.hit[list(self.failed)] = MISS
 
 
-def triage(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form]) -> Triage:
-    """Look n keys up and list what is left to compute; `form` says what a page has to hold, where one is from disk."""
+def find(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form]) -> Found:
+    """Look n keys up; `form` says what a page has to hold, where one is from disk."""
     found = store.find(keys)
     if _DISK in found.tier.tobytes():  # a tenth of the time that NumPy takes for one
         found = _fitting(store, found, form())
+    return found
+
+
+def triage(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form]) -> Triage:
+    """Look n keys up as `find` does, and list what is left to compute."""
+    found = find(store, keys, form)
     todo = np.flatnonzero(found.page < 0)
     plan = Triage(list(found.pages), found.page.copy(), found.slot.copy(), found.tier.copy(), todo)
     wanted = keys if len(todo) == len(keys) else [keys[position] for position in todo.tolist()]

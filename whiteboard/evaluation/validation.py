@@ -61,21 +61,21 @@ def one_shape(spec: OpSpec, pages: Sequence[Page], page: Ids) -> Shape:
     ----------
     pages : sequence of Page
     page : ndarray of int64, shape (n,)
-        In which of them each job's package lies.
+        In which of them each job's package lies; -1 for a job without one.
 
     Raises
     ------
     ShapeError
         A function whose y has another shape for other values cannot be asked for several jobs at once.
     """
-    if not len(page):
+    if not (there := np.flatnonzero(page >= 0)).size:
         return ()
     shapes = [each.arrays["y"].shape[1:] for each in pages]
-    first: Shape = shapes[page[0]]
+    first: Shape = shapes[page[there[0]]]
     odd = [number for number, each in enumerate(shapes) if each != first]
     if odd and (jobs := np.flatnonzero(np.isin(page, odd))).size:
         got = shapes[page[jobs[0]]]
-        msg = f"op {spec.name!r}, y: expected shape {first} as of job 0, got {got} of job {jobs[0]}"
+        msg = f"op {spec.name!r}, y: expected shape {first} as of job {there[0]}, got {got} of job {jobs[0]}"
         raise ShapeError(msg)
     return first
 

@@ -1,0 +1,138 @@
+"""Keys in flight: what one thread computes, another waits for and does not compute again.
+
+Whether a flight is still under way is told by locks of C alone, which a ``with`` block gives back whatever line an
+interrupt comes at: entries that one leaves behind are dead, and are taken over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from whiteboard.concurrency import locks
+from whiteboard.records.packages import Page
+from whiteboard.types import Ids
+
+_LOOK_AGAIN: Final = 0.1
+"""Seconds after which a waiter looks whether who computes is there still."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """The packages of one bin that are being computed.
+
+    Attributes
+    ----------
+    running : lock
+        Held for as long as the evaluation that computes them goes on, whatever becomes of the flight.
+    landed : lock
+        Held until the flight is over.
+    keys : list of bytes
+        What it was begun for.
+    places : dict of bytes to (Page, int)
+        Where the package of each key is that has one by now.
+    failed : dict of bytes to Exception
+        What the others raised.
+    """
+
+    running: Any
+    landed: Any = field(default_factory=locks.lock)
+    keys: list[bytes] = field(default_factory=list)
+    places: dict[bytes, tuple[Page, int]] = field(default_factory=dict)
+    failed: dict[bytes, Exception] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether something has come of every key."""
+        return len(self.places) + len(self.failed) == len(self.keys)
+
+    @property
+    def under_way(self) -> bool:
+        return bool(self.landed.locked() and self.running.locked())
+
+    def wait(self) -> None:
+        """Return when it is over, or who computes it has gone."""
+        while self.under_way and not self.landed.acquire(timeout=_LOOK_AGAIN):
+            pass
+        self.land()
+
+    def land(self) -> None:
+        """Let who waits go on."""
+        with suppress(RuntimeError):  # it is free: nobody, or another who waited, has it
+            self.landed.release()
+
+
+class Flights:
+    """What the threads of this process are computing.
+
+    A thread that computes does not wait for others, as one of these may wait for what it computes: calls from within
+    an op's function compute for themselves (`is_nested`).
+    """
+
+    def __init__(self) -> None:
+        self._lock = locks.lock()
+        self._held: dict[bytes, Flight] = {}
+        self.landed = 0
+        """How many flights are over, by whomever."""
+
+    def take(self, keys: Sequence[bytes], running: Any) -> tuple[Flight, Ids, dict[int, Flight]]:
+        """Begin a flight of those keys that nobody computes.
+
+        Parameters
+        ----------
+        keys : sequence of bytes
+            Each once.
+        running : lock
+            Which the caller holds in a ``with`` block until it has ended every flight of its own.
+
+        Returns
+        -------
+        flight, mine, others
+            The flight, positions of its keys, and the flights of the other keys, by position.
+        """
+        mine: list[int] = []
+        others: dict[int, Flight] = {}
+        flight = Flight(running)
+        flight.landed.acquire()
+        with self._lock:
+            for position, key in enumerate(keys):
+                other = self._held.get(key)
+                if other is not None and other.under_way:
+                    others[position] = other
+                else:
+                    self._held[key] = flight
+                    flight.keys.append(key)
+                    mine.append(position)
+        return flight, np.array(mine, np.int64), others
+
+    def end(self, flight: Flight) -> None:
+        """End a flight with what has come of it; done twice it is as if done once."""
+        flight.land()
+        with self._lock:
+            self.landed += 1
+            for key in flight.keys:
+                if self._held.get(key) is flight:
+                    del self._held[key]
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.computing = threading.RLock()
+
+
+_here = _Here()
+
+
+def computing() -> Any:
+    """Return what a thread holds, in a ``with`` block, while it runs an op's function."""
+    return _here.computing
+
+
+def is_nested() -> bool:
+    """Whether this thread is called from within an op's function."""
+    return bool(_here.computing._is_owned())
