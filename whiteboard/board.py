@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args, overload
@@ -20,12 +20,11 @@ from whiteboard.errors import (
     ParamError,
     SpecError,
     UnknownSystemError,
-    WhiteboardError,
 )
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
-from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources, one_job
 from whiteboard.records.packages import HIT_NAMES, Hit
@@ -38,7 +37,7 @@ from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
-from whiteboard.types import Array, OpLike, Params, Stale
+from whiteboard.types import Array, Errors, OpLike, Params, Stale
 
 if TYPE_CHECKING:
     from whiteboard.inspection.asking import Inspection
@@ -61,14 +60,25 @@ class CallResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ManyResult:
-    """Result of `Board.call_many`: y (n, …), gradients (n, …), hit (n,) uint8 of 0 miss, 1 memory, 2 disk."""
+    """Result of `Board.call_many`: y (n, …), gradients (n, …), hit (n,) uint8 of 0 miss, 1 memory, 2 disk.
+
+    With ``errors="collect"`` also what jobs have raised, by row; y and the gradients of these are NaN.
+    """
 
     y: Array
     grads: tuple[Array, ...]
     hit: NDArray[np.uint8]
+    errors: Mapping[int, Exception] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Which jobs have failed, (n,)."""
+        mask = np.zeros(len(self.hit), np.bool_)
+        mask[list(self.errors)] = True
+        return mask
 
     def __repr__(self) -> str:
-        return f"<{results_told(self.hit, self.y)}>"
+        return f"<{results_told(self.hit, self.y, len(self.errors))}>"
 
 
 class Board:
@@ -109,18 +119,29 @@ class Board:
         done = self._pipeline.evaluate(ops.get(name), params, one_job(name, sources))
         return CallResult(done.y[0], tuple(grad[0] for grad in done.grads), HIT_NAMES[done.hit[0]])
 
-    def call_many(self, op: OpLike, *sources: ArrayLike, params: Params | None = None) -> ManyResult:
-        """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`."""
+    def call_many(
+        self, op: OpLike, *sources: ArrayLike, params: Params | None = None, errors: Errors = "raise"
+    ) -> ManyResult:
+        """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`.
+
+        Parameters
+        ----------
+        errors : {"raise", "collect"}
+            A job that fails costs no other job its result: all others are computed and kept. Then one `JobsError` names
+            each that failed; or, with ``collect``, they are in the result's `errors`.
+
+        Raises
+        ------
+        JobsError
+            Of one job alone what it raised.
+        UnknownOpError, ShapeError, DtypeError, ParamError
+            Of all jobs.
+        """
         self._open()
+        check_errors(errors, "call_many")
         name = ops.name_of(op)
-        columns = ArraySources(name, sources)
-        try:
-            done = self._pipeline.evaluate(ops.get(name), params, columns)
-        except WhiteboardError as error:
-            if error.row is not None and columns.n > 1:
-                error.args = (f"{error} (job {error.row})",)
-            raise
-        return ManyResult(done.y, done.grads, done.hit)
+        done = self._pipeline.evaluate(ops.get(name), params, ArraySources(name, sources), errors=errors)
+        return ManyResult(done.y, done.grads, done.hit, done.failed)
 
     def bind(self, op: OpLike, /, **params: Any) -> Bound:
         """Return an op with its parameters as a function: what an optimizer calls.

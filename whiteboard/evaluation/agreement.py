@@ -12,8 +12,10 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from whiteboard.concurrency import locks
 from whiteboard.errors import WrongHitWarning, warn
 from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.flights import computing
 from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import Sources
 from whiteboard.evaluation.triage import Triage
@@ -41,6 +43,7 @@ class Agreement:
     spent_ns: int = 0
     _checks: dict[Identity, int] = field(default_factory=dict)
     _distrusted: set[Identity] = field(default_factory=set)
+    _lock: Any = field(default_factory=locks.lock)
 
     def distrusts(self, spec: OpSpec) -> bool:
         """Whether a package of the op, under its fingerprint of now, was found wrong in this process."""
@@ -67,18 +70,23 @@ class Agreement:
             return True
         hits = np.flatnonzero(plan.hit != MISS)
         costs = np.array([page.cost_ns / page.n for page in plan.pages])
-        self.saved_ns += float(costs[plan.page[hits]].sum())
-        row, done = hits[:1], self._checks.get(_identity(spec), 0)
+        row = hits[:1]
         page, slot = plan.pages[plan.page[row[0]]], int(plan.slot[row[0]])
-        if done >= FIRST or self.spent_ns + page.cost_ns / page.n >= SHARE * self.saved_ns:  # of unknown cost: never
-            return True
-        self._checks[_identity(spec)] = done + 1
-        self.checked += 1
+        with self._lock:
+            self.saved_ns += float(costs[plan.page[hits]].sum())
+            done = self._checks.get(_identity(spec), 0)
+            if (
+                done >= FIRST or self.spent_ns + page.cost_ns / page.n >= SHARE * self.saved_ns
+            ):  # of unknown cost: never
+                return True
+            self._checks[_identity(spec)] = done + 1
+            self.checked += 1
         start = perf_counter_ns()
         with pool.lend() as lend:
             xs = sources.gather(row, lend)
             what = _difference(spec, params, xs, page, slot, None if cotangent is None else cotangent[row])
-        self.spent_ns += perf_counter_ns() - start
+        with self._lock:
+            self.spent_ns += perf_counter_ns() - start
         if what:
             self._refuse(spec, bytes(page.keys[slot]).hex(), what)
         return not what
@@ -103,7 +111,7 @@ def _difference(
     spec: OpSpec, params: dict[str, Any], xs: list[Array], page: Page, slot: int, cotangent: Array | None
 ) -> str:
     """Return which array of a package is another when computed again; empty where none is."""
-    with np.errstate(all="ignore"), Session(spec, params, xs) as session:
+    with computing(), np.errstate(all="ignore"), Session(spec, params, xs) as session:
         computed = session.run(cotangent)
     for number, now in enumerate(computed):
         name, what = ("y", "y") if number == 0 else (f"g{number - 1}", f"the gradient of source {number - 1}")

@@ -122,7 +122,7 @@ class Flights:
 
 class _Here(threading.local):
     def __init__(self) -> None:
-        self.computing = threading.RLock()
+        self.computing: Any = threading.RLock()
 
 
 _here = _Here()

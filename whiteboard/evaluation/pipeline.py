@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -314,7 +314,7 @@ class _Keeping:
 
     pipeline: Pipeline
     task: Task
-    keys: NDArray[np.uint8]
+    names: NDArray[np.uint8]
     tokens: NDArray[np.uint8]
     identity: keys.Identity | None
     cacheable: bool
@@ -327,13 +327,20 @@ class _Keeping:
         record = None if self.identity is None else lineage.record(self.identity, task.params)
         arrays = {"y": y, **_named(beside)}
         page = Page(
-            task.spec.name, self.keys[rows], arrays, outcome.cost_ns, src_ids, versions, record, self.tokens[rows]
+            task.spec.name, self.names[rows], arrays, outcome.cost_ns, src_ids, versions, record, self.tokens[rows]
         )
         if self.cacheable and not self.seen:
             self.cacheable, self.seen = self.pipeline.is_still(task), True
         if self.cacheable:
             self.pipeline.put(page, task, rows)
         return page
+
+
+def check_errors(errors: object, where: str) -> None:
+    """Raise where `errors` is no word for what becomes of jobs that fail."""
+    if errors not in get_args(Errors):
+        msg = f"{where}: errors: expected {' or '.join(map(repr, get_args(Errors)))}, got {errors!r}"
+        raise ParamError(msg)
 
 
 def _raised(spec: OpSpec, n: int, failed: Mapping[int, Exception]) -> Exception:

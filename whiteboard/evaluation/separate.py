@@ -23,7 +23,8 @@ def columns(
 ) -> list[Array]:
     """Return the fields of n packages, each (n, *shape), read-only.
 
-    A job whose page is -1 has none, and NaN in all fields. They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
+    A job whose page is -1 has none, and NaN in all fields.
+    They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
     keep no more alive than themselves and cannot be made writable.
     """
     runs = _runs(pages, page, slot)

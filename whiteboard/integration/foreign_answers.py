@@ -15,7 +15,7 @@ from whiteboard.evaluation.sources import ArraySources
 from whiteboard.integration.foreign_calls import Call
 from whiteboard.integration.foreign_nodes import HasNodes, Slot, look, value_of
 from whiteboard.systems.jobs import BatchResult, JobBatch, OpResult, batches
-from whiteboard.systems.propagate import answer, weighted
+from whiteboard.systems.propagate import answer, raised, weighted
 from whiteboard.types import Array
 
 
@@ -112,7 +112,11 @@ def _evaluate(
         raise DtypeError(msg) from error
     unversioned = np.empty((len(batch), 0), np.int64)
     done = answer(pipeline, ops.get(batch.op), batch, sources, unversioned, unversioned, look(sys, batch))
-    rows = np.arange(len(batch), dtype=np.int64)
-    return done.result, [
-        weighted(batch, rows, slot, each, done.weights[:, slot]) for slot, each in enumerate(done.pulled)
+    rows, failed = np.arange(len(batch), dtype=np.int64), dict(done.result.errors)
+    vectors = [
+        weighted(batch, rows, slot, each, done.weights[:, slot], failed) for slot, each in enumerate(done.pulled)
     ]
+    if failed:
+        what = f"op {batch.op!r}"
+        raise raised(what, len(batch), failed, batch.job)
+    return done.result, vectors

@@ -75,6 +75,10 @@ class Measure:
     stress: NDArray[np.float64] | None
     residual: NDArray[np.float64]
 
+    def of(self, jobs: NDArray[np.bool_]) -> Measure:
+        """Return that of some of the jobs."""
+        return self if jobs.all() else Measure(None if self.stress is None else self.stress[jobs], self.residual[jobs])
+
 
 @dataclass(slots=True, eq=False)
 class Parcel:

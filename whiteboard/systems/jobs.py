@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Final, Literal, SupportsFloat, TypeAlias, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops import name_of
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
-from whiteboard.records.packages import HIT_NAMES, Hit
+from whiteboard.records.packages import HIT_NAMES, MISS, Hit
 from whiteboard.records.systems import is_attr
 from whiteboard.types import Array, Ids, OpLike, Params
 
@@ -189,7 +189,11 @@ class JobBatch:
 
     def name(self, row: int) -> str:
         """Return how errors name a row: the op and the job's id."""
-        return f"op {self.op!r}, job {row if self.job_ids is None else shown(self.job_ids[row])!r}"
+        return f"op {self.op!r}, {self.job(row)}"
+
+    def job(self, row: int) -> str:
+        """Return how errors name a row where the op is named already."""
+        return f"job {row if self.job_ids is None else shown(self.job_ids[row])!r}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,6 +212,8 @@ class OpResult:
         The sources and their versions that it belongs to; empty where the sources were no versioned nodes.
     stale : bool
         The job was submitted against older versions, and answered again for these.
+    error : Exception or None
+        What the job raised, where errors are collected: then y and the gradients are NaN, and it sent no impulse.
     """
 
     job_id: Any
@@ -218,6 +224,7 @@ class OpResult:
     src_ids: tuple[int, ...] = ()
     versions: tuple[int, ...] = ()
     stale: bool = False
+    error: Exception | None = None
 
     @property
     def finite(self) -> bool:
@@ -239,6 +246,9 @@ class BatchResult:
         0 miss, 1 memory, 2 disk.
     src_ids, versions : ndarray of int64, shape (n, k)
         The sources and their versions; k is 0 where they were no versioned nodes.
+    errors : mapping of int to Exception
+        What jobs raised, by row, where errors are collected: y and the gradients of these are NaN, and they sent no
+        impulse.
     """
 
     job_ids: Sequence[Any]
@@ -248,6 +258,7 @@ class BatchResult:
     hit: NDArray[np.uint8]
     src_ids: Ids
     versions: Ids
+    errors: Mapping[int, Exception] = field(default_factory=dict)
 
     @property
     def finite(self) -> NDArray[np.bool_]:
@@ -256,7 +267,7 @@ class BatchResult:
         return np.asarray(np.logical_and.reduce(fine))
 
     def __repr__(self) -> str:
-        return f"<{results_told(self.hit, self.y)}, of nodes>"
+        return f"<{results_told(self.hit, self.y, len(self.errors))}, of nodes>"
 
     def __len__(self) -> int:
         return len(self.hit)
@@ -272,6 +283,7 @@ class BatchResult:
                 HIT_NAMES[code],
                 tuple(src_ids[i]),
                 tuple(versions[i]),
+                error=self.errors.get(i),
             )
 
 
@@ -379,8 +391,10 @@ def _expect(holds: bool, where: str, expected: str, got: object) -> None:
         raise ShapeError(msg)
 
 
-def results_told(hit: NDArray[np.uint8], y: Array) -> str:
+def results_told(hit: NDArray[np.uint8], y: Array, failed: int = 0) -> str:
     """Say what n results are: how many, of what shape and dtype, and where they came from."""
     counts = np.bincount(hit, minlength=len(HIT_NAMES)).tolist()
-    came = ", ".join(f"{count:,} {name}" for count, name in zip(counts, HIT_NAMES, strict=True) if count)
+    counts[MISS] -= failed
+    told = [*zip(counts, HIT_NAMES, strict=True), (failed, "failed")]
+    came = ", ".join(f"{count:,} {name}" for count, name in told if count)
     return f"{len(hit):,} results, y {y.dtype} of shape {y.shape[1:]}: {came or 'none'}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.errors import DtypeError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
+from whiteboard.errors import DtypeError, JobsError, NonFiniteError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.evaluation import jacobians
 from whiteboard.evaluation.columns import check_dtype
 from whiteboard.evaluation.contents import is_diagonal
@@ -37,10 +37,12 @@ class Propagated:
 def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -> Propagated:
     """Answer a batch whose sources have, slot by slot, one shape and dtype.
 
+    Jobs that fail, or whose impulse is not finite, send none and count in no measure; the result says what they raised.
+
     Raises
     ------
-    UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError, NonFiniteError
-        The message names the op, the job, the slot, and expected against got.
+    UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError
+        Of all jobs; the message names the op, the job, the slot, and expected against got.
     """
     index, arena, rows = locate(nodes, batch)
     if not len(batch):
@@ -53,11 +55,21 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
     done = answer(
         pipeline, spec, batch, sources, src_ids, versions, Look(partial(_positions, nodes), nodes.__getitem__)
     )
-    impulses = [
-        _impulses(nodes, batch, slot, grads, done.weights[:, slot], done.keys, index, int(arena[0, slot]), rows)
-        for slot, grads in enumerate(done.pulled)
+    failed = dict(done.result.errors)
+    free = [np.flatnonzero(~nodes.fixed[index[:, slot]]) for slot in range(len(done.pulled))]
+    vectors = [
+        weighted(batch, free[slot], slot, pulled[free[slot]], done.weights[free[slot], slot], failed)
+        for slot, pulled in enumerate(done.pulled)
     ]
-    return Propagated(done.result, impulses, done.measures)
+    sends = np.ones(len(batch), np.bool_)
+    sends[list(failed)] = False
+    impulses = [
+        _impulses(int(arena[0, slot]), rows[jobs, slot], done.keys[jobs], slot, done.weights[jobs, slot], vectors[slot])
+        for slot, jobs in enumerate(free)
+    ]
+    if failed:
+        impulses = [each.take(np.flatnonzero(sends[jobs])) for each, jobs in zip(impulses, free, strict=True)]
+    return Propagated(replace(done.result, errors=failed), impulses, [each.of(sends) for each in done.measures])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +86,8 @@ class Answered:
         What an impulse is multiplied with, with the sign turned.
     measures : list of Measure
         Of the residuals: one, or none.
+
+    What failed jobs raised is in the result.
     """
 
     result: BatchResult
@@ -110,21 +124,42 @@ def answer(
     try:
         if batch.stack:
             sources = _stacked(spec, sources)
-        evaluated = pipeline.evaluate(spec, batch.params, sources)
+        evaluated = pipeline.evaluate(spec, batch.params, sources, errors="collect")
     except (ShapeError, DtypeError, ParamError) as error:
         msg = f"{batch.name(error.row or 0)}: {error}"
         raise type(error)(msg) from error
+    failed = {row: _named(batch, row, error) for row, error in evaluated.failed.items()}
     job_ids = range(len(batch)) if batch.job_ids is None else batch.job_ids
     out_ids = None if batch.out_ids is None else np.asarray(batch.out_ids)
     result = BatchResult(
-        job_ids, out_ids, evaluated.y, _apart(batch, evaluated.grads), evaluated.hit, src_ids, versions
+        job_ids, out_ids, evaluated.y, _apart(batch, evaluated.grads), evaluated.hit, src_ids, versions, failed
     )
     if (driven := residual(batch, evaluated.y)) is None:
         pipeline.counts.without_residual += len(batch)
         return Answered(result, evaluated.keys, [], np.empty((len(batch), 0)), [])
     drive, measure = driven
-    pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive)
+    pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive, failed)
     return Answered(result, evaluated.keys, list(_apart(batch, pulled)), job_weights(batch, look), [measure])
+
+
+def _named(batch: JobBatch, row: int, error: Exception) -> Exception:
+    """Return an error of a job with the job's name in it, where it has none."""
+    if not isinstance(error, ShapeError | DtypeError | ParamError):
+        return error
+    named = type(error)(f"{batch.name(row)}: {error}")
+    named.__cause__ = error
+    return named
+
+
+def raised(what: str, n: int, failed: Mapping[int, Exception], names: Callable[[int], str] | None = None) -> Exception:
+    """Return what is raised where jobs of n failed: of one job alone what it raised; else see `JobsError.of`."""
+    first = failed[min(failed)]
+    if n == 1:
+        return first
+    if all(isinstance(error, NonFiniteError) for error in failed.values()):
+        more = f"; and {len(failed) - 1} more jobs" if len(failed) > 1 else ""
+        return NonFiniteError(f"{first}{more}")
+    return JobsError.of(what, n, failed, names)
 
 
 def _stacked(spec: OpSpec, sources: Sources) -> StackedSources:
@@ -177,9 +212,15 @@ def _sources(nodes: Nodes, batch: JobBatch, index: Ids, arena: Ids, rows: Ids) -
 
 
 def pull(
-    pipeline: Pipeline, spec: OpSpec, params: Params | None, sources: Sources, evaluated: Evaluated, drive: Residual
+    pipeline: Pipeline,
+    spec: OpSpec,
+    params: Params | None,
+    sources: Sources,
+    evaluated: Evaluated,
+    drive: Residual,
+    failed: dict[int, Exception],
 ) -> list[Array]:
-    """Return Jᵢᵀ · residual for each source, (n, *shape).
+    """Return Jᵢᵀ · residual for each source, (n, *shape); nothing is asked for the jobs that have failed.
 
     A constant residual c is c · VJP(1), and an elementwise Jacobian is diagonal: both come from the packages that
     are there, and so does everything where these hold the Jacobians. What is left needs packages of its own, keyed by
@@ -190,9 +231,11 @@ def pull(
         return [drive.values * grad for grad in evaluated.grads]
     first = drive.first
     pulled = [first.reshape(len(y), *(1,) * (grad.ndim - 1)) * grad for grad in evaluated.grads]
-    if (rest := np.flatnonzero(~drive.constant)).size:
+    varies = ~drive.constant
+    varies[list(failed)] = False
+    if (rest := np.flatnonzero(varies)).size:
         cotangent = np.ascontiguousarray(drive.values[rest])
-        parts = _pulled(pipeline, spec, params, sources, evaluated, rest, cotangent)
+        parts = _pulled(pipeline, spec, params, sources, evaluated, rest, cotangent, failed)
         for whole, part in zip(pulled, parts, strict=True):
             whole[rest] = part
     return pulled
@@ -206,44 +249,39 @@ def _pulled(
     evaluated: Evaluated,
     rest: Ids,
     cotangent: Array,
+    failed: dict[int, Exception],
 ) -> tuple[Array, ...]:
     """Return Jᵢᵀ · cotangent of some of the jobs: from the Jacobians where they are there."""
     if evaluated.jacobians is not None:
         return jacobians.pulled(cotangent, [each[rest] for each in evaluated.jacobians], cotangent)
-    others = pipeline.evaluate(spec, params, sources.take(rest), cotangent)
+    others = pipeline.evaluate(spec, params, sources.take(rest), cotangent, errors="collect")
+    failed.update({int(rest[row]): error for row, error in others.failed.items()})
     pipeline.needed_too(evaluated, rest, others.hit)
     return others.grads
 
 
 def _impulses(
-    nodes: Nodes,
+    arena: int, rows: Ids, keys: NDArray[np.uint8], slot: int, weights: NDArray[np.float64], vectors: Array
+) -> Impulses:
+    return Impulses(arena, rows, keys, np.full(len(rows), slot, np.int64), weights, vectors)
+
+
+def weighted(
     batch: JobBatch,
+    rows: Ids,
     slot: int,
     pulled: Array,
     weights: NDArray[np.float64],
-    keys: NDArray[np.uint8],
-    index: Ids,
-    arena: int,
-    rows: Ids,
-) -> Impulses:
-    """Return the impulses −w · Jᵀ · residual of one slot onto the nodes that take them."""
-    free = np.flatnonzero(~nodes.fixed[index[:, slot]])
-    vectors = weighted(batch, free, slot, pulled[free], weights[free])
-    return Impulses(arena, rows[free, slot], keys[free], np.full(len(free), slot, np.int64), weights[free], vectors)
-
-
-def weighted(batch: JobBatch, rows: Ids, slot: int, pulled: Array, weights: NDArray[np.float64]) -> Array:
+    failed: dict[int, Exception],
+) -> Array:
     """Return −w · Jᵀ · residual for some rows of a batch.
 
-    Raises
-    ------
-    NonFiniteError
-        Names the op, the job, the slot and the node.
+    Where it is not finite, `failed` gets a `NonFiniteError` that names the op, the job, the slot and the node.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the job's name
         vectors: Array = pulled * -weights.astype(pulled.dtype).reshape(len(rows), *(1,) * (pulled.ndim - 1))
     finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim))) & np.isfinite(weights)
-    if not finite.all():
-        first = int(np.flatnonzero(~finite)[0])
-        raise NonFiniteError(reason(batch, int(rows[first]), slot, weights[first]))
+    for place in np.flatnonzero(~finite).tolist():
+        row = int(rows[place])
+        failed.setdefault(row, NonFiniteError(reason(batch, row, slot, weights[place])))
     return vectors

@@ -122,6 +122,8 @@ class JsonlSink:
 
 def _line(row: Any) -> str:
     named = {field.name: getattr(row, field.name) for field in fields(row)}
+    if named.get("error", ...) is None:  # it is there in the lines of jobs that failed
+        del named["error"]
     return (
         json.dumps({name: _plain(value) for name, value in named.items()}, allow_nan=False).replace("\x7f", "\\u007f")
         + "\n"
@@ -135,4 +137,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
     return value if isinstance(value, int | float | str | None) else str(value)

@@ -24,14 +24,15 @@ class Submission:
 def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
     """Run the tickets of one system together and set their futures.
 
-    After an error they run one by one, so that it goes to the job that made it and to no other.
+    After an error of what they are asked for they run one by one, so that it goes to the job that made it and to no
+    other.
     """
     system = tickets[0].item.system
     fresh = list(tickets)
     try:
         with system.nodes.lock:  # no commit between the look at the versions and the answer
             fresh = [ticket for ticket in tickets if not (_answered(ticket) or _refused(ticket))]
-            results, parcel = system.answer([ticket.item.job for ticket in fresh])
+            results, parcel = system.answer([ticket.item.job for ticket in fresh], errors="collect")
             for ticket, result in zip(fresh, results, strict=True):
                 ticket.attempt = parcel, result
             system.receive(parcel)
@@ -47,6 +48,9 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
 
 
 def _finish(ticket: Ticket[Submission, OpResult], result: OpResult) -> None:
+    if result.error is not None:
+        ticket.future.set_exception(result.error)
+        return
     moved = result.versions != ticket.item.versions
     ticket.future.set_result(replace(result, stale=True) if moved else result)
 

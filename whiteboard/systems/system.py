@@ -21,21 +21,21 @@ from whiteboard.errors import (
 )
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.columns import attribute, fitted, ids_column
-from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.systems import CommitRecord, State, SystemRecord, is_attr
 from whiteboard.storage.base import VersionStore
 from whiteboard.systems import specification, state
 from whiteboard.systems.history import Commit, Snapshot
 from whiteboard.systems.impulses import Inbox, Parcel
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches, shown
 from whiteboard.systems.node_impulse import impulse, place
 from whiteboard.systems.node_sources import locate
 from whiteboard.systems.nodes import Change, Nodes
-from whiteboard.systems.propagate import Propagated, propagate
+from whiteboard.systems.propagate import Propagated, propagate, raised
 from whiteboard.systems.rules import Rule
 from whiteboard.systems.transition import different, merged, ruled, steps
-from whiteboard.types import Array, Ids, OpLike, ResultSink
+from whiteboard.types import Array, Errors, Ids, OpLike, ResultSink
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,14 +186,18 @@ class System:
             self.nodes.add(column, versions, np.array(np.broadcast_to(flags, column.shape)), columns)
 
     @overload
-    def process(self, jobs: JobBatch, sink: ResultSink | None = None) -> BatchResult: ...
-    @overload
-    def process(self, jobs: Sequence[Job], sink: ResultSink | None = None) -> list[OpResult]: ...
+    def process(self, jobs: JobBatch, sink: ResultSink | None = None, *, errors: Errors = "raise") -> BatchResult: ...
     @overload
     def process(
-        self, jobs: JobBatch | Sequence[Job], sink: ResultSink | None = None
+        self, jobs: Sequence[Job], sink: ResultSink | None = None, *, errors: Errors = "raise"
+    ) -> list[OpResult]: ...
+    @overload
+    def process(
+        self, jobs: JobBatch | Sequence[Job], sink: ResultSink | None = None, *, errors: Errors = "raise"
     ) -> BatchResult | list[OpResult]: ...
-    def process(self, jobs: Any, sink: ResultSink | None = None) -> BatchResult | list[OpResult]:
+    def process(
+        self, jobs: Any, sink: ResultSink | None = None, *, errors: Errors = "raise"
+    ) -> BatchResult | list[OpResult]:
         """Answer jobs, from the cache or by computing, and take in the impulses of those with residual or target.
 
         Parameters
@@ -201,9 +205,14 @@ class System:
         jobs : JobBatch or sequence of Job
         sink : ResultSink, optional
             Gets each `OpResult` in order, or the one `BatchResult`, before their impulses are taken in.
+        errors : {"raise", "collect"}
+            What becomes of jobs that fail, or whose impulse is not finite. What the others gave is kept in any case;
+            with ``collect`` their impulses are taken in too, and the results say what each of those raised.
 
         Raises
         ------
+        JobsError
+            Jobs of several failed; of one job alone what it raised.
         UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError, NonFiniteError
             The message names the op, the job and the slot. No impulse of the call is taken in then, nor where the sink
             raises.
@@ -211,8 +220,9 @@ class System:
         if not isinstance(jobs, JobBatch | Sequence) or isinstance(jobs, str):
             msg = f"system {self.name!r}: process: expected a JobBatch or a sequence of Job, got {type(jobs).__name__}"
             raise ParamError(msg)
+        check_errors(errors, f"system {self.name!r}: process")
         with self._lock:
-            results, parcel = self.answer(jobs)
+            results, parcel = self.answer(jobs, errors)
             if sink is not None:
                 for result in (results,) if isinstance(results, BatchResult) else results:
                     sink.publish(result)
@@ -220,16 +230,18 @@ class System:
         return results
 
     @overload
-    def answer(self, jobs: JobBatch) -> tuple[BatchResult, Parcel]: ...
+    def answer(self, jobs: JobBatch, errors: Errors = ...) -> tuple[BatchResult, Parcel]: ...
     @overload
-    def answer(self, jobs: Sequence[Job]) -> tuple[list[OpResult], Parcel]: ...
+    def answer(self, jobs: Sequence[Job], errors: Errors = ...) -> tuple[list[OpResult], Parcel]: ...
     @overload
-    def answer(self, jobs: JobBatch | Sequence[Job]) -> tuple[BatchResult | list[OpResult], Parcel]: ...
-    def answer(self, jobs: Any) -> tuple[BatchResult | list[OpResult], Parcel]:
+    def answer(
+        self, jobs: JobBatch | Sequence[Job], errors: Errors = ...
+    ) -> tuple[BatchResult | list[OpResult], Parcel]: ...
+    def answer(self, jobs: Any, errors: Errors = "raise") -> tuple[BatchResult | list[OpResult], Parcel]:
         """As `process`, but what the jobs send is returned and not taken in; for whoever has `nodes.lock`."""
         self.settle()
         self._begin()
-        results, parts = self._batch(jobs) if isinstance(jobs, JobBatch) else self._list(jobs)
+        results, parts = self._batch(jobs, errors) if isinstance(jobs, JobBatch) else self._list(jobs, errors)
         impulses = chain.from_iterable(part.impulses for part in parts)
         return results, Parcel.of(impulses, chain.from_iterable(part.measures for part in parts))
 
@@ -243,12 +255,16 @@ class System:
             self.settle()
             return parcel.consumed or self._round.inbox.holds(parcel)
 
-    def _batch(self, batch: JobBatch) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
+    def _batch(self, batch: JobBatch, errors: Errors) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
         done = propagate(self.nodes, self._pipeline, self._op(batch.op), batch)
+        if errors == "raise" and done.result.errors:
+            what = f"op {batch.op!r}"
+            raise raised(what, len(batch), done.result.errors, batch.job)
         return done.result, [done]
 
-    def _list(self, jobs: Sequence[Job]) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
+    def _list(self, jobs: Sequence[Job], errors: Errors) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
         placed: dict[int, OpResult] = {}
+        failed: dict[int, Exception] = {}
         parts: list[Propagated] = []
         for at, batch in batches(jobs):
             spec = self._op(batch.op)
@@ -256,7 +272,11 @@ class System:
             for rows in bins.by_signature(arena):
                 part = propagate(self.nodes, self._pipeline, spec, batch.take(rows))
                 placed.update(zip(at[rows].tolist(), part.result, strict=True))
+                failed |= {int(at[rows[row]]): error for row, error in part.result.errors.items()}
                 parts.append(part)
+        if errors == "raise" and failed:
+            what = f"system {self.name!r}"
+            raise raised(what, len(jobs), failed, lambda position: _told(position, jobs[position]))
         return [placed[position] for position in range(len(jobs))], parts
 
     def is_current(self, result: OpResult) -> bool:
@@ -486,6 +506,10 @@ class System:
             msg = f"system {self.name!r} has no commit {commit_id}: it stands at commit {self.head.id}"
             raise UnknownCommitError(msg)
         return self._store.state(self.name, commit_id)
+
+
+def _told(position: int, job: Job) -> str:
+    return f"op {job.op!r}, job {position if job.job_id is None else shown(job.job_id)!r}"
 
 
 def _columns(
