@@ -154,7 +154,7 @@ def test_a_drain_that_was_interrupted_is_gone_on_with(monkeypatch: pytest.Monkey
     system.commit()
     futures = [board.submit(wb.Job("distance", (0, 1), attr="p", target=1.0), system) for _ in range(3)]
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         monkeypatch.undo()
         raise KeyboardInterrupt
 

@@ -291,10 +291,10 @@ def test_an_op_that_fails(kept: wb.Board, monkeypatch: pytest.MonkeyPatch) -> No
     """An op that raises when it is computed again is told, and the other pages are looked at."""
 
     class Raising(Session):
-        def run(self, cotangent: Any = None) -> Any:
+        def run(self, *given: Any) -> Any:
             if self._dtype == np.float32:
                 raise ZeroDivisionError
-            return super().run(cotangent)
+            return super().run(*given)
 
     monkeypatch.setattr("whiteboard.inspection.audit.Session", Raising)
     report = kept.audit()

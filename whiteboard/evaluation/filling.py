@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from whiteboard.evaluation.triage import Form, Triage
 from whiteboard.records.packages import MEMORY, MISS, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.types import Ids
+
+_TRACED: Final = 16
+"""So many errors of a batch keep their tracebacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ class Filling:
         """Place and keep what came of a bin."""
         if done := len(outcome.rows) + len(outcome.failed):
             self.ground.costs.learn(self.task.spec, done, outcome.cost_ns)
-        self.plan.failed |= outcome.failed
+        self._remember(outcome.failed)
         page = self.keep(outcome) if len(outcome.rows) else None
         if page is not None:
             self.plan.place(outcome.rows, page)
@@ -123,6 +127,13 @@ class Filling:
         if flight.is_whole:
             del self._flying[id(outcome.bin)]
             self._end(flight)
+
+    def _remember(self, failed: dict[int, Exception]) -> None:
+        """Keep errors; of many the tracebacks would keep every bin's arrays, so only the first ones have theirs."""
+        for row, error in failed.items():
+            if len(self.plan.failed) >= _TRACED:
+                error.__traceback__ = None
+            self.plan.failed[row] = error
 
     def _end(self, flight: Flight) -> None:
         self.ground.flights.end(flight)
