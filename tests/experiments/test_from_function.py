@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import whiteboard as wb
 from whiteboard.errors import ExperimentError, UnknownExperimentError
-from whiteboard.experiments import drive, load
+from whiteboard.experiments import Experiment, Stop, drive, load
 
 MODULE = """\
 import numpy as np
@@ -92,3 +94,21 @@ def test_an_unknown_name_lists_what_there_is() -> None:
     """A name that is no file and no function is answered with the built-in ones."""
     with pytest.raises(UnknownExperimentError, match=r"built in: europe, diabetes; or a \.toml file"):
         load("asia")
+
+
+def test_rounds_go_on_without_jobs_that_fail_where_the_experiment_says_so() -> None:
+    """Else the first round ends the run; a job that fails leaves the others' impulses, and what failed is counted."""
+
+    def setup(system: wb.System) -> None:
+        system.add_nodes(range(3), p=np.array([[0.0, 0.0], [3.0, 4.0], [np.nan, 0.0]]))
+
+    jobs = [wb.Job("distance", (0, 1), target=1.0, attr="p"), wb.Job("distance", (1, 2), target=1.0, attr="p")]
+    parts: dict[str, Any] = {"setup": setup, "jobs": jobs, "rule": wb.rules.StressDescent(0.5), "stop": Stop(1e-6, 5)}
+    strict, lenient = Experiment("e", **parts), Experiment("e", **parts, errors="collect")
+    with wb.open(":memory:") as board:
+        with pytest.raises(wb.WhiteboardError):
+            drive(strict, board.system("strict", strict.spec), rounds=2)
+        outcome = drive(lenient, board.system("lenient", lenient.spec), rounds=2)
+    assert (outcome.rounds, outcome.failed) == (2, 2)
+    assert outcome.commit.stress is not None
+    assert (strict.spec.get("errors"), lenient.spec.get("errors")) == (None, "collect")

@@ -115,6 +115,7 @@ WRONG = {
     "not toml": Wrong("[stop]", "[stop", "x.toml: not TOML"),
     "top key": Wrong("measure", "mesure", "x.toml:2: mesure: unknown key"),
     "measure": Wrong('"relative_stress"', '"speed"', "x.toml:2: measure: .*expected one of relative_stress, mse"),
+    "errors": Wrong("[[nodes]]", 'errors = "ignore"\n[[nodes]]', "errors: expected 'raise' or 'collect', got 'ignore'"),
     "node key": Wrong("fixed = true", "fixd = true", r"x.toml:11: nodes\[1\].fixd: unknown key"),
     "no ids": Wrong("ids = [9]\n", "", r"nodes\[1\].ids: missing"),
     "no file": Wrong("theta.npy", "no.npy", r"x.toml:10: nodes\[1\].theta: .*no.npy: No such file"),

@@ -126,6 +126,7 @@ def _fields(board: Board, experiment: Experiment, name: str, outcome: Outcome, s
         experiment.measure: outcome.measure,
         **{key: int(stats[key]) for key in ("misses", "hits_memory", "hits_disk")},
         "seconds": round(seconds, 3),
+        **({"failed": outcome.failed} if outcome.failed else {}),
     }
 
 
@@ -140,6 +141,8 @@ def _summary(fields: Mapping[str, Any], measure: str, outcome: Outcome, plot: Pa
         f"of {answered:,} packages {fields['misses']:,} computed, "
         f"{fields['hits_memory']:,} from memory, {fields['hits_disk']:,} from disk"
     )
+    if outcome.failed:
+        say(f"{outcome.failed:,} jobs failed: the rounds went on without their impulses")
     if plot is not None:
         say(f"drawn to {plot}")
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whiteboard.errors import ParamError
+from whiteboard.evaluation.pipeline import check_errors
 from whiteboard.systems.history import Commit
 from whiteboard.systems.jobs import Job, JobBatch
 from whiteboard.systems.rules import Rule
 from whiteboard.systems.system import System
+from whiteboard.types import Errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Outcome:
     measure: float | None
     done: bool
     hit_rates: Sequence[tuple[int, float]]
+    failed: int = 0
+    """Jobs of this run that failed and were left out, where the experiment says that it goes on."""
 
 
 class Plot(Protocol):
@@ -95,6 +99,9 @@ class Experiment:
     plot : Plot, optional
     options : mapping
         Keywords for `wb.open` that suit the experiment.
+    errors : {"raise", "collect"}
+        What becomes of a round with jobs that fail: it ends the run, or goes on without their impulses. Where a job
+        fails at one time and not at another, so does the result.
     notes : str
         A sentence for whoever runs it.
     """
@@ -108,9 +115,11 @@ class Experiment:
     settings: Mapping[str, Any] = field(default_factory=dict)
     plot: Plot | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    errors: Errors = "raise"
     notes: str = ""
 
     def __post_init__(self) -> None:
+        check_errors(self.errors, f"experiment {self.name!r}")
         if self.measure not in MEASURES:
             msg = f"experiment {self.name!r}: measure: expected one of {', '.join(MEASURES)}, got {self.measure!r}"
             raise ParamError(msg)
@@ -131,6 +140,7 @@ class Experiment:
             "jobs": sum(map(len, self.parts)),
             "rule": repr(self.rule),
             "stop": repr(self.stop),
+            **({} if self.errors == "raise" else {"errors": self.errors}),
             **self.settings,
         }
 

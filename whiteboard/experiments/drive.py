@@ -59,10 +59,13 @@ def drive(
     before = len(history) - 1  # the first commit is the setup's
     values = [value for commit in history if (value := measure(commit)) is not None]
     hit_rates: list[tuple[int, float]] = []
+    failed = 0
     while not (done := experiment.stop(values)) and not stop():
         if rounds is not None and before + len(hit_rates) >= rounds:
             break
-        hits = sum(_hits(system.process(part)) for part in parts)
+        results = [system.process(part, errors=experiment.errors) for part in parts]
+        failed += sum(map(_failed, results))
+        hits = sum(map(_hits, results))
         head = system.commit(experiment.rule)
         hit_rates.append((head.id, hits / max(1, jobs)))
         if (value := measure(head)) is not None:
@@ -74,7 +77,13 @@ def drive(
                 f"done: give jobs a target other than 0, measure {' or '.join(MEASURES)}, or say how many rounds"
             )
             raise ExperimentError(msg)
-    return Outcome(head, len(hit_rates), resumed_from, values[-1] if values else None, done, hit_rates)
+    return Outcome(head, len(hit_rates), resumed_from, values[-1] if values else None, done, hit_rates, failed)
+
+
+def _failed(results: BatchResult | list[OpResult]) -> int:
+    if isinstance(results, BatchResult):
+        return len(results.errors)
+    return sum(result.error is not None for result in results)
 
 
 def _hits(results: BatchResult | list[OpResult]) -> int:

@@ -4,6 +4,7 @@
 
     name = "triangle"                  # default: the file's name
     measure = "relative_stress"        # or "mse"
+    errors = "raise"                   # or "collect": rounds go on without the impulses of jobs that fail
 
     [[nodes]]
     ids = [0, 1, 2]
@@ -43,7 +44,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -55,9 +56,9 @@ from whiteboard.systems.jobs import ATTRS, JobBatch
 from whiteboard.systems.rules import Relax, Rule, StressDescent
 from whiteboard.systems.specification import check_name
 from whiteboard.systems.system import System
-from whiteboard.types import Array
+from whiteboard.types import Array, Errors
 
-TOP = {"name", "measure", "nodes", "jobs", "rule", "stop", "options"}
+TOP = {"name", "measure", "errors", "nodes", "jobs", "rule", "stop", "options"}
 NODES = {"ids", "theta", "p", "fixed"}
 JOBS = {"op", "src_ids", "out_ids", "residual", "target", "scale", "weight", "params", "attr"}
 RULES: Mapping[str, type[StressDescent | Relax]] = {"StressDescent": StressDescent, "Relax": Relax}
@@ -101,6 +102,7 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
             rule,
             stop,
             measure=reader.text_of("measure", "relative_stress"),
+            errors=cast(Errors, reader.text_of("errors", "raise")),
             settings=settings,
             options=options,
         )
