@@ -104,6 +104,19 @@ def test_every_python_block_runs() -> None:
     ]
 
 
+def test_python_is_typed(tmp_path: Path) -> None:
+    """``mypy --strict`` finds nothing in what the README does with the library, whose own functions have no types."""
+    pytest.importorskip("mypy", reason="mypy is not installed: scripts/setup check")
+    files = []
+    for program in PROGRAMS:
+        files.append(tmp_path / f"line_{program[0].line}.py")
+        files[-1].write_text("\n".join(block.text for block in program), "utf-8")
+    words = ["--strict", "--allow-untyped-defs", "--allow-untyped-calls", "--no-warn-unused-ignores"]
+    where = ["--config-file", ROOT / "pyproject.toml", "--cache-dir", tmp_path / "cache"]
+    found = run(sys.executable, "-m", "mypy", *words, *where, *files, cwd=ROOT)
+    assert found == f"Success: no issues found in {len(files)} source files\n"
+
+
 def test_a_second_run_goes_on(tmp_path: Path) -> None:
     """The system of points goes on from commit 100 to 200, as the README says."""
     assert "goes on from commit 100 to 200" in README
