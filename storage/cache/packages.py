@@ -137,9 +137,7 @@ class SqlitePackages(PackageStore):
             if self.admission is not None:
                 self.admission.loaded(page, load_ns)
         if damaged := len(lookup.broken) + len(lookup.wrong):
-            _log.warning(
-                "%d packages or pages of %s are damaged, and are misses", damaged, self.database.location
-            )
+            _log.warning("%d packages or pages of %s are damaged, and are misses", damaged, self.database.location)
         with self._lock:
             self._used.update(lookup.uses)
             self._broken_pages |= lookup.broken
