@@ -17,9 +17,10 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page import row_checks
+from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.codec import DEFAULT, Encoding
-from whiteboard.storage.page.format import Blob, Laid, Moved, Packed, encode_page, pieces, unpack
+from whiteboard.storage.page.digests import Laid, pieces
+from whiteboard.storage.page.format import Blob, Moved, Packed, encode_page, unpack
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.connection import Held
@@ -48,6 +49,8 @@ HASH_BITS: Final = 63
 AS_COLUMN: Final = f"CASE WHEN length(data) < {_LARGE} THEN data END"
 """The data of a row in SQL, NULL where it is larger."""
 
+_PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
+_LARGE_PAGE = f"SELECT header, digest FROM page WHERE id = ? AND length(data) >= {_LARGE}"
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
@@ -136,10 +139,25 @@ def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int6
     return (words >> np.uint64(64 - bits)).astype(np.int64)
 
 
-def may_be_there(raw: Held, hashed: int) -> bool:
-    """Whether the index has a row of a hash; none is a certain miss."""
-    sql = "SELECT 1 FROM package WHERE hash = ?"
-    return raw.execute(sql, (hashed,)).fetchone() is not None or recent_index.may_have(raw, hashed)
+def place_of(raw: Held, hashed: int) -> tuple[Any, Any] | None:
+    """The page and slot that the index has of a hash, as they lie there; None is a certain miss."""
+    found: tuple[Any, Any] | None = raw.execute(_PLACE, (hashed,)).fetchone()
+    return recent_index.place_of(raw, hashed) if found is None else found
+
+
+def read_row(raw: Held, page_id: int, slot: int) -> Page | None:
+    """One package of a page, read without the others where these are many; None where `read_pages` has to look.
+
+    Raises
+    ------
+    CorruptPackageError
+        Something of what was read is not what was written.
+    """
+    found: tuple[bytes, bytes] | None = raw.execute(_LARGE_PAGE, (page_id,)).fetchone()
+    if found is None:
+        return None
+    with raw.blobopen("page", "data", page_id, readonly=True) as blob:
+        return page_checks.part(Moved(found[0], found[1], _InRow(blob)), slot, slot + 1)
 
 
 def is_empty(connection: Connection) -> bool:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, select
 
 from whiteboard.storage.commits.log import SEALED, SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, Laid
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import StoreUrl, locate_file

@@ -18,7 +18,8 @@ from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import ADD_COMMIT, ADD_NODE_PAGE, LAST_OWN, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import is_intact, moved, pieces
+from whiteboard.storage.page.digests import is_intact, pieces
+from whiteboard.storage.page.format import moved
 from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identities
