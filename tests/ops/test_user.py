@@ -300,6 +300,44 @@ def test_a_function_that_autograd_cannot_see_into_says_so() -> None:
         run(ops.get("blind"), [np.ones((2, 3))])
 
 
+def set_in_place(x: Any) -> Any:
+    """Write a source into an array."""
+    matrix = np.zeros((2, 2))
+    matrix[0, 0] = x[0]
+    return matrix.sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (lambda x: float(x @ x), ParamError),
+        (lambda x: np.linalg.solve(np.eye(2), x).sum(), ParamError),
+        (lambda x: x.copy().sum(), ParamError),
+        (set_in_place, ParamError),
+        (lambda x: (x @ x, 2 * x), ShapeError),
+        (lambda x: (float(x @ x), 2 * x), ParamError),
+    ],
+    ids=["float", "solve", "copy", "in place", "tuple", "tuple of float"],
+)
+def test_a_function_that_is_not_autograds_is_told_the_word(function: Any, error: Any) -> None:
+    """Whatever NumPy says of autograd's boxes, the error names the words by which such functions are ops."""
+    ops.op("theirs")(function)
+    with wb.open(":memory:") as board, pytest.raises(error, match=r"op 'theirs': .*else say gradient='returned'"):
+        board.call("theirs", np.ones(2))
+
+
+def test_what_a_function_raises_itself_is_left_as_it_is() -> None:
+    """Under autograd too."""
+
+    @ops.op
+    def divergent(x: Any) -> Any:
+        msg = "no convergence"
+        raise ValueError(msg)
+
+    with wb.open(":memory:") as board, pytest.raises(ValueError, match=r"^no convergence$"):
+        board.call("divergent", np.ones(2))
+
+
 def test_an_op_that_does_not_use_a_source_gives_zeros() -> None:
     """The gradient of a source that y does not depend on is 0 in its shape and dtype."""
 
