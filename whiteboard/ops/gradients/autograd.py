@@ -21,21 +21,25 @@ _WORDS: Final = "'returned' where it returns its gradients, 'pullback', 'jacobia
 def rule(function: Function) -> Rule:
     """Return the rule of a function that autograd differentiates: one trace a job, or a bin of n jobs at once."""
 
+    def called(*xs: Any, **params: Any) -> Any:
+        y = function.call(*xs, **params)
+        if isinstance(y, tuple):
+            msg = f"op {function.name!r}: forward: expected an array, got tuple; else say gradient={_WORDS}"
+            raise ShapeError(msg)
+        return y
+
     def forward(xs: tuple[Array, ...], out: Array | None, /, **params: Any) -> tuple[Array, Any]:
         from autograd import make_vjp
 
         xs = function.full(xs)
         try:
-            back, y = make_vjp(function.call, tuple(range(len(xs))))(*xs, **params)
+            back, y = make_vjp(called, tuple(range(len(xs))))(*xs, **params)
         except (TypeError, ValueError, AttributeError) as error:
             if not any(text in str(error) for text in _TRACED):
                 raise
             needs = f"autograd needs it written with autograd.numpy; else say gradient={_WORDS}, or give a vjp="
             msg = f"op {function.name!r}: {needs} ({error})"
             raise ParamError(msg) from error
-        if isinstance(y, tuple):
-            msg = f"op {function.name!r}: forward: expected an array, got tuple; else say gradient={_WORDS}"
-            raise ShapeError(msg)
         return number(y, xs[0].dtype), (back, xs[0].dtype)
 
     def pull(saved: Any, cotangent: Array, need: tuple[bool, ...], /, **params: Any) -> tuple[Array | None, ...]:
