@@ -45,22 +45,26 @@ class Claim(ABC):
 
     Attributes
     ----------
-    found, held, mine : ndarray of int64
-        Positions of the keys that were asked for: those whose packages are there by now, those that a living other
-        computes, and those that are the caller's from now on. All of them together are each key once.
+    found, held, mine, left : ndarray of int64
+        Positions of the keys that were asked for, each in one of them: those whose packages are there by now, those
+        that a living other computes, those that are the caller's from now on, and those that are nobody's.
     """
 
     def __init__(self) -> None:
-        self.found = self.held = self.mine = np.empty(0, np.int64)
+        self.found = self.held = self.mine = self.left = np.empty(0, np.int64)
 
     @abstractmethod
-    def take(self, keys: Sequence[bytes], *, seconds: float | None = None, instead: Iterable[int] = ()) -> None:
+    def take(
+        self, keys: Sequence[bytes], most: int, *, seconds: float | None = None, instead: Iterable[int] = ()
+    ) -> None:
         """Look what is there, and claim what nobody else computes, in one transaction.
 
         Parameters
         ----------
         keys : sequence of bytes
             Each once, of 16 bytes.
+        most : int
+            How many to claim: the first ones.
         seconds : float, optional
             How long computing them will take, where that is known.
         instead : iterable of int

@@ -64,7 +64,9 @@ class FileClaim(Claim):
         self._left = 0
         watch(self)
 
-    def take(self, keys: Sequence[bytes], *, seconds: float | None = None, instead: Iterable[int] = ()) -> None:
+    def take(
+        self, keys: Sequence[bytes], most: int, *, seconds: float | None = None, instead: Iterable[int] = ()
+    ) -> None:
         self.release()
         hashes = hashes_of(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16), self._bits)
         self._file = claim_locks.opened(self._lock)
@@ -80,7 +82,8 @@ class FileClaim(Claim):
             delete(connection, {*dead, *over})
             held = ~found & np.isin(hashes, _joined(living))
             self.found, self.held = np.flatnonzero(found), np.flatnonzero(held)
-            self.mine = np.flatnonzero(~(found | held))
+            free = np.flatnonzero(~(found | held))
+            self.mine, self.left = free[:most], free[most:]
             self._left = len(self.mine)
             if self._left:
                 self._insert(connection, file, hashes[self.mine], seconds)

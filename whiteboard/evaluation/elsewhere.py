@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from whiteboard.ops.spec import OpSpec
 from whiteboard.records.claims import Holder
 
 LEASE: Final = 10.0
@@ -21,6 +22,11 @@ DEAR_NS: Final = 20_000_000
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.005, 0.5, 1.5
 _UNSEEN_TIMES, _UNSEEN_SECONDS = 10, 600.0
+
+
+def is_dear(spec: OpSpec, seconds: float | None) -> bool:
+    """Whether a bin is worth a claim: one of a user's op of which nothing is known is."""
+    return spec.user if seconds is None else 1e9 * seconds >= DEAR_NS
 
 
 @dataclass(slots=True)

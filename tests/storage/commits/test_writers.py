@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import update
 
 from tests.storage.samples import transaction
+from whiteboard.concurrency.processes import boot
 from whiteboard.errors import ConflictError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.concurrency.processes import boot
 from whiteboard.storage.sqlite import tables as t
 
 CLAIM = (
