@@ -57,9 +57,9 @@ class FileClaim(Claim):
     def __init__(
         self, database: Database, lock: WriteLock, broken: Callable[[], Broken], bits: int = HASH_BITS
     ) -> None:
+        self._file: FileIO | None = None
         super().__init__()
         self._database, self._lock, self._broken, self._bits = database, lock, broken, bits
-        self._file: FileIO | None = None
         self._number = -1
         self._left = 0
         watch(self)
@@ -122,6 +122,9 @@ class FileClaim(Claim):
             pass  # it is dead all the same, and whoever looks next deletes it
         finally:
             self._let_go()
+
+    def __del__(self) -> None:
+        self._let_go()
 
     def _let_go(self) -> None:
         file, self._file = self._file, None
