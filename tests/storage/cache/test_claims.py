@@ -249,7 +249,7 @@ def test_dead_rows_are_swept(stores: Stores, how: str) -> None:
 
 @pytest.mark.parametrize("way", ["memory", "readonly", "never"])
 def test_where_nobody_else_can_put(tmp_path: Path, way: str) -> None:
-    """In memory, for reading alone and with persist="never" nothing is claimed: only threads share what they compute."""
+    """In memory, for reading alone, with persist="never" nothing is claimed: only threads share what they compute."""
     path = tmp_path / "a.db"
     open_store(path).close()
     where = ":memory:" if way == "memory" else path
