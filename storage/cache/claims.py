@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from io import FileIO
 from typing import Any, Final
 
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.concurrency import processes
-from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.records.claims import Holder
 from whiteboard.storage.base import Claim
@@ -52,8 +52,6 @@ class FileClaim(Claim):
         Bits of a key that the index holds.
     """
 
-    fork_rank = 10
-
     def __init__(
         self, database: Database, lock: WriteLock, broken: Callable[[], Broken], bits: int = HASH_BITS
     ) -> None:
@@ -62,7 +60,6 @@ class FileClaim(Claim):
         self._database, self._lock, self._broken, self._bits = database, lock, broken, bits
         self._number = -1
         self._left = 0
-        watch(self)
 
     def take(
         self, keys: Sequence[bytes], most: int, *, seconds: float | None = None, instead: Iterable[int] = ()
@@ -99,12 +96,12 @@ class FileClaim(Claim):
         self._number = number
         pid = os.getpid()
         cost = None if seconds is None else int(1e9 * min(seconds, 1e9))
-        row = (number, processes.boot(), pid, processes.started(pid), cost, hashes.astype("<i8").tobytes())
-        connection.exec_driver_sql(_INSERT, row)
+        row = (number, processes.boot(), pid, _since(pid), cost, hashes.astype("<i8").tobytes())
+        connection.connection.cursor().execute(_INSERT, row)
 
     def settle(self, connection: Connection, packages: int) -> None:
         """Give it back if so many packages, which this transaction puts, are all; `done` follows when it has ended."""
-        if self._file is not None and packages >= self._left:
+        if self._file is not None and not self._file.closed and packages >= self._left:
             delete(connection, [self._number])
 
     def done(self, packages: int) -> None:
@@ -114,7 +111,7 @@ class FileClaim(Claim):
             self._let_go()
 
     def release(self) -> None:
-        if self._file is None:
+        if self._file is None or self._file.closed:  # in a forked child it is closed, and the claim its parent's
             return
         try:
             self._database.write(lambda connection: delete(connection, [self._number]))
@@ -131,13 +128,11 @@ class FileClaim(Claim):
         if file is not None:
             file.close()
 
-    def before_fork(self) -> None:
-        """Nothing: a lock belongs to the open file, which both sides have until the child has closed it."""
 
-    def after_fork(self, *, child: bool) -> None:
-        """Close it in the child, where the claim is nobody's: the parent's lives and dies with the parent."""
-        if child:
-            self._let_go()
+@lru_cache(1)
+def _since(pid: int) -> int:
+    """When this process started."""
+    return processes.started(pid)
 
 
 def holders(database: Database, lock: WriteLock, keys: Sequence[bytes], bits: int = HASH_BITS) -> list[Holder]:
@@ -169,7 +164,7 @@ def sweep(database: Database) -> None:
 def delete(connection: Connection, numbers: Iterable[int]) -> None:
     """Delete rows; one that is not there is none."""
     if each := [(number,) for number in numbers]:
-        connection.exec_driver_sql(_DELETE, each)
+        connection.connection.cursor().executemany(_DELETE, each)
 
 
 def _divided(connection: Connection, file: FileIO) -> tuple[list[Any], list[int]]:

@@ -1,7 +1,8 @@
 """Locks of claims: a byte of the store's lock file each, which the kernel lets go with the process that holds it.
 
 They are locks of the open file (F_OFD_SETLK), a file opened for each: neither threads nor boards of one process take
-another's for their own, and closing the file is giving it back. The bytes lie behind those of the queue of writers.
+another's for their own, closing the file is giving it back, and a forked child closes them all. The bytes lie behind
+those of the queue of writers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from io import FileIO
@@ -19,6 +21,9 @@ from whiteboard.storage.sqlite.write_queue import WriteLock
 # struct flock: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _FIRST: Final = 2**41
+
+_opened: weakref.WeakValueDictionary[int, FileIO] = weakref.WeakValueDictionary()
+"""By descriptor, what this process has opened here."""
 
 MOST: Final = 2**40
 """Numbers of claims are below this."""
@@ -36,7 +41,9 @@ def opened(lock: WriteLock) -> FileIO:
     ------
     StoreError
     """
-    return lock.opened()
+    file = lock.opened()
+    _opened[file.fileno()] = file
+    return file
 
 
 def hold(file: FileIO, number: int) -> bool:
@@ -55,6 +62,17 @@ def held(file: FileIO, numbers: Iterable[int]) -> set[int]:
 def _is_held(fd: int, number: int) -> bool:
     kind, *_ = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _at(number)))
     return bool(kind != fcntl.F_UNLCK)
+
+
+def _close_all() -> None:
+    """Close, in a forked child, what belongs to its parent: else the locks would live as long as the child."""
+    for reference in _opened.valuerefs():
+        if (file := reference()) is not None:
+            file.close()
+    _opened.clear()
+
+
+os.register_at_fork(after_in_child=_close_all)
 
 
 def _at(number: int) -> bytes:
