@@ -7,12 +7,14 @@ named set of nodes that resumes at its last commit.
 from whiteboard import errors, ops
 from whiteboard.board import Board, CallResult, ManyResult, open
 from whiteboard.errors import (
+    BinTimeoutError,
     ClosedError,
     ConflictError,
     CorruptPackageError,
     DtypeError,
     DuplicateNodeError,
     DuplicateOpError,
+    ExecutorError,
     ExperimentError,
     JobsError,
     MissingExtraError,
@@ -37,6 +39,7 @@ from whiteboard.errors import (
     UnknownSystemError,
     WhiteboardError,
     WhiteboardWarning,
+    WorkerWarning,
     WrongHitWarning,
 )
 from whiteboard.evaluation.bound import Bound
@@ -53,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchResult",
+    "BinTimeoutError",
     "Board",
     "Bound",
     "CallResult",
@@ -64,6 +68,7 @@ __all__ = [
     "DtypeError",
     "DuplicateNodeError",
     "DuplicateOpError",
+    "ExecutorError",
     "ExperimentError",
     "InvLength",
     "Job",
@@ -100,6 +105,7 @@ __all__ = [
     "UnknownSystemError",
     "WhiteboardError",
     "WhiteboardWarning",
+    "WorkerWarning",
     "WrongHitWarning",
     "errors",
     "op",

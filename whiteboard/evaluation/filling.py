@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +14,7 @@ from whiteboard.evaluation import bins, contents, triage
 from whiteboard.evaluation.costs import Costs
 from whiteboard.evaluation.execution import Execution, Outcome, Task
 from whiteboard.evaluation.flights import Flight, Flights, is_nested
+from whiteboard.evaluation.progress import Meter
 from whiteboard.evaluation.triage import Form, Triage
 from whiteboard.records.packages import MEMORY, MISS, Found, Page
 from whiteboard.storage.base import PackageStore
@@ -54,6 +56,8 @@ class Filling:
         How many flights were over before the triage.
     shared : bool
         Whether equal keys are computed once.
+    meter : Meter, optional
+        Is told how far it is.
     """
 
     ground: Ground
@@ -64,19 +68,23 @@ class Filling:
     keep: Callable[[Outcome], Page]
     since: int
     shared: bool
+    meter: Meter | None = None
+    _computing: int = 0
     _flying: dict[int, tuple[Ids, Flight]] = field(default_factory=dict)
     _held: list[tuple[int, Flight]] = field(default_factory=list)
 
     def fill(self) -> None:
         """Compute what nobody computes, bin by bin, and only then wait for the rest."""
+        self._tell()
         self.shared = self.shared and self.task.spec.exactness != "tolerance" and not is_nested()
         left = self.plan.todo
         running = locks.lock()
         with running:
             try:
                 while len(left):
-                    for outcome in self.ground.execution.outcomes(self.task, self._cut(left, running)):
-                        self._take(outcome)
+                    with closing(self.ground.execution.outcomes(self.task, self._cut(left, running))) as outcomes:
+                        for outcome in outcomes:
+                            self._take(outcome)
                     left = self._awaited()
             finally:
                 for _, flight in self._flying.values():
@@ -85,10 +93,12 @@ class Filling:
     def _cut(self, left: Ids, running: object) -> Iterator[Ids]:
         """Yield the jobs to compute in bins; each may be placed before the next one is asked for."""
         while len(left):
-            size = self._size()
+            size = self._size(len(left))
             rows, left = left[:size], left[size:]
             if self.shared and not len(rows := self._begun(rows, running)):
                 continue
+            self._computing += len(rows)
+            self._tell()
             yield rows
 
     def _begun(self, rows: Ids, running: object) -> Ids:
@@ -112,12 +122,15 @@ class Filling:
 
     def _take(self, outcome: Outcome) -> None:
         """Place and keep what came of a bin."""
-        if done := len(outcome.rows) + len(outcome.failed):
+        done = len(outcome.rows) + len(outcome.failed)
+        if done and outcome.cost_ns:
             self.ground.costs.learn(self.task.spec, done, outcome.cost_ns)
         self._remember(outcome.failed)
         page = self.keep(outcome) if len(outcome.rows) else None
         if page is not None:
             self.plan.place(outcome.rows, page)
+        self._computing -= done
+        self._tell()
         if (flying := self._flying.get(id(outcome.bin))) is None:
             return
         _, flight = flying
@@ -160,8 +173,8 @@ class Filling:
     def _keys(self, rows: Ids) -> list[bytes]:
         return [self.keys[row] for row in rows.tolist()]
 
-    def _size(self) -> int:
-        """How many jobs the next bin has."""
+    def _size(self, left: int) -> int:
+        """How many of the jobs that are left the next bin has."""
         task, ground = self.task, self.ground
         shape = task.shape
         if shape is None:
@@ -170,4 +183,9 @@ class Filling:
             shape = self.plan.pages[0].arrays["y"].shape[1:]
         beside = contents.beside(task.spec.gradient, shape, task.sources.shapes)
         size = bins.job_bytes(shape, beside, task.sources.dtype.itemsize)
-        return ground.costs.jobs(task.spec, bins.most(size, ground.max_bin_bytes, ground.max_bin_jobs))
+        most = min(bins.most(size, ground.max_bin_bytes, ground.max_bin_jobs), ground.execution.most(task.spec, left))
+        return ground.costs.jobs(task.spec, most)
+
+    def _tell(self) -> None:
+        if self.meter is not None:
+            self.meter.tell(self.plan, self._computing)
