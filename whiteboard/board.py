@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from whiteboard.inspection.audit import AuditReport
     from whiteboard.inspection.explain import Explanation
     from whiteboard.inspection.table import Omission, Table
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,6 +232,7 @@ class Board:
         specification.check_name(name)
         record = self._store.versions.system(name)
         kept = None if record is None else self._store.versions.state(name)
+        _log.info("system %r: %s", name, "new" if kept is None else f"goes on from commit {kept.commit.number}")
         if record is None:
             record = SystemRecord(name, os.urandom(16).hex(), spec)
         return self._make(record, kept)

@@ -141,14 +141,18 @@ class InWorkers:
         """Yield what came of each bin, as it comes."""
         pending: dict[Future[Any], _Sent] = {}
         ended = False
+        # Bins of ``tolerance`` may not depend on what is done when: until y's shape is known they are one at a time.
+        alone = task.spec.exactness == "tolerance" and task.shape is None
         try:
             while True:
-                while not ended and len(pending) < AHEAD * self._workers.lanes:
+                while not ended and len(pending) < (1 if alone else AHEAD * self._workers.lanes):
                     rows = next(cut, None)
                     if rows is None:
                         ended = True
                     elif not self._goes(task, rows):
-                        yield from self._inside.outcomes(task, iter([rows]))
+                        for outcome in self._inside.outcomes(task, iter([rows])):
+                            alone = alone and not len(outcome.rows)
+                            yield outcome
                     else:
                         try:
                             pending[self._submit(task, rows)] = _Sent(rows)
@@ -160,7 +164,9 @@ class InWorkers:
                             break
                 if not pending:
                     return
-                yield from self._arrived(task, pending)
+                for outcome in self._arrived(task, pending):
+                    alone = alone and not len(outcome.rows)
+                    yield outcome
         finally:
             for future in pending:
                 self._abandon(future)
