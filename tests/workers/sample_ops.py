@@ -49,7 +49,7 @@ class OddError(Exception):
 
 @wb.op("sample_moody", gradient="none", ignore=("os", "time", "signal"))
 def moody(x: Any, *, home: int = 0) -> Any:
-    """Does, in another process, what its source says: 1 raises, 2 raises oddly, 3 dies, 4 hangs, 5 exits."""
+    """Does, in another process, what its source says: 1 raises, 2 raises oddly, 3 dies, 4 hangs."""
     time.sleep(0.02)
     mood = int(x[0])
     if mood == 1:
@@ -61,6 +61,4 @@ def moody(x: Any, *, home: int = 0) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
         if mood == 4:
             time.sleep(60)
-        if mood == 5:
-            raise SystemExit(7)
     return x * 2

@@ -39,23 +39,28 @@ def pools() -> Iterator[dict[str, Executor]]:
 
 @pytest.fixture
 def _everything_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LEAST_NS", "BYTE_NS", "ALONE_NS", "SHORTEST_NS"):
+    for name in ("LEAST_NS", "BYTE_NS", "BATCH_NS", "SHORTEST_NS"):
         monkeypatch.setattr(client, name, 0)
-    monkeypatch.setattr(Costs, "of", lambda self, spec: Costs_of(self, spec) or 1000.0)
-
-
-Costs_of = Costs.of
+    known = Costs.of
+    monkeypatch.setattr(Costs, "is_sure", lambda self, spec: True)
+    monkeypatch.setattr(Costs, "of", lambda self, spec: known(self, spec) or 1000.0)
 
 
 def sources(op: str, n: int, seed: int) -> list[Any]:
     """Return jobs, some of which are equal."""
     rng = np.random.default_rng(seed)
     pick = rng.integers(0, max(1, n // 2), n)
+    shapes: dict[str, list[tuple[int, ...]]]
     shapes = {"sample_loop": [(3,)], "sample_lead": [(4,), (4,)], "sample_blas": [(2, 3), (3, 2)], "mul": [(2,), (2,)]}
     columns = [rng.normal(size=(n, *shape))[pick] for shape in shapes.get(op, [(2, 3), (3, 2)])]
     if op in ("sample_blas", "matmul"):
         columns[1] = np.broadcast_to(columns[1][:1], columns[1].shape)  # one that all jobs share
     return columns
+
+
+def bits(given: Any) -> bytes:
+    """Return the bytes of an array, or of several."""
+    return b"".join(map(bits, given)) if type(given) is tuple else np.asarray(given).tobytes()
 
 
 @pytest.mark.usefixtures("_everything_leaves")
@@ -66,8 +71,9 @@ def test_results_do_not_depend_on_workers(
 ) -> None:
     """Bits, order, hits and counts are those of the thread that asks, also of a cotangent's VJPs."""
     given = sources(op, n, seed)
-    seen = {}
-    for name, pool in {"here": None, **pools}.items():
+    seen: dict[str, Any] = {}
+    ways: dict[str, Executor | None] = {"here": None, **pools}
+    for name, pool in ways.items():
         with wb.open(":memory:", executor=pool, bin_jobs=jobs) as board:
             first, again = board.call_many(op, *given), board.call_many(op, *given)
             many = [first.y, *first.grads, first.hit, again.y, *again.grads, again.hit]
@@ -75,7 +81,7 @@ def test_results_do_not_depend_on_workers(
                 many.append(board.bind(op).jacobian(*(x[0] for x in given)))
             stats = board.stats()
             counted = [stats[key] for key in ("hits_memory", "misses", "puts", "packages")]
-            seen[name] = [np.asarray(each).tobytes() for each in many if not isinstance(each, tuple)], counted
+            seen[name] = [bits(each) for each in many], counted
     assert all(each == seen["here"] for each in seen.values())
 
 
@@ -104,9 +110,7 @@ def test_jobs_of_unknown_cost_go_there_and_cheap_ones_stay() -> None:
     """The first job of a user's op is a task; once it is known to be cheap its jobs stay, dear ones leave."""
     x = np.arange(60.0)[:, None]
     with wb.open(":memory:", executor=2) as board:
-        cheap = board.call_many("sample_pid", x).y
-        assert os.getpid() in cheap
-        assert np.count_nonzero(cheap != os.getpid()) < 30
+        assert board.call_many("sample_pid", x).y[0] != os.getpid()
         assert set(board.call_many("sample_pid", x + 100).y.ravel()) == {os.getpid()}
         dear = board.call_many("sample_pid", x, params={"seconds": 0.02}).y
         dear = board.call_many("sample_pid", x + 100, params={"seconds": 0.02}).y
@@ -117,16 +121,15 @@ def test_jobs_of_unknown_cost_go_there_and_cheap_ones_stay() -> None:
 
 def test_jobs_that_fail_there_fail_alone(pools: dict[str, Executor]) -> None:
     """Each error comes back as it is, or as its text; what the others gave is kept."""
-    x = np.array([0.0, 1, 0.5, 2, 5, 0.25])[:, None]
+    x = np.array([0.0, 1, 0.5, 2, 0.25])[:, None]
     with wb.open(":memory:", executor=pools["processes 2"]) as board:
         done = board.call_many("sample_moody", x, errors="collect")
-        assert sorted(done.errors) == [1, 3, 4]
+        assert sorted(done.errors) == [1, 3]
         assert type(done.errors[1]) is ValueError
         assert "sample_ops.py" in done.errors[1].__notes__[0]
         assert (type(done.errors[3]), str(done.errors[3])) == (wb.WhiteboardError, "OddError: 1 and 2")
-        assert isinstance(done.errors[4], SystemExit | wb.ExecutorError)
-        np.testing.assert_array_equal(done.y[[0, 2, 5]], 2 * x[[0, 2, 5]])
-        assert board.call_many("sample_moody", x[[0, 2, 5]]).hit.tolist() == [1, 1, 1]
+        np.testing.assert_array_equal(done.y[[0, 2, 4]], 2 * x[[0, 2, 4]])
+        assert board.call_many("sample_moody", x[[0, 2, 4]]).hit.tolist() == [1, 1, 1]
 
 
 def test_a_worker_that_dies_costs_its_bin(pools: dict[str, Executor]) -> None:
@@ -202,7 +205,9 @@ def test_what_cannot_be_sent_is_computed_here(pools: dict[str, Executor]) -> Non
     import threading
 
     lock = threading.Lock()
-    own = user.op("sample_locked", identity="locked", gradient="none")(lambda x: x * (2 if lock else 3))
+    own = user.op("sample_locked", identity="locked", gradient="none")(
+        lambda x: x * 2 if lock.acquire(False) is not None else x
+    )
     with wb.open(":memory:", executor=pools["processes 1"]) as board:
         with pytest.warns(wb.WorkerWarning, match="cannot be pickled: TypeError"):
             done = board.call_many(own, np.ones((5, 1)))
@@ -221,7 +226,6 @@ def scaled(factor: float) -> Any:
 def test_functions_go_by_value(pools: dict[str, Executor]) -> None:
     """A function that was made in a function is sent with what it closes over, and has its fingerprint there."""
     for factor in (2.0, 5.0):
-
         op = wb.op(f"sample_scaled_{factor:g}")(scaled(factor))
         with wb.open(":memory:", executor=pools["processes 2"]) as board, warnings.catch_warnings():
             warnings.simplefilter("error")

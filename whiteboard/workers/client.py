@@ -36,8 +36,8 @@ LEAST_NS: Final = 50_000
 """A job that costs less is computed here: to send one takes some 20 µs, beside what a bin of them takes."""
 BYTE_NS: Final = 10
 """And so is one that costs less than this for each byte of its sources."""
-ALONE_NS: Final = 5_000_000
-"""The only bin of a batch goes to a worker from this on: nothing is computed beside it but by other threads."""
+BATCH_NS: Final = 20_000_000
+"""And so is a batch that costs less than this in all."""
 SHORTEST_NS: Final = 5_000_000
 """A bin is not cut below this so that all workers have one."""
 PROBE_SECONDS: Final = 0.05
@@ -149,7 +149,7 @@ class InWorkers:
                     rows = next(cut, None)
                     if rows is None:
                         ended = True
-                    elif not self._goes(task, rows):
+                    elif not self._goes(task):
                         for outcome in self._inside.outcomes(task, iter([rows])):
                             alone = alone and not len(outcome.rows)
                             yield outcome
@@ -248,7 +248,7 @@ class InWorkers:
             own=self._workers.own,
         )
 
-    def _goes(self, task: Task, rows: Ids) -> bool:
+    def _goes(self, task: Task) -> bool:
         """Whether a bin is worth sending, and can be."""
         spec = task.spec
         cost = self._costs.of(spec)
@@ -256,10 +256,10 @@ class InWorkers:
             return False
         if cost is None:
             return True
-        if len(rows) == task.sources.n and cost * len(rows) < ALONE_NS:
+        if not self._costs.is_sure(spec):
             return False
         nbytes = task.sources.dtype.itemsize * sum(map(math.prod, task.sources.shapes))
-        return cost >= max(LEAST_NS, BYTE_NS * nbytes)
+        return cost >= max(LEAST_NS, BYTE_NS * nbytes, BATCH_NS / task.sources.n)
 
     def _why_not(self, spec: OpSpec) -> str:
         """Say why an op stays here; empty where it can go."""
