@@ -28,8 +28,8 @@ Nodes whose state moves by commits::
         system.process([wb.Job("distance", (0, 1), target=1.0, attr="p")])
         system.commit(wb.rules.StressDescent(0.5))
 
-Start at `open`, `Board`, `op`, `Bound`; then `System`, `Job`, `JobBatch`, `rules`. ``wb.ops.names()`` lists the built-in
-operations, `errors` the errors, and ``whiteboard --help`` the command line.
+Start at `open`, `Board`, `op`, `Bound`; then `System`, `Job`, `JobBatch`, `rules`. ``wb.ops.names()`` lists the
+built-in operations, `errors` the errors, and ``whiteboard --help`` the command line.
 """
 
 from whiteboard import errors, ops

@@ -28,7 +28,7 @@ from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.evaluation.progress import Reporter, shown
 from whiteboard.evaluation.queue import JobQueue, Ticket
-from whiteboard.evaluation.sources import ArraySources, one_job
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.records.packages import HIT_NAMES, Hit
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import State, SystemRecord
@@ -122,8 +122,8 @@ class Board:
         """
         name = ops.name_of(op)
         self._open()
-        done = self._pipeline.evaluate(ops.get(name), params, one_job(name, sources))
-        return CallResult(done.y[0], tuple(grad[0] for grad in done.grads), HIT_NAMES[done.hit[0]])
+        done = self._pipeline.one(ops.get(name), params, sources)
+        return CallResult(done.y, done.grads, HIT_NAMES[done.hit])
 
     def call_many(
         self,

@@ -1,8 +1,8 @@
 """Bring a folder of checkpoints, epoch_000123.npz, into a system whose commits are the epochs in order.
 
 Each array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or node_7_theta, p and others
-likewise; float32 or float64. A node's version goes up where its bytes have changed. A node that a file leaves out stays as it
-was. No pickle is read: files with objects in them are refused.
+likewise; float32 or float64. A node's version goes up where its bytes have changed. A node that a file leaves out stays
+as it was. No pickle is read: files with objects in them are refused.
 """
 
 from __future__ import annotations
