@@ -122,13 +122,9 @@ def shown(progress: Any, what: str) -> Iterator[Reporter | None]:
 
 def _notebook() -> Any:
     """Return IPython's ``display`` within a notebook's kernel, else None."""
-    ipython = sys.modules.get("IPython")
+    ipython, display = (sys.modules.get(name) for name in ("IPython", "IPython.display"))
     shell = None if ipython is None else ipython.get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
-        return None
-    from IPython.display import display
-
-    return display
+    return getattr(display, "display", None) if hasattr(shell, "kernel") else None
 
 
 @contextmanager
