@@ -64,7 +64,7 @@ def bits(given: Any) -> bytes:
 
 
 @pytest.mark.usefixtures("_everything_leaves")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(OPS), st.integers(1, 70), st.integers(0, 99), st.integers(1, 20), st.booleans())
 def test_results_do_not_depend_on_workers(
     pools: dict[str, Executor], op: str, n: int, seed: int, jobs: int, cotangents: bool
