@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import whiteboard as wb
 from tests.workers import sample_ops
+from whiteboard import ops
 from whiteboard.evaluation.costs import Costs
 from whiteboard.ops import user
 from whiteboard.workers import client
@@ -108,15 +109,18 @@ def test_a_system_has_the_digest_of_a_serial_run(pools: dict[str, Executor], nam
 
 def test_jobs_of_unknown_cost_go_there_and_cheap_ones_stay() -> None:
     """The first job of a user's op is a task; once it is known to be cheap its jobs stay, dear ones leave."""
-    x = np.arange(60.0)[:, None]
+    x = np.arange(16.0)[:, None]
+    here, spec = float(os.getpid()), ops.get("sample_pid")
     with wb.open(":memory:", executor=2) as board:
-        assert board.call_many("sample_pid", x).y[0] != os.getpid()
-        assert set(board.call_many("sample_pid", x + 100).y.ravel()) == {os.getpid()}
-        dear = board.call_many("sample_pid", x, params={"seconds": 0.02}).y
-        dear = board.call_many("sample_pid", x + 100, params={"seconds": 0.02}).y
-        assert len(set(dear.ravel())) >= 2
-        assert os.getpid() not in dear
-        assert set(board.call_many("mul", x, x).y.ravel()) == set((x * x).ravel())
+        costs = board.pipeline._ground.costs
+        assert board.call_many("sample_pid", x).y[0] != here
+        costs.learn(spec, 16, 16 * 1_000)
+        assert set(board.call_many("sample_pid", x + 100).y.ravel()) == {here}
+        costs.learn(spec, 16, 16 * 20_000_000)
+        assert here not in board.call_many("sample_pid", x + 200).y
+        costs.learn(spec, 1, 20_000)  # one short job tells little
+        assert board.call_many("sample_pid", x + 300).y[0] == here
+        assert board.call("sample_pid", x[0] + 400).y == here
 
 
 def test_jobs_that_fail_there_fail_alone(pools: dict[str, Executor]) -> None:
