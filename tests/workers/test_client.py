@@ -107,19 +107,20 @@ def test_a_system_has_the_digest_of_a_serial_run(pools: dict[str, Executor], nam
     assert digests[0] == digests[1]
 
 
-def test_jobs_of_unknown_cost_go_there_and_cheap_ones_stay() -> None:
+def test_jobs_of_unknown_cost_go_there_and_cheap_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first job of a user's op is a task; once it is known to be cheap its jobs stay, dear ones leave."""
     x = np.arange(16.0)[:, None]
     here, spec = float(os.getpid()), ops.get("sample_pid")
     with wb.open(":memory:", executor=2) as board:
-        costs = board.pipeline._ground.costs
-        assert board.call_many("sample_pid", x).y[0] != here
-        costs.learn(spec, 16, 16 * 1_000)
+        learn = board.pipeline._ground.costs.learn
+        monkeypatch.setattr(Costs, "learn", lambda self, spec, n, cost_ns: None)  # a busy machine has no part in it
+        assert here not in board.call_many("sample_pid", x).y
+        learn(spec, 16, 16 * 1_000)
         assert set(board.call_many("sample_pid", x + 100).y.ravel()) == {here}
-        costs.learn(spec, 16, 16 * 20_000_000)
-        assert board.call_many("sample_pid", x + 200).y[0] != here
-        costs.learn(spec, 1, 20_000)  # one short job tells little
-        assert board.call_many("sample_pid", x + 300).y[0] == here
+        learn(spec, 16, 16 * 20_000_000)
+        assert here not in board.call_many("sample_pid", x + 200).y
+        learn(spec, 1, 20_000)  # one short job tells little
+        assert set(board.call_many("sample_pid", x + 300).y.ravel()) == {here}
         assert board.call("sample_pid", x[0] + 400).y == here
 
 

@@ -192,7 +192,7 @@ class InWorkers:
         now = time.monotonic()
         for future, sent in list(pending.items()):
             if sent.began is None:
-                sent.began = now if future.running() else None
+                sent.began = self._began(future, now)
             elif now - sent.began > limit and not future.done():
                 del pending[future]
                 self._abandon(future)
@@ -294,6 +294,13 @@ class InWorkers:
     def _broken(self, task: Task, rows: Ids, error: BaseException) -> ExecutorError:
         told = f"{_told(task, rows)}: {self._workers.executor!r} is broken: {_named(error)}; what was done is kept"
         return ExecutorError(told)
+
+    def _began(self, future: Future[Any], now: float) -> float | None:
+        """Return since when a bin is computed, or None: another's executor only says that it is, and perhaps early."""
+        executor = self._workers.executor
+        if isinstance(executor, Processes):
+            return executor.began(future)
+        return now if future.running() else None
 
     def _abandon(self, future: Future[Any]) -> None:
         executor = self._workers.executor

@@ -31,6 +31,9 @@ def main(descriptor: int, parent: int) -> None:
         return
     connection = Connection(descriptor)
     with suppress(EOFError, ConnectionError):
+        import whiteboard.workers.worker  # noqa: F401 - the parent is told once all is there
+
+        connection.send_bytes(b"ready")
         while True:
             connection.send_bytes(_answered(connection.recv_bytes()))
 

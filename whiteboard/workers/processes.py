@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -67,6 +68,11 @@ class Processes(Executor):
         if call is not None and not future.cancel() and call.process is not None:
             call.process.kill()
 
+    def began(self, future: Future[Any]) -> float | None:
+        """Return when a process that was ready began a call, by the monotonic clock; None where none has."""
+        call = self._calls.get(future)
+        return None if call is None else call.began
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's
         """End all processes at once, whatever they are at."""
         with self._lock:
@@ -85,8 +91,10 @@ class Processes(Executor):
         process: _Process | None = getattr(self._here, "process", None)
         if process is None or process.killed:
             process = self._here.process = self._begun()
-        call.process = process
         try:
+            call.process = process
+            process.is_ready()
+            call.began = time.monotonic()
             fine, answer = process.ask(data)
         except BaseException:
             process.kill()
@@ -116,6 +124,7 @@ class _Call:
     """Where a call is being made."""
 
     process: _Process | None = None
+    began: float | None = None
 
 
 class _Process:
@@ -123,7 +132,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._pipe, theirs = Pipe()
-        self.killed = False
+        self.killed = self._ready = False
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
             "from whiteboard.workers import process\n"
@@ -150,13 +159,31 @@ class _Process:
             self._pipe.send_bytes(data)
             answer = self._pipe.recv_bytes()
         except (EOFError, OSError) as error:
-            self.end()
-            how = self._process.returncode
-            name = f"was killed by {signal.Signals(-how).name}" if how < 0 else f"ended with status {how}"
-            msg = f"worker process {self._process.pid} {name} while it computed"
-            raise ExecutorError(msg) from error
+            raise self._ended(ready=True) from error
         fine, given = pickle.loads(answer)
         return fine, given
+
+    def is_ready(self) -> None:
+        """Return when it has begun.
+
+        Raises
+        ------
+        ExecutorError
+            It has not.
+        """
+        if not self._ready:
+            try:
+                self._ready = bool(self._pipe.recv_bytes())
+            except (EOFError, OSError) as error:
+                raise self._ended(ready=False) from error
+
+    def _ended(self, *, ready: bool) -> ExecutorError:
+        self.end()
+        how = self._process.returncode
+        name = f"was killed by {signal.Signals(-how).name}" if how < 0 else f"ended with status {how}"
+        return ExecutorError(
+            f"worker process {self._process.pid} {name} {'while it computed' if ready else 'as it began'}"
+        )
 
     def kill(self) -> None:
         """End it; whoever waits for it is told."""
