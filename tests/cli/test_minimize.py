@@ -124,8 +124,8 @@ def test_workers_take_differences_side_by_side(cli: Cli, tmp_path: Path) -> None
     again = cli(*run, "--workers", "2", "--store", "two.db").said
     assert (again["misses"], again["digest"]) == (0, two["digest"])
     assert cli("show", "dear", "--store", "two.db", "--json").said["spec"]["gradient"] == "differences"
-    alone = cli("minimize", "mymodule:dear", "--x0=1,-0.5", "--store", "one.db")
-    assert_refused(alone, "ask for differences (--workers)")
+    alone = cli("minimize", "mymodule:dear", "--x0=1,-0.5", "--store", "five.db", "--quiet")
+    assert_refused(alone, 1, "ask for differences (--workers)")
     drag = cli(*RUN, "--json", "--workers", "2", "--store", "three.db").said
     assert (drag["success"], drag["digest"]) == (True, cli(*RUN, "--json", "--store", "four.db").said["digest"])
 
@@ -186,7 +186,7 @@ BAD = [
     Bad(
         ("minimize", "mymodule:black_box", "--x0", "1,1", "--quiet"),
         1,
-        "has no gradient, which method L-BFGS-B asks for; these ask for values alone: Nelder-Mead",
+        "which method L-BFGS-B asks for; ask for differences (--workers), or take a method of values alone: Nelder-Mead",
     ),
     Bad(("minimize", "mymodule:vector", "--x0", "1,1", "--quiet"), 1, "expected a scalar y"),
     Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--plot", "a.txt"), 1, "expected a file name that ends in .png"),
