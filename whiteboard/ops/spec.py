@@ -16,7 +16,7 @@ from whiteboard.types import Params, Shape, is_name
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
 Batch: TypeAlias = Literal["lead_axis", "loop"]
-Exactness: TypeAlias = Literal["exact", "tolerance"]
+Exactness: TypeAlias = Literal["portable", "exact", "tolerance"]
 Gradient: TypeAlias = Literal["vjp", "autograd", "returned", "jacobian", "pullback", "jax", "torch", "none"]
 
 _WORDS: Final = {
