@@ -118,7 +118,8 @@ NO_PARAMS: Final = encode_params({})
 class Identity(NamedTuple):
     """What the keys of one op, parameter set and gradient kind are made of, beside scheme, fan-in and tokens.
 
-    `arithmetic` is the class of the machine that computed, as far as the op's bits depend on it, `params` the canonical encoding of all parameters.
+    `arithmetic` is the class of the machine that computed, as far as the op's bits depend on it; `params` the canonical
+    encoding of all parameters.
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the VJP of
     a cotangent, whose token is then the last one of the key; ``"jacobian"`` for those that hold Jacobians, and
     ``"none"`` for those of y alone.

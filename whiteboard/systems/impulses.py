@@ -1,9 +1,9 @@
 """Impulses: a multiset of vectors addressed to nodes, summed in an order made from content alone.
 
 Arrival never matters: rows are sorted by (node, op and parameters, source ids, slot, bytes) before they are added up,
-so any thread, split or order of pushes gives the same bits. Nothing of the machine or of the code is in that order. What
-is measured along the way (stress, residuals) is summed by `math.fsum`, whose result is exactly rounded and so knows no
-order either.
+so any thread, split or order of pushes gives the same bits. Nothing of the machine or of the code is in that order.
+What is measured along the way (stress, residuals) is summed by `math.fsum`, whose result is exactly rounded and so
+knows no order either.
 """
 
 from __future__ import annotations
