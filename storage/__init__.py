@@ -7,6 +7,7 @@ Whiteboard but errors, records and concurrency. Adding a backend is a folder, an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
@@ -23,6 +24,8 @@ from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import Location, StoreUrl, locate
 from whiteboard.storage.stores import Stores
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["BACKENDS", "Options", "Stores", "open_store"]
 
@@ -67,7 +70,9 @@ def open_store(
     except KeyError:
         message = f"no storage backend for {location.backend!r} URLs: there are {', '.join(sorted(BACKENDS))}"
         raise StoreError(message) from None
-    return backend(location, options)
+    store = backend(location, options)
+    _log.info("opened %s%s", store, " to read" if readonly else "")
+    return store
 
 
 def _open_sqlite(location: Location, options: Options) -> Stores:

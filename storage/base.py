@@ -41,6 +41,10 @@ class PackageStore(ABC):
     def find(self, keys: Sequence[bytes]) -> Found:
         """Look up 16-byte keys in one batch. A damaged page is a miss and is counted, never raised."""
 
+    def find_one(self, key: bytes) -> tuple[Page, int] | None:  # noqa: ARG002
+        """The page and row of a package that is found at once, and counted so, or None: then `find` tells. Optional."""
+        return None
+
     @abstractmethod
     def put(self, page: Page) -> None:
         """Take a page of packages. Keys that the store holds already are left as they are."""

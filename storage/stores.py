@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import multiprocessing.util
 import os
@@ -26,6 +27,8 @@ from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import by_op, evicted
+
+_log = logging.getLogger(__name__)
 
 
 class Stores(Store):
@@ -171,7 +174,9 @@ def _close_all() -> None:
             else:
                 stores.packages.flush()
         except StoreError as error:
-            warnings.warn(f"packages that were not flushed are lost: {error}", RuntimeWarning, stacklevel=1)
+            message = f"packages that were not flushed are lost: {error}"
+            _log.warning(message)
+            warnings.warn(message, RuntimeWarning, stacklevel=1)
 
 
 def _close_all_of_a_worker(_: object = None) -> None:

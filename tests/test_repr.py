@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
 import whiteboard as wb
+from tests.storage.samples import environment
 
 
 def test_each_says_what_it_is(tmp_path: Path) -> None:
@@ -33,3 +38,18 @@ def test_each_says_what_it_is(tmp_path: Path) -> None:
         assert repr(batch) == "<2 results, y float64 of shape (2,): 1 miss, 1 memory, of nodes>"
         assert repr(board.bind("sum", axis=0)) == "<sum, axis=0: an op of whiteboard, bound>"
     assert repr(board) == f"<board over {path}, closed>"
+
+
+def test_help_has_code_that_runs(tmp_path: Path) -> None:
+    """What ``help(wb)`` shows first can be pasted, and the names that it sends a reader to are there."""
+    text = wb.__doc__ or ""
+    parts = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
+    assert len(parts) == 2
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(map(textwrap.dedent, parts)) + "print(system.head.id)\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    start = text.partition("Start at ")[2]
+    assert [name for name in re.findall(r"`(\w+)`", start.replace("``", "")) if not hasattr(wb, name)] == []

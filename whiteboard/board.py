@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -26,7 +27,7 @@ from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.evaluation.queue import JobQueue, Ticket
-from whiteboard.evaluation.sources import ArraySources, one_job
+from whiteboard.evaluation.sources import ArraySources
 from whiteboard.records.packages import HIT_NAMES, Hit
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import State, SystemRecord
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from whiteboard.inspection.audit import AuditReport
     from whiteboard.inspection.explain import Explanation
     from whiteboard.inspection.table import Omission, Table
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,8 +119,8 @@ class Board:
         """
         name = ops.name_of(op)
         self._open()
-        done = self._pipeline.evaluate(ops.get(name), params, one_job(name, sources))
-        return CallResult(done.y[0], tuple(grad[0] for grad in done.grads), HIT_NAMES[done.hit[0]])
+        done = self._pipeline.one(ops.get(name), params, sources)
+        return CallResult(done.y, done.grads, HIT_NAMES[done.hit])
 
     def call_many(
         self, op: OpLike, *sources: ArrayLike, params: Params | None = None, errors: Errors = "raise"
@@ -216,6 +219,7 @@ class Board:
         specification.check_name(name)
         record = self._store.versions.system(name)
         kept = None if record is None else self._store.versions.state(name)
+        _log.info("system %r: %s", name, "new" if kept is None else f"goes on from commit {kept.commit.number}")
         if record is None:
             record = SystemRecord(name, os.urandom(16).hex(), spec)
         return self._make(record, kept)

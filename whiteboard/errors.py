@@ -34,10 +34,14 @@ The builtin stands in parentheses; those below another are of its kind too:
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self
+
+_log = logging.getLogger("whiteboard")
+_log.addHandler(logging.NullHandler())
 
 _TOLD: Final = 5
 """So many jobs' errors stand in a message."""
@@ -192,6 +196,7 @@ class OmissionWarning(WhiteboardWarning):
 
 def warn(message: str, category: type[WhiteboardWarning]) -> None:
     """Warn, with the line of the user's that led here as the place."""
+    _log.warning("%s", message)
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "whiteboard":
         level, frame = level + 1, frame.f_back

@@ -61,6 +61,18 @@ class MemoryTier(PackageStore):
                     self._hold(page)
         return found
 
+    def find_one(self, key: bytes) -> tuple[Page, int] | None:
+        with self._lock:
+            if (place := self._whole().place(key)) is None:
+                return None
+            number, row = place
+            self._index.pages.move_to_end(number)
+            page = self._index.pages[number]
+            self._saved_ns += page.cost_ns / page.n
+            self._touched[key] += 1
+            self._tiers[MEMORY] += 1
+        return page, row
+
     def put(self, page: Page) -> None:
         check_page(page)
         if self.keep:

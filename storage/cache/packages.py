@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import warnings
@@ -36,6 +37,8 @@ from whiteboard.storage.sqlite.rows import (
     is_empty,
     select_index,
 )
+
+_log = logging.getLogger(__name__)
 
 # From so many keys on, to ask first whether there is any package at all costs nothing.
 _MANY = 32
@@ -133,6 +136,8 @@ class SqlitePackages(PackageStore):
             found.add(page, missing[rows], slots, DISK)
             if self.admission is not None:
                 self.admission.loaded(page, load_ns)
+        if damaged := len(lookup.broken) + len(lookup.wrong):
+            _log.warning("%d packages or pages of %s are damaged, and are misses", damaged, self.database.location)
         with self._lock:
             self._used.update(lookup.uses)
             self._broken_pages |= lookup.broken
@@ -153,6 +158,7 @@ class SqlitePackages(PackageStore):
         if not fits(page):
             self._count(oversized=page.n)
             message = f"a package of op {page.op!r} is larger than SQLite can hold; such packages are not stored"
+            _log.warning(message)
             warnings.warn(message, RuntimeWarning, stacklevel=2)
             return
         if self.admission is not None and not self.admission.admits(page):
@@ -193,9 +199,12 @@ class SqlitePackages(PackageStore):
                 pages = list(self._pending.pages)
                 used, touched = self._used.copy(), self._touched.copy()
                 broken = Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
+            started = time.perf_counter()
             batch = self._encoded(pages, broken, used, touched)
             self._make_room(batch.nbytes)
             write(batch)
+            if pages:
+                _log.debug("wrote %d bins in %.1f ms", len(pages), 1e3 * (time.perf_counter() - started))
             with self._lock:
                 self._pending.remove(len(pages))
                 self._used -= used
@@ -296,6 +305,8 @@ class SqlitePackages(PackageStore):
         if self.max_bytes is None or live_bytes(self.database) + nbytes <= self.max_bytes:
             return
         evicted = evict(self.database, max(0, int(_EVICT_TO * self.max_bytes) - nbytes))
+        if evicted.packages:
+            _log.info("evicted %d packages, %d bytes, used longest ago", evicted.packages, evicted.nbytes)
         self._count(evicted_pages=evicted.pages, evicted_packages=evicted.packages, evicted_bytes=evicted.nbytes)
 
     def _measure_loads(self, pages: Iterable[Page]) -> None:
@@ -320,6 +331,7 @@ class SqlitePackages(PackageStore):
         except StoreError as error:
             self._retry_at = time.monotonic() + self.bounds.seconds
             message = f"packages are kept in memory, as they cannot be written: {error}"
+            _log.warning(message)
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _start_timer(self) -> None:

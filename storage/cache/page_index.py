@@ -60,6 +60,11 @@ class PageIndex:
         """The place of each key, -1 where it is not held."""
         return np.fromiter(map(self._places.get, keys, repeat(-1)), np.int64, len(keys))
 
+    def place(self, key: bytes) -> tuple[int, int] | None:
+        """The page number and row of one key, None where it is not held."""
+        place = self._places.get(key)
+        return None if place is None else (place >> _ROW_BITS, place & ((1 << _ROW_BITS) - 1))
+
     @staticmethod
     def split(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Page numbers and rows of places."""

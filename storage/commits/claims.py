@@ -8,6 +8,7 @@ however late it comes.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import weakref
@@ -24,6 +25,8 @@ from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.database import Database
 
 _BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
+
+_log = logging.getLogger(__name__)
 
 
 class Writers:
@@ -73,6 +76,8 @@ class Writers:
             if not before:
                 self._names.discard(name)
             raise
+        if takeover:
+            _log.info("took over system %r", name)
 
     @contextmanager
     def claimed(self, name: str) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import re
 import reprlib
 import secrets
@@ -33,6 +34,8 @@ STATEMENTS = "5a88cec67502060372bc6f9d38162e84"
 
 _MOST_SHOWN = 32
 _QUOTES, _SPACES = re.compile(r"[\"`\[\]]"), re.compile(r"\s*([(),])\s*")
+
+_log = logging.getLogger(__name__)
 
 
 def ensure(database: Database) -> None:
@@ -70,6 +73,7 @@ def _made(database: Database) -> None:
     database.prepare()
     if database.revision() is None:
         database.write(partial(_run, revision=HEAD))
+        _log.info("made a new store: %s", database.location)
 
 
 def current(url: StoreUrl) -> str | None:
@@ -128,6 +132,7 @@ def _migrated(database: Database, revision: str, *, copies: bool) -> Path | None
     database.prepare()
     copy = _copied(database, f"before-{revision}") if copies else None
     database.write(partial(_run, revision=revision), durable=True)
+    _log.info("%s has schema %s now%s", database.location, revision, f"; as it was: {copy}" if copy else "")
     return copy
 
 

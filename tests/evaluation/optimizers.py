@@ -21,7 +21,7 @@ import numpy as np
 import whiteboard as wb
 
 X0 = np.array([-1.2, 1.0, 0.7])
-SECONDS = 0.02
+SECONDS = float(os.environ.get("SECONDS", "0.02"))
 
 
 class Life:
@@ -130,6 +130,14 @@ def descended(board: wb.Board) -> Any:
     return x
 
 
+def descended_long(board: wb.Board) -> Any:
+    """200 evaluations of a gradient loop."""
+    f, x = board.bind(rosen), X0.copy()
+    for _ in range(200):
+        x -= 2e-4 * Life.seen(f.grad)(x)
+    return x
+
+
 def by_nlopt(board: wb.Board) -> Any:
     """NLopt's L-BFGS, whose objective writes the gradient into an array."""
     import nlopt
@@ -168,6 +176,7 @@ WAYS: dict[str, Callable[[wb.Board], Any]] = {
     "least_squares": fitted,
     "root": rooted,
     "loop": descended,
+    "200": descended_long,
     "nlopt": by_nlopt,
     "optax": by_optax,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -62,6 +63,33 @@ def test_an_optimizer_that_is_killed_goes_on(tmp_path: Path, method: str) -> Non
     assert (tmp_path / "killed.log").read_text().splitlines() == expected
     again = run(tmp_path, "killed", method, kill=1)
     assert (again.returncode, again.stdout) == (0, whole.stdout)
+
+
+def test_evaluations_of_45_ms_that_are_killed_ten_times(tmp_path: Path) -> None:
+    """200 evaluations of 45 ms, killed at any moment: the one under way is lost each time, and no other."""
+    whole = run(tmp_path, "whole", "200")
+    assert whole.returncode == 0, whole.stderr
+    log, chance, kills = tmp_path / "killed.log", random.Random(0), 0
+    environ = {**environment(), "SECONDS": "0.045"}
+    command = [sys.executable, "-W", "ignore", str(PROGRAM), "200", str(tmp_path / "killed.db"), str(log)]
+    out = ""
+    while kills < 10:
+        before = len(log.read_text().splitlines()) if log.exists() else 0
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+            target = before + chance.randint(1, 18)
+            while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < target):
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.045))
+            process.kill()
+            out = process.communicate()[0]
+            kills += process.returncode == -9
+            assert process.returncode in (0, -9)
+            assert not out, "it ended before it was killed ten times"
+    last = subprocess.run(command, capture_output=True, text=True, env=environ, check=True)
+    assert last.stdout == whole.stdout
+    evaluations = log.read_text().splitlines()
+    assert len(set(evaluations)) == 200
+    assert len(evaluations) <= 210
 
 
 def quadratic(x: Any, y: Any, *, a: float = 1.0) -> Any:

@@ -144,6 +144,24 @@ def test_a_mistake_is_named_by_file_line_and_key(folder: Path, wrong: Wrong) -> 
         load(write(folder, GOOD.replace(wrong.old, wrong.new, 1)))
 
 
+def test_nodes_have_any_attributes(folder: Path) -> None:
+    """Those of a table `attrs`, which jobs read by name, one a slot where they differ."""
+    text = GOOD.replace(
+        "[[jobs]]", "[[nodes]]\nids = [20, 21]\nattrs = { ctrl = [[1.0], [2.0]], q = [[3.0], [4.0]] }\n[[jobs]]", 1
+    )
+    text += '\n[[jobs]]\nop = "mul"\nsrc_ids = [[20, 21]]\nattr = ["ctrl", "q"]\nresidual = 0.5\n'
+    experiment = load(write(folder, text))
+    with wb.open(":memory:") as board:
+        system = board.system("x", experiment.spec)
+        drive(experiment, system, rounds=1)
+        assert system.nodes[20].ctrl != 1.0
+        assert (system.nodes[20].q, system.nodes[21].ctrl) == (3.0, 2.0)
+    with pytest.raises(ExperimentError, match=r"attr: expected one of 'theta', 'p', 'ctrl', 'q', got \['ctrl', 'r'\]"):
+        load(write(folder, text.replace('["ctrl", "q"]', '["ctrl", "r"]')))
+    with pytest.raises(ExperimentError, match=r"nodes\[2\].attrs: expected a table, got 3"):
+        load(write(folder, text.replace("attrs = { ctrl = [[1.0], [2.0]], q = [[3.0], [4.0]] }", "attrs = 3")))
+
+
 def test_bad_nodes_are_named_when_they_are_added(folder: Path) -> None:
     """What only the system can know of the nodes is an error with file and line too."""
     experiment = load(write(folder, GOOD.replace("ids = [9]", "ids = [2]")))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -491,3 +492,29 @@ def test_an_evaluation_of_nodes_alone(cache: wb.Board) -> None:
     evaluation = evaluate_op_v2(SimpleNamespace(nodes=objects().nodes), "mul", (0, 1), cache=cache)
     evaluation.push(1.0, push=lambda *job: got.append(job))
     assert [(sources, out, name) for sources, out, name, _ in got] == [((0, 1), None, "mul")]
+
+
+@pytest.mark.usefixtures("builtin_ops_only")
+def test_what_came_from_a_foreign_system_is_computed_again(tmp_path: Path) -> None:
+    """An audit checks its packages, those of stacks and of cotangents too, where their sources are kept."""
+
+    def product(a: Any, b: Any) -> Any:
+        return (a * b).sum(), (b, a)
+
+    def total(stack: Any) -> Any:
+        return stack.sum(0)
+
+    wb.op(gradient="returned", keep_sources=True, identity="product")(product)
+    wb.op(vjp=lambda c, y, x: np.broadcast_to(c, x.shape) * 1.0, keep_sources=True, identity="total")(total)
+    sys, names = objects(), ForeignNames({"product": "product", "all": Meaning("total", stack=True)})
+    with wb.open(tmp_path / "a.db") as board:
+        push_impulses_from_op_v2(sys, "product", (0, (1, "ctrl")), 2, residual=0.5, cache=board, names=names)
+        push_impulses_from_op_v2(sys, "all", (0, 1, 0), 2, residual=A, cache=board, names=names)
+    with wb.open(tmp_path / "a.db") as board:
+        report = board.audit()
+        assert {name: (each.sampled, each.checked, each.kept) for name, each in report.ops.items()} == {
+            "product": (1, 1, 1),
+            "total": (2, 2, 2),
+        }
+        assert not report.differences
+        assert not report.unchecked

@@ -38,15 +38,18 @@ from whiteboard.cli.rm import rm
 from whiteboard.cli.run import run
 from whiteboard.cli.show import show
 from whiteboard.cli.table import table
-from whiteboard.cli.terminal import crashed, finish, keep_descriptors, say, warned
+from whiteboard.cli.terminal import crashed, finish, keep_descriptors, logged, say, warned
 from whiteboard.cli.verify import verify
 from whiteboard.errors import SinkError, UnknownExperimentError, WhiteboardError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="whiteboard")
-def whiteboard() -> None:
+@click.option("-v", "--verbose", count=True, help="Log on stderr what happens; twice, in detail.")
+def whiteboard(verbose: int) -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
+    if verbose:
+        logged(detailed=verbose > 1)
 
 
 for command in (

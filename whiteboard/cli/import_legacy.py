@@ -63,7 +63,8 @@ def import_legacy(folder: Path, kind: str | None, *, as_json: bool, **options: A
     """Bring what an older cache holds in FOLDER into a store. Status 1 where entries were left behind.
 
     npz: a folder of checkpoints, epoch_000123.npz, becomes the system --name, whose commits are the epochs in order.
-    Each array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or node_7_theta (and p likewise).
+    Each array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or
+    node_7_theta, p and others likewise.
 
     diskcache, joblib: the results (y, grads) in a folder of diskcache.Cache or FanoutCache, or of one function of
     joblib.Memory, become packages of the op --op, and a later call with the same sources finds them. --sources names a

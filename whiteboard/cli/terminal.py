@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import re
@@ -109,6 +110,21 @@ def warned(
 ) -> None:
     """Print a warning; for `warnings.showwarning`."""
     say(f"{filename}:{lineno}: {category.__name__}: {message}", err=True)
+
+
+class _Handler(logging.Handler):
+    """Prints log records on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), err=True)
+
+
+def logged(*, detailed: bool) -> None:
+    """Print from now on what the library logs, with the time of each line."""
+    handler, log = _Handler(), logging.getLogger("whiteboard")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if detailed else logging.INFO)
 
 
 def crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -49,6 +49,15 @@ class Agreement:
         """Whether a package of the op, under its fingerprint of now, was found wrong in this process."""
         return bool(self._distrusted) and _identity(spec) in self._distrusted
 
+    def passes(self, spec: OpSpec, cost_ns: float) -> bool:
+        """Count the time that one hit has saved, unless a check of it is due: then nothing is counted."""
+        with self._lock:
+            due = self._checks.get(_identity(spec), 0) < FIRST
+            if due and self.spent_ns + cost_ns < SHARE * (self.saved_ns + cost_ns):
+                return False
+            self.saved_ns += cost_ns
+        return True
+
     def holds(
         self,
         spec: OpSpec,

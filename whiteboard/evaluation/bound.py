@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.errors import ParamError, ShapeError
-from whiteboard.evaluation.pipeline import Evaluated, Pipeline
+from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.single import One
 from whiteboard.evaluation.sources import ArraySources, one_job
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Params
@@ -42,7 +43,7 @@ class Bound:
 
     def __call__(self, *sources: ArrayLike) -> Number:
         """Return y: a float where it is a scalar."""
-        return _own(self._one(sources).y[0])
+        return _own(self._one(sources).y)
 
     def value_and_grad(self, *sources: ArrayLike) -> tuple[float, Gradient]:
         """Return y, a scalar, and its gradient: for ``scipy.optimize.minimize(f.value_and_grad, x0, jac=True)``.
@@ -55,13 +56,13 @@ class Bound:
             The op has no gradient.
         """
         done = self._one(sources)
-        if done.y.ndim > 1:
-            msg = f"op {self.op!r}: expected a scalar y to take the gradient of, got shape {done.y.shape[1:]}; jacobian"
+        if done.y.ndim:
+            msg = f"op {self.op!r}: expected a scalar y to take the gradient of, got shape {done.y.shape}; jacobian"
             raise ShapeError(msg + " takes any")
         if not done.grads:
             msg = f"op {self.op!r} has no gradient: it is registered with gradient='none'"
             raise ParamError(msg)
-        return float(done.y[0]), _each(done)
+        return float(done.y), _each(done.grads)
 
     def grad(self, *sources: ArrayLike) -> Gradient:
         """Return the gradient of y, a scalar; otherwise as `value_and_grad`."""
@@ -69,7 +70,8 @@ class Bound:
 
     def jacobian(self, *sources: ArrayLike) -> Gradient:
         """Return ∂y/∂xᵢ, (*y_shape, *shape of source i)."""
-        return _each(self._pipeline().jacobian(self._spec(), self.params, one_job(self.op, sources)))
+        done = self._pipeline().jacobian(self._spec(), self.params, one_job(self.op, sources))
+        return _each([grad[0] for grad in done.grads])
 
     def many(self, *sources: ArrayLike) -> Array:
         """Return y of n jobs, (n, *y_shape), whose sources are stacked on axis 0."""
@@ -79,14 +81,14 @@ class Bound:
         given = "".join(f", {name}={value!r}" for name, value in self.params.items())
         return f"<{self.op}{given}: an op of whiteboard, bound>"
 
-    def _one(self, sources: tuple[ArrayLike, ...]) -> Evaluated:
-        return self._pipeline().evaluate(self._spec(), self.params, one_job(self.op, sources))
+    def _one(self, sources: tuple[ArrayLike, ...]) -> One:
+        return self._pipeline().one(self._spec(), self.params, sources)
 
 
 def _own(value: Array) -> Number:
     return np.array(value) if np.ndim(value) else float(value)
 
 
-def _each(done: Evaluated) -> Gradient:
-    grads = tuple(np.array(grad[0]) for grad in done.grads)
+def _each(given: Sequence[Array]) -> Gradient:
+    grads = tuple(np.array(grad) for grad in given)
     return grads[0] if len(grads) == 1 else grads

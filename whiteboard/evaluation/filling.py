@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,6 +18,8 @@ from whiteboard.evaluation.triage import Form, Triage
 from whiteboard.records.packages import MEMORY, MISS, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.types import Ids
+
+_log = logging.getLogger(__name__)
 
 _TRACED: Final = 16
 """So many errors of a batch keep their tracebacks."""
@@ -112,6 +115,9 @@ class Filling:
 
     def _take(self, outcome: Outcome) -> None:
         """Place and keep what came of a bin."""
+        if _log.isEnabledFor(logging.DEBUG):
+            told = (self.task.spec.name, len(outcome.rows), outcome.cost_ns / 1e6, len(outcome.failed))
+            _log.debug("op %r: a bin of %d jobs took %.3f ms, %d failed", *told)
         if done := len(outcome.rows) + len(outcome.failed):
             self.ground.costs.learn(self.task.spec, done, outcome.cost_ns)
         self._remember(outcome.failed)

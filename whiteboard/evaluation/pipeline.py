@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import JobsError, ParamError, UncachedWarning, WhiteboardError, warn
@@ -23,7 +23,8 @@ from whiteboard.evaluation.filling import Filling, Ground
 from whiteboard.evaluation.flights import Flights
 from whiteboard.evaluation.kept_sources import kept
 from whiteboard.evaluation.promises import Promises
-from whiteboard.evaluation.sources import Sources
+from whiteboard.evaluation.single import One, held, taken
+from whiteboard.evaluation.sources import Sources, one_job
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
@@ -129,6 +130,17 @@ class Pipeline:
         if spec.gradient != "jacobian":
             return Evaluated(y, tuple(beside), plan.hit, raw, failed=plan.failed)
         return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside), plan.failed)
+
+    def one(self, spec: OpSpec, params: Params | None, sources: Sequence[ArrayLike]) -> One:
+        """Answer one job of arrays, which have no axis of jobs; otherwise as `evaluate`."""
+        if (place := held(self._store, self.agreement, spec, params, sources)) is not None:
+            page, row = place
+            with self._lock:
+                self.counts.hits_memory += 1
+                self.counts.seconds_saved += page.cost_ns / page.n / 1e9
+            return One(*taken(page, row), MEMORY)
+        done = self.evaluate(spec, params, one_job(spec.name, sources))
+        return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))
 
     def _filled(self, task: Task) -> tuple[Triage, NDArray[np.uint8]]:
         """Return where the package of each job lies, once all are there that can be, and their keys, (n, 16)."""

@@ -9,6 +9,7 @@
     [[nodes]]
     ids = [0, 1, 2]
     p = { random = { seed = 1, shape = [3, 2], scale = 1.0 } }
+    attrs = { ctrl = [1.0, 2.0, 3.0] } # any others
 
     [[jobs]]
     op = "distance"
@@ -30,7 +31,7 @@
 
 An array is a (nested) list of numbers, ``{ csv = FILE, columns = NAME or [NAMES] }``, ``{ npy = FILE }``, or
 ``{ random = { seed, shape, scale } }`` (normal). Files are found beside the TOML file. Jobs take the fields of
-`JobBatch`: op, src_ids, out_ids, residual, target, scale, weight, params, attr.
+`JobBatch`: op, src_ids, out_ids, residual, target, scale, weight, params, attr (a name, or one a slot).
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ import errno
 import re
 import reprlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,7 +61,7 @@ from whiteboard.systems.system import System
 from whiteboard.types import Array, Errors
 
 TOP = {"name", "measure", "errors", "nodes", "jobs", "rule", "stop", "options"}
-NODES = {"ids", "theta", "p", "fixed"}
+NODES = {"ids", "theta", "p", "fixed", "attrs"}
 JOBS = {"op", "src_ids", "out_ids", "residual", "target", "scale", "weight", "params", "attr"}
 RULES: Mapping[str, type[StressDescent | Relax]] = {"StressDescent": StressDescent, "Relax": Relax}
 OPTIONS = {"memory_bytes", "max_bytes", "persist", "durability"}
@@ -78,7 +80,8 @@ def from_toml(path: Path, seed: int | None = None) -> Experiment:
     table = reader.table
     reader.known(table, TOP, ())
     nodes = [reader.nodes(part, number) for number, part in enumerate(reader.tables("nodes"))]
-    jobs = [reader.jobs(part, number) for number, part in enumerate(reader.tables("jobs"))]
+    attrs = list(dict.fromkeys((*ATTRS, *chain.from_iterable(part.get("attrs", ()) for part in nodes))))
+    jobs = [reader.jobs(part, number, attrs) for number, part in enumerate(reader.tables("jobs"))]
     rule, stop = reader.rule(), reader.stop()
     options = reader.one_table("options")
     reader.known(options, OPTIONS, ("options",))
@@ -197,10 +200,18 @@ class _Reader:
         if "ids" not in part:
             msg = "missing"
             raise self.fail(msg, "nodes", number, "ids")
-        return {name: self.array(value, "nodes", number, name) for name, value in part.items()}
+        others = self.expect_table(part.get("attrs", {}), "nodes", number, "attrs")
+        columns: dict[str, Any] = {
+            name: self.array(value, "nodes", number, name) for name, value in part.items() if name != "attrs"
+        }
+        if others:
+            columns["attrs"] = {
+                name: self.array(value, "nodes", number, "attrs", name) for name, value in others.items()
+            }
+        return columns
 
-    def jobs(self, part: dict[str, Any], number: int) -> JobBatch:
-        """Return one batch of jobs."""
+    def jobs(self, part: dict[str, Any], number: int, attrs: Sequence[str]) -> JobBatch:
+        """Return one batch of jobs over nodes that have these attributes."""
         self.known(part, JOBS, ("jobs", number))
         for name in ("op", "src_ids"):
             if name not in part:
@@ -210,8 +221,9 @@ class _Reader:
         columns = {
             name: value if name in plain else self.array(value, "jobs", number, name) for name, value in part.items()
         }
-        if columns.get("attr", "theta") not in ATTRS:
-            msg = f"expected one of {', '.join(map(repr, ATTRS))}, got {columns['attr']!r:.80}"
+        asked = columns.get("attr", "theta")
+        if any(name not in attrs for name in (asked if isinstance(asked, list) else [asked])):
+            msg = f"expected one of {', '.join(map(repr, attrs))}, got {asked!r:.80}"
             raise self.fail(msg, "jobs", number, "attr")
         with self.blame("jobs", number, "op"):
             ops.get(columns["op"]).bind(columns.get("params"))

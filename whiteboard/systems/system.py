@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ from whiteboard.systems.propagate import Propagated, propagate, raised
 from whiteboard.systems.rules import Rule
 from whiteboard.systems.transition import different, merged, ruled, steps
 from whiteboard.types import Array, Errors, Ids, OpLike, ResultSink
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -449,6 +452,7 @@ class System:
         self.nodes.advance(list(step.changes.values()), step.versions)
         self._round.inbox.consume()
         head = Commit.of(step.record)
+        _log.debug("system %r: commit %d, %d nodes changed", self.name, head.id, head.changed)
         self._round = _Round(head, len(self.nodes))
         self._step = None
         return head

@@ -1,8 +1,8 @@
 """Bring a folder of checkpoints, epoch_000123.npz, into a system whose commits are the epochs in order.
 
-Each array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or node_7_theta (and p likewise);
-float32 or float64. A node's version goes up where its bytes have changed. A node that a file leaves out stays as it
-was. No pickle is read: files with objects in them are refused.
+Each array of a file is one attribute of one node, named 7.theta, 7/theta, theta.7 or node_7_theta, p and others
+likewise; float32 or float64. A node's version goes up where its bytes have changed. A node that a file leaves out stays
+as it was. No pickle is read: files with objects in them are refused.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from whiteboard import board as boards
 from whiteboard.errors import ParamError, SpecError, WhiteboardError
 from whiteboard.records.reports import Progress
+from whiteboard.records.systems import is_attr
 from whiteboard.systems.system import System
 
 _FILE = re.compile(r"epoch_(\d+)\.npz")
-_ARRAY = re.compile(r"(?:node_?)?(?P<id>\d+)[._/](?P<attr>theta|p)|(?P<attr2>theta|p)[._/](?P<id2>\d+)")
+_ARRAY = re.compile(
+    r"(?:node_?)?(?P<id>\d+)[._/](?P<attr>[A-Za-z]\w*)|(?P<attr2>[A-Za-z]\w*)[._/](?P<id2>\d+)", re.ASCII
+)
 SPEC = {"imported": "npz epochs"}
 
 Epoch = Mapping[int, Mapping[str, NDArray[Any]]]
@@ -48,7 +51,7 @@ def load(path: Path) -> Epoch:
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays.files:
                 match = _ARRAY.fullmatch(name)
-                if match is None:
+                if match is None or not is_attr(match["attr"] or match["attr2"]):
                     msg = f"{path}: array {name!r} is named after no node and attribute, such as 7.theta"
                     raise ParamError(msg)
                 node, attr = int(match["id"] or match["id2"]), match["attr"] or match["attr2"]
@@ -70,7 +73,7 @@ def apply(system: System, epoch: Epoch) -> None:
 
 def same(system: System, node: int, attr: str, value: NDArray[Any]) -> bool:
     """Whether a node has these bytes; a value that does not fit its attribute is refused by the write."""
-    now = getattr(system.nodes[node], attr)
+    now = getattr(system.nodes[node], attr, None)
     return now is not None and (now.dtype, now.shape) == (value.dtype, value.shape) and now.tobytes() == value.tobytes()
 
 

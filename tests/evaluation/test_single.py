@@ -1,0 +1,151 @@
+"""One job at a time answers as columns do: the same bits, hits, counts, errors and checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import whiteboard as wb
+from whiteboard.identity import keys
+from whiteboard.types import FLOATS
+
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
+
+OPS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("mul", 2, {}),
+    ("tanh", 1, {}),
+    ("sum", 1, {"axis": 0}),
+    ("sum_k", 3, {}),
+    ("distance", 2, {}),
+    ("vecdot", 2, {}),
+    ("linear_gemm", 0, {}),
+)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return an op, its sources in any layout that callers have them in, and parameters."""
+    name, arity, params = draw(st.sampled_from(OPS))
+    dtype: Any = draw(st.sampled_from(FLOATS))
+    n = draw(st.integers(1, 5))
+    shapes: list[tuple[int, ...]] = [(n,)] * arity or [(n,), (2, n), (2,)]
+    layout = draw(st.sampled_from(["plain", "strided", "list", "read-only", "swapped"]))
+    values = st.floats(-4, 4, width=32)
+    sources: list[Any] = []
+    for shape in shapes:
+        array = draw(hnp.arrays(dtype, shape, elements=values))
+        if layout == "strided":
+            array = np.repeat(array, 2, axis=-1)[..., ::2]
+        if layout == "list" and dtype == np.float64:
+            array = array.tolist()
+        if layout == "read-only":
+            array.flags.writeable = False
+        if layout == "swapped":
+            array = array.astype(array.dtype.newbyteorder())
+        sources.append(array)
+    return name, sources, params
+
+
+def answered(board: wb.Board, name: str, sources: list[Any], params: dict[str, Any], *, columns: bool) -> Any:
+    """Return bits and hit of one job, asked by itself or as a column of one, or what it raised."""
+    try:
+        if columns:
+            many = board.call_many(name, *[np.asarray(each)[None] for each in sources], params=params)
+            return many.y[0].tobytes(), [grad[0].tobytes() for grad in many.grads], int(many.hit[0])
+        one = board.call(name, *sources, params=params)
+        code = ("miss", "memory", "disk").index(one.hit)
+        return one.y.tobytes(), [grad.tobytes() for grad in one.grads], code
+    except wb.WhiteboardError as error:
+        return type(error)
+
+
+@given(st.lists(st.tuples(jobs(), st.integers(1, 3)), min_size=1, max_size=6), st.sampled_from([2**20, 3000, 0]))
+def test_one_by_one_is_as_columns(asked: list[Any], memory_bytes: int) -> None:
+    """Two boards that are asked the same, one in each way: equal answers and equal counts."""
+    with (
+        wb.open(":memory:", memory_bytes=memory_bytes) as single,
+        wb.open(":memory:", memory_bytes=memory_bytes) as many,
+    ):
+        for (name, sources, params), times in asked:
+            for _ in range(times):
+                one = answered(single, name, sources, params, columns=False)
+                assert one == answered(many, name, sources, params, columns=True)
+        a, b = single.stats(), many.stats()
+        counts = ("hits_memory", "hits_disk", "misses", "puts", "packages", "checked", "wrong")
+        assert {name: a[name] for name in counts} == {name: b[name] for name in counts}
+
+
+@given(
+    st.lists(
+        st.sampled_from([np.float32, np.float64]).flatmap(
+            lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0))
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_keys_are_those_of_columns(sources: list[Any]) -> None:
+    """A key made of the sources themselves is the one that is made of their tokens."""
+    sources = [np.asarray(source, order="C") for source in sources]
+    tokens = np.stack([keys.tokens(source[None]) for source in sources], axis=1)
+    assert [keys.key_of(b"p" * 16, sources)] == keys.keys(b"p" * 16, tokens)
+
+
+def test_hits_in_memory_do_not_go_through_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fast is in use: of `call` and of bound ops, built in and a user's."""
+
+    def square(x: Any, *, by: float = 1.0) -> Any:
+        return by * anp.sum(x**2)
+
+    wb.op(name="squares", identity="single")(square)
+    x = np.arange(3.0)
+    with wb.open(":memory:") as board:
+        f = board.bind("squares", by=2.0)
+        first = f.value_and_grad(x), board.call("tanh", x), board.call("squares", x, params={"by": 2.0})
+        monkeypatch.setattr(type(board.pipeline), "evaluate", None)
+        value, grad = f.value_and_grad(x)
+        assert (value, grad.tolist()) == (first[0][0], first[0][1].tolist())
+        grad += 1.0  # the caller's own
+        assert board.call("tanh", x).hit == "memory"
+        again = board.call("squares", x, params={"by": 2.0})
+        assert (again.hit, float(again.y), again.grads[0].tolist()) == ("memory", value, first[0][1].tolist())
+        with pytest.raises(ValueError, match="read-only"):
+            again.grads[0][0] = 1.0
+        assert board.stats()["hits_memory"] == 4
+
+
+def test_hits_are_checked_as_those_of_columns(tmp_path: Path) -> None:
+    """The first hits of a user's op are computed again here too: what is another then is not believed."""
+    state = [1.0]
+
+    def drifting(x: Any) -> Any:
+        total = x.sum()
+        for _ in range(200):
+            total = np.sqrt(total * total)
+        return total * state[0]
+
+    wb.op(gradient="none", identity="drifting")(drifting)
+    with wb.open(tmp_path / "a.db") as board:
+        x = np.ones(3)
+        board.call("drifting", x)
+        state[0] = 2.0
+        with pytest.warns(wb.WrongHitWarning):
+            answers = [float(board.call("drifting", x).y) for _ in range(2000)]
+        assert (board.stats()["wrong"], answers[-1]) == (1, 6.0)
+
+
+def test_a_result_keeps_no_more_alive_than_itself() -> None:
+    """One row of a page of many is a copy."""
+    with wb.open(":memory:") as board:
+        x = np.random.default_rng(0).normal(size=(50, 4))
+        board.call_many("tanh", x)
+        result = board.call("tanh", x[7])
+        assert result.hit == "memory"
+        assert all(array.base is None or array.base.nbytes == array.nbytes for array in (result.y, *result.grads))
