@@ -23,7 +23,7 @@ def levels() -> dict[str, dict[str, str]]:
 
     At the lowest one the C library, where it is glibc, and OpenBLAS do without fused operations too.
     """
-    found: list[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # type: ignore[call-overload]
+    found: list[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     starts = sorted({len(found) // 2, 0}) if found else []
     off = [" ".join(reversed(found[start:])) for start in reversed(starts)]
     named = {f"without {names}": {"NPY_DISABLE_CPU_FEATURES": names} for names in off}

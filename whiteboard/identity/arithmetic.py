@@ -52,7 +52,8 @@ MANY = 2**12
 
 def _inputs(n: int) -> list[tuple[Array, Array]]:
     """Return, in both dtypes, n numbers from 0 to 8 and three matrices of them: equal everywhere, each one division."""
-    columns: list[Array] = [np.arange(1, n + 1, dtype=dtype) / (n / 7.9) for dtype in FLOATS]
+    numbers = np.arange(1, n + 1)
+    columns: list[Array] = [np.divide(numbers.astype(dtype), n / 7.9, dtype=dtype) for dtype in FLOATS]
     return [(x, np.resize(x, 3 * 33 * 65).reshape(3, 33, 65)) for x in columns]
 
 

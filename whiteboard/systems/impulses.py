@@ -258,12 +258,10 @@ def content_order(columns: Sequence[Ids]) -> tuple[Ids, NDArray[np.bool_]]:
         for column, low, width in zip(columns, lows, bits, strict=True):
             if width:
                 words = (words << np.uint64(width % 64)) | (column - low).astype(np.uint64)
-        columns = [words]
         order: Ids = np.argsort(words, kind="stable")
-    else:
-        order = np.lexsort(columns[::-1])
-    sorted_ = [column[order] for column in columns]
-    return order, np.logical_and.reduce([column[1:] == column[:-1] for column in sorted_])
+        return order, words[order[1:]] == words[order[:-1]]
+    order = np.lexsort(columns[::-1])
+    return order, np.logical_and.reduce([column[order[1:]] == column[order[:-1]] for column in columns])
 
 
 def _break_ties(order: Ids, same: NDArray[np.bool_], weights: NDArray[np.float64], vectors: Array) -> Ids:
