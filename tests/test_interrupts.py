@@ -21,6 +21,7 @@ from whiteboard.errors import ClosedError
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.page_index import PageIndex
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.systems.nodes import Nodes
 
 RULE = wb.rules.StressDescent(0.5)
 TORTURE = Path(__file__).parents[1] / "scripts" / "torturing" / "interrupts.py"
@@ -134,6 +135,31 @@ def test_nodes_are_added_whole_or_not_at_all(code: CodeType) -> None:
                 assert np.asarray(system.nodes[i].p).tolist() == values[i].tolist()
                 assert np.asarray(system.nodes[i].theta).tolist() == (-values[i]).tolist()
             system.commit()
+
+
+@pytest.mark.parametrize("code", [wb.System.add_attribute.__code__, Nodes.attach.__code__])
+def test_an_attribute_is_given_to_all_or_to_none(code: CodeType) -> None:
+    """What an interrupt left out can be given again, and the commit is the one of a system that had none."""
+    with wb.open(":memory:") as board:
+        values = np.arange(6.0).reshape(3, 2)
+        systems: list[wb.System] = []
+
+        def work() -> Callable[[], object]:
+            system = board.system(f"s{len(systems)}")
+            system.add_nodes([0, 1, 2], p=values)
+            system.commit()
+            systems.append(system)
+            return lambda: system.add_attribute("ctrl", [2, 0], values[:2])
+
+        work()()
+        want = systems[0].commit().digest
+        for _ in at_each_line(code, work):
+            system = systems[-1]
+            if "ctrl" not in system.nodes[2].attrs:
+                system.add_attribute("ctrl", [2, 0], values[:2])
+            assert system.commit().digest == want
+            assert system.nodes[0].ctrl.tolist() == values[1].tolist()
+        assert len(systems) > 2
 
 
 def test_a_waiting_impulse_can_be_dropped() -> None:

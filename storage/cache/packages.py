@@ -35,6 +35,7 @@ from whiteboard.storage.sqlite.rows import (
     count_packages,
     hashes_of,
     is_empty,
+    may_be_there,
     select_index,
 )
 
@@ -117,11 +118,17 @@ class SqlitePackages(PackageStore):
             missing = self._pending.find(keys, found)
         if len(missing):
             try:
-                self._find_on_disk(keys, missing, found)
+                if len(missing) > 1 or self._may_be_there(keys[missing[0]]):
+                    self._find_on_disk(keys, missing, found)
             except CorruptPackageError:
                 # SQLite's own structure is damaged: everything not found yet is a miss.
                 self._count(corrupt=1)
         return found.done()
+
+    def _may_be_there(self, key: bytes) -> bool:
+        """Whether one key may be on disk: most that are asked for alone are misses, which costs a statement or two."""
+        with self.database.read_bare() as raw:
+            return may_be_there(raw, int(hashes_of(np.frombuffer(key, np.uint8)[None], self._bits)[0]))
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)

@@ -26,6 +26,8 @@ class Held(sqlite3.Connection):
         Whether it was closed.
     steps : Steps
         Bounds what is run on one cursor.
+    seen : tuple of (version, object), or None
+        What was read here, and at which version of the file: see `version`.
     """
 
     def __init__(self, *given: Any, steps: Steps, **options: Any) -> None:
@@ -35,6 +37,13 @@ class Held(sqlite3.Connection):
         self._cursors: list[weakref.ref[sqlite3.Cursor]] = []
         self.released: Callable[[Held], None] = _stays
         self.is_shut = False
+        self.seen: tuple[tuple[int, int], Any] | None = None
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Another one after each change of the file, within a transaction that has read something."""
+        (others,) = self.execute("PRAGMA data_version").fetchone()
+        return others, self.total_changes
 
     def cursor(self, *given: Any, **options: Any) -> Any:
         """Return a cursor, and know of it for as long as it lives."""

@@ -313,6 +313,28 @@ class Database:
                 with self._writer.begin() as connection:
                     yield connection
             return
+        with self._registered(), translated(self.location), self._readers.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read_bare(self) -> Iterator[Held]:
+        """As `read`, by the driver's own connection: for a statement or two, which SQLAlchemy takes longer to begin."""
+        if self.location.path is None:
+            with self._mutex, translated(self.location):
+                self.check_open()
+                yield self._idle()
+            return
+        with self._registered(), translated(self.location):
+            raw = self._reader()
+            try:
+                raw.execute("BEGIN DEFERRED")
+                yield raw
+            finally:
+                raw.close()  # its transaction too
+
+    @contextmanager
+    def _registered(self) -> Iterator[None]:
+        """A file is read while the block runs: whoever closes its connections waits."""
         if self._raw is None:
             # A held connection keeps the log open, so that a reader's close is never the last one.
             with self._mutex:
@@ -325,8 +347,7 @@ class Database:
             self.check_open()
             self._reading.add(reading)
         try:
-            with translated(self.location), self._readers.begin() as connection:
-                yield connection
+            yield
         finally:
             self._reading.discard(reading)
 

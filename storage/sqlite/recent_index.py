@@ -7,13 +7,14 @@ packages. Here a flush adds one row a page; what has gathered then goes into ``p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.storage.page.row_checks import MOST_ROWS
+from whiteboard.storage.sqlite.connection import Held
 
 _MOST_HASHES: Final = 49_152
 _MOST_PAGES: Final = 384
@@ -80,6 +81,15 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
     return recent.rows(likely[wanted[at] == hashes])
 
 
+def may_have(raw: Held, hashed: int) -> bool:
+    """Whether there is a row with a hash; asked of one connection again, the table is read where it has changed."""
+    version = raw.version
+    if raw.seen is None or raw.seen[0] != version:
+        raw.seen = version, _Columns.of(raw.cursor()).hashes
+    hashes: NDArray[np.int64] = raw.seen[1]
+    return bool((hashes == hashed).any())
+
+
 def index(connection: Connection) -> NDArray[np.int64]:
     """All rows as index rows (hash, page_id, slot), by ascending page; a damaged one is left out."""
     recent = _Columns.read(connection)
@@ -96,7 +106,10 @@ class _Columns:
 
     @classmethod
     def read(cls, connection: Connection) -> _Columns:
-        cursor = connection.connection.cursor()
+        return cls.of(connection.connection.cursor())
+
+    @classmethod
+    def of(cls, cursor: Any) -> _Columns:
         sound: list[tuple[int, bytes]] = []
         left = _MOST_BYTES
         for page_id, blob in cursor.execute(f"SELECT page_id, hashes FROM recent WHERE NOT ({ODD}) ORDER BY page_id"):

@@ -22,6 +22,7 @@ from whiteboard.storage.page.codec import DEFAULT, Encoding
 from whiteboard.storage.page.format import Blob, Laid, Moved, Packed, encode_page, pieces, unpack
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sqlite.connection import Held
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -133,6 +134,12 @@ def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int6
     """The first `bits` bits of each row of an (n, 16) array of keys."""
     words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
     return (words >> np.uint64(64 - bits)).astype(np.int64)
+
+
+def may_be_there(raw: Held, hashed: int) -> bool:
+    """Whether the index has a row of a hash; none is a certain miss."""
+    sql = "SELECT 1 FROM package WHERE hash = ?"
+    return raw.execute(sql, (hashed,)).fetchone() is not None or recent_index.may_have(raw, hashed)
 
 
 def is_empty(connection: Connection) -> bool:

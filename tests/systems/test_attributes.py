@@ -66,6 +66,81 @@ def test_an_attribute_lives_through_commits_closing_and_forks(tmp_path: Path) ->
         assert [board.system("s").digest(), board.system("f").nodes[9].gain.tolist()] == [digests[1], [[3.0]]]
 
 
+def test_an_attribute_is_given_to_nodes_that_are_there(tmp_path: Path) -> None:
+    """It is read and moved at once, kept by the next commit, and past commits, forks of them and digests have none."""
+    with wb.open(tmp_path / "a.db") as board:
+        system = filled(board)
+        before = system.commit().digest
+        system.add_attribute("lift", [7, 1], CTRL[:2])
+        system.add_attribute("theta", [9], [[1.0]])
+        assert system.nodes[7].lift.tolist() == CTRL[0].tolist()
+        assert system.digest() != before
+        system.process([wb.Job("mul", (1, 7), residual=1.0, attr="lift")])
+        commit = system.commit(step)
+        assert commit.changed == 3
+        assert [system.nodes[i].version for i in (1, 2, 7, 9)] == [1, 0, 1, 1]
+        assert system.nodes[1].lift.tolist() == (CTRL[1] - CTRL[0]).tolist()
+        system.add_attribute("lift", [2], CTRL[2:])
+        assert system.commit().changed == 1
+        assert system.commit().changed == 0
+        digests = [commit.digest for commit in system.history()]
+        assert digests[2] == digests[3]
+    with wb.open(tmp_path / "a.db") as board:
+        system = board.system("s")
+        assert system.digest() == digests[3]
+        assert system.nodes[1].lift.tolist() == (CTRL[1] - CTRL[0]).tolist()
+        assert [system.at(number).digest() for number in range(4)] == digests
+        assert [sorted(system.at(number).nodes[2].attrs) for number in (0, 1, 2)] == [
+            *[["ctrl", "p", "theta"]] * 2,
+            ["ctrl", "lift", "p", "theta"],
+        ]
+        fork = system.fork("f", at=0)
+        assert fork.digest() == before
+        fork.add_attribute("lift", [1, 2, 7], -CTRL)
+        assert fork.commit().changed == 3
+        system.write(7, lift=[0.0, 3.0])
+        assert system.commit().changed == 1
+        assert board.verify().ok
+    assert status(["export", str(tmp_path / "a.db"), str(tmp_path / "a.wb")]) == 0
+    assert status(["import", str(tmp_path / "b.db"), str(tmp_path / "a.wb")]) == 0
+    with wb.open(tmp_path / "b.db") as board:
+        assert board.system("s").nodes[7].lift.tolist() == [0.0, 3.0]
+        assert board.system("f").nodes[7].lift.tolist() == (-CTRL[2]).tolist()
+
+
+def test_an_attribute_lives_through_keyframes(tmp_path: Path) -> None:
+    """Given in many steps, with writes between, it is read back as it was at each commit."""
+    rng = np.random.default_rng(3)
+    ids = np.arange(12)
+    with wb.open(tmp_path / "a.db") as board:
+        system = board.system("s")
+        system.add_nodes(ids, theta=rng.normal(size=(12, 3)))
+        system.commit()
+        for node_id in ids.tolist():
+            system.add_attribute("ctrl", [node_id], rng.normal(size=(1, 2)))
+            if node_id % 3 == 0:
+                system.write(node_id, theta=rng.normal(size=3))
+                system.write(node_id, ctrl=rng.normal(size=2))
+            assert system.commit().changed == 1
+            system.write(0, ctrl=rng.normal(size=2))
+            system.commit()
+        digests = [commit.digest for commit in system.history()]
+    with wb.open(tmp_path / "a.db") as board:
+        assert [board.system("s").at(number).digest() for number in range(len(digests))] == digests
+        assert board.system("s").digest() == digests[-1]
+
+
+def test_an_attribute_of_no_node_is_none() -> None:
+    """It is not in the digest, as it is not in the store."""
+    with wb.open(":memory:") as board:
+        system = filled(board)
+        before = system.commit().digest
+        system.add_nodes([], attrs={"lift": np.zeros((0, 2))})
+        system.add_attribute("drag", [], np.zeros((0, 2)))
+        assert system.commit().digest == before
+        assert system.at(1).digest() == before
+
+
 def test_the_digest_of_theta_and_p_is_what_it_was() -> None:
     """A state without other attributes has the digest that it had before there were any."""
     with wb.open(":memory:") as board:
@@ -197,9 +272,16 @@ def add(**columns: Any) -> Any:
     return lambda system: system.add_nodes([20], **columns)
 
 
+def give(name: str, ids: Any, values: Any) -> Any:
+    """Return what gives nodes an attribute."""
+    return lambda system: system.add_attribute(name, ids, values)
+
+
 MISUSES = {
     "version": Misuse(assign("version", 3), ParamError, "node 7: version is no attribute to be written"),
-    "absent": Misuse(assign("gain", 3.0), UnknownNodeError, "gain of node 7: the node has no gain"),
+    "absent": Misuse(
+        assign("gain", 3.0), UnknownNodeError, "gain of node 7: the node has no gain; system.add_attribute gives"
+    ),
     "unknown": Misuse(lambda s: s.write(7, lift=3.0), UnknownNodeError, "lift of node 7: the node has no lift"),
     "no node": Misuse(lambda s: s.write(8, ctrl=3.0), UnknownNodeError, "ctrl of node 8: no such node"),
     "shape": Misuse(assign("ctrl", 3.0), ShapeError, r"ctrl of node 7: expected shape \(2,\), got \(\)"),
@@ -215,6 +297,14 @@ MISUSES = {
     "integers": Misuse(add(attrs={"ctrl": [1]}), DtypeError, "ctrl: integer dtype int64 is refused"),
     "rows": Misuse(add(attrs={"ctrl": [1.0, 2.0]}), ShapeError, r"ctrl: expected shape \(1, …\), got \(2,\)"),
     "p": Misuse(add(attrs={"p": [1.0]}), ShapeError, r"p: expected shape \(1, d\), got \(1,\)"),
+    "has": Misuse(give("ctrl", [7], CTRL[:1]), ParamError, "add_attribute: node 7 has ctrl already; system.write"),
+    "again": Misuse(give("lift", [7, 7], CTRL[:2]), ParamError, "node 7 is given twice"),
+    "nobody": Misuse(give("lift", [7, 8], CTRL[:2]), UnknownNodeError, "no such node: 8"),
+    "one id": Misuse(give("lift", 7, CTRL[:1]), ShapeError, r"ids: expected shape \(n,\), got \(\)"),
+    "unnamable": Misuse(give("a b", [7], CTRL[:1]), ParamError, "'a b' cannot be an attribute's name"),
+    "long": Misuse(give("lift", [7], CTRL), ShapeError, r"lift: expected shape \(1, …\), got \(3, 2\)"),
+    "whole": Misuse(give("lift", [7], [1]), DtypeError, "lift: integer dtype int64 is refused"),
+    "points": Misuse(give("p", [9], [1.0]), ShapeError, r"p: expected shape \(1, d\), got \(1,\)"),
     "job": Misuse(
         lambda s: s.process([wb.Job("mul", (1, 9), attr=("theta", "ctrl"))]), UnknownNodeError, "node 9 has no 'ctrl'"
     ),

@@ -133,14 +133,22 @@ class Pipeline:
 
     def one(self, spec: OpSpec, params: Params | None, sources: Sequence[ArrayLike]) -> One:
         """Answer one job of arrays, which have no axis of jobs; otherwise as `evaluate`."""
-        if (place := held(self._store, self.agreement, spec, params, sources)) is not None:
-            page, row = place
-            with self._lock:
-                self.counts.hits_memory += 1
-                self.counts.seconds_saved += page.cost_ns / page.n / 1e9
-            return One(*taken(page, row), MEMORY)
+        if (place := self.held(spec, params, sources)) is not None:
+            self.count(place[0])
+            return One(*taken(*place), MEMORY)
         done = self.evaluate(spec, params, one_job(spec.name, sources))
         return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))
+
+    def held(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> tuple[Page, int] | None:
+        """Return the page and row in memory of one job over arrays, or None where `evaluate` has to answer it."""
+        return held(self._store, self.agreement, spec, params, sources)
+
+    def count(self, page: Page, *, drives: bool = True) -> None:
+        """Count a job that a page in memory has answered; without `drives` it had no residual, and was over nodes."""
+        with self._lock:
+            self.counts.hits_memory += 1
+            self.counts.seconds_saved += page.cost_ns / page.n / 1e9
+            self.counts.without_residual += not drives
 
     def _filled(self, task: Task) -> tuple[Triage, NDArray[np.uint8]]:
         """Return where the package of each job lies, once all are there that can be, and their keys, (n, 16)."""

@@ -46,6 +46,7 @@ def place(nodes: Nodes, node_id: int, attr: str, where: str) -> tuple[int, int]:
     index = nodes.index(np.atleast_1d(ids_column(node_id, where)))
     arena, rows = nodes.locate(attr, index)
     if index[0] < 0 or arena[0] < 0:
-        msg = f"{where}: {'no such node' if index[0] < 0 else f'the node has no {attr}'}"
+        lacks = f"the node has no {attr}; system.add_attribute gives it one"
+        msg = f"{where}: {'no such node' if index[0] < 0 else lacks}"
         raise UnknownNodeError(msg)
     return int(arena[0]), int(rows[0])

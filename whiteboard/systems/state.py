@@ -98,7 +98,7 @@ def digest(ahead: Ahead) -> str:
     """
     nodes = ahead.nodes
     order = nodes.ordered()
-    others = sorted({arena.attr for arena in nodes.arenas} - set(ATTRS))
+    others = sorted({arena.attr for arena in nodes.arenas if len(arena)} - set(ATTRS))
     opening = b"whiteboard-state-2" + encode((len(nodes), *others)) if others else b"whiteboard-state-1"
     state = blake2b(opening, digest_size=DIGEST_BYTES)
     for column in (nodes.ids, ahead.versions):

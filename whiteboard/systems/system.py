@@ -21,12 +21,12 @@ from whiteboard.errors import (
     WhiteboardError,
 )
 from whiteboard.evaluation import bins
-from whiteboard.evaluation.columns import attribute, fitted, ids_column
+from whiteboard.evaluation.columns import fitted, ids_column
 from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.ops.spec import OpSpec
-from whiteboard.records.systems import CommitRecord, State, SystemRecord, is_attr
+from whiteboard.records.systems import CommitRecord, State, SystemRecord
 from whiteboard.storage.base import VersionStore
-from whiteboard.systems import specification, state
+from whiteboard.systems import attributes, specification, state
 from whiteboard.systems.history import Commit, Snapshot
 from whiteboard.systems.impulses import Inbox, Parcel
 from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches, shown
@@ -48,8 +48,19 @@ class _Round:
     head: Commit | None
     committed: int
     """How many nodes the head has."""
+    rows: tuple[int, ...]
+    """How many rows of each arena are the head's; what lies behind them was added since."""
     inbox: Inbox = field(default_factory=Inbox)
     written: Mapping[int, Mapping[int, Array]] = field(default_factory=dict)
+
+    @classmethod
+    def after(cls, head: Commit | None, nodes: Nodes) -> _Round:
+        """Return the round that begins at a commit, whose nodes these are."""
+        return cls(head, len(nodes), tuple(map(len, nodes.arenas)))
+
+    def added(self, number: int) -> int:
+        """Return the first row of an arena that was added since the head, where there is one."""
+        return self.rows[number] if number < len(self.rows) else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +95,7 @@ class System:
         self.nodes = Nodes() if kept is None else state.load(kept.columns)
         self.nodes.written_by(self._write)
         self._lock = self.nodes.lock
-        self._round = _Round(None if kept is None else Commit.of(kept.commit), len(self.nodes))
+        self._round = _Round.after(None if kept is None else Commit.of(kept.commit), self.nodes)
         self._step: _Step | None = None
 
     def __repr__(self) -> str:
@@ -126,7 +137,7 @@ class System:
         with self._lock:
             self.settle()
             self._round.inbox.consume()
-            self._round = _Round(self._round.head, self._round.committed)
+            self._round = _Round(self._round.head, self._round.committed, self._round.rows)
 
     def settle(self) -> None:
         """Finish a commit that an interrupt came through; for whoever has `nodes.lock`, before the state is read.
@@ -175,7 +186,7 @@ class System:
         if column.ndim != 1:
             msg = f"{where}: ids: expected shape (n,), got {column.shape}"
             raise ShapeError(msg)
-        columns = _columns(len(column), {"theta": theta, "p": p}, attrs or {}, where)
+        columns = attributes.of_new_nodes(len(column), {"theta": theta, "p": p}, attrs or {}, where)
         flags = np.asarray(fixed)
         if flags.dtype != np.bool_ or flags.shape not in ((), column.shape):
             msg = (
@@ -187,6 +198,31 @@ class System:
             self._begin()
             versions = np.zeros(len(column), np.int64)
             self.nodes.add(column, versions, np.array(np.broadcast_to(flags, column.shape)), columns)
+
+    def add_attribute(self, name: str, ids: ArrayLike, values: ArrayLike) -> None:
+        """Give n nodes an attribute that they do not have; it can be read at once, and is durable with the next commit.
+
+        Their versions go up by one with that commit; commits before it are as they were.
+
+        Parameters
+        ----------
+        name : str
+        ids : array_like of int, shape (n,)
+            Nodes of the system, fixed or not.
+        values : array_like of float, shape (n, …)
+            float32 or float64.
+
+        Raises
+        ------
+        UnknownNodeError, ShapeError, DtypeError, ParamError
+            Nothing is added then; `ParamError` also where a node has the attribute already.
+        """
+        where = f"system {self.name!r}: add_attribute"
+        with self._lock:
+            self.settle()
+            self._begin()
+            index, column = attributes.new_to_nodes(self.nodes, name, ids, values, where)
+            self.nodes.attach(name, index, column)
 
     @overload
     def process(self, jobs: JobBatch, sink: ResultSink | None = None, *, errors: Errors = "raise") -> BatchResult: ...
@@ -407,6 +443,9 @@ class System:
             moved = np.zeros(len(nodes), np.bool_)
             for change in changes.values():
                 moved[change.arena.owner[change.rows]] = True
+            for number, arena in enumerate(nodes.arenas):
+                given = arena.owner[now.added(number) :]
+                moved[given[given < now.committed]] = True  # to nodes of the head, an attribute
             ahead = state.Ahead(nodes, nodes.versions + moved, changes)
             step = _Step(self._record_of(moved, state.digest(ahead)), changes, ahead.versions)
             changed = state.dump(ahead, self._changed(changes))
@@ -431,10 +470,10 @@ class System:
         )
 
     def _changed(self, changes: Mapping[int, Change]) -> dict[int, Ids]:
-        """Return, by arena, the rows that move and those of nodes added since the last commit."""
+        """Return, by arena, the rows that move and those that were added since the last commit."""
         changed = {}
         for number, arena in enumerate(self.nodes.arenas):
-            rows = arena.owner >= self._round.committed
+            rows = np.arange(len(arena)) >= self._round.added(number)
             if number in changes:
                 rows[changes[number].rows] = True
             changed[number] = np.flatnonzero(rows)
@@ -453,7 +492,7 @@ class System:
         self._round.inbox.consume()
         head = Commit.of(step.record)
         _log.debug("system %r: commit %d, %d nodes changed", self.name, head.id, head.changed)
-        self._round = _Round(head, len(self.nodes))
+        self._round = _Round.after(head, self.nodes)
         self._step = None
         return head
 
@@ -514,30 +553,3 @@ class System:
 
 def _told(position: int, job: Job) -> str:
     return f"op {job.op!r}, job {position if job.job_id is None else shown(job.job_id)!r}"
-
-
-def _columns(
-    n: int, often: Mapping[str, ArrayLike | None], others: Mapping[str, ArrayLike], where: str
-) -> dict[str, Array]:
-    """Return the attributes of n new nodes, (n, …) each.
-
-    Raises
-    ------
-    ShapeError, DtypeError, ParamError
-        There is none, or one that cannot be; `where` opens the message.
-    """
-    given = {name: value for name, value in often.items() if value is not None}
-    if wrong := [name for name in others if not is_attr(name)]:
-        msg = f"{where}: attrs: {wrong[0]!r} cannot be an attribute's name: ASCII letters, digits and _, a letter first"
-        raise ParamError(msg)
-    if twice := given.keys() & others.keys():
-        msg = f"{where}: attrs: {min(twice)} is given twice"
-        raise ParamError(msg)
-    columns = {name: attribute(value, n, f"{where}: {name}") for name, value in {**given, **others}.items()}
-    if not columns:
-        msg = f"{where}: give theta, p, or attrs"
-        raise ShapeError(msg)
-    if "p" in columns and columns["p"].ndim != 2:
-        msg = f"{where}: p: expected shape ({n}, d), got {columns['p'].shape}"
-        raise ShapeError(msg)
-    return columns

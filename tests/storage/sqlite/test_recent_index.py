@@ -96,3 +96,24 @@ def test_a_collection_of_what_is_recent(stores: Stores) -> None:
     _put(stores, range(100))
     assert_found(stores.packages.find(KEYS), range(400), lambda i: i < 100)
     assert verify(stores.database).ok
+
+
+@pytest.mark.parametrize("where", ["another store", "the same one", "memory"])
+def test_one_key_is_there_as_soon_as_it_is_written(where: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked alone, again and again, whoever writes it, settled or not, until it is deleted."""
+    monkeypatch.setattr(recent_index, "_MOST_PAGES", 3)
+    place = ":memory:" if where == "memory" else path
+    with open_store(place, memory_bytes=0) as asking, open_store(place, memory_bytes=0) as other:
+        writing = other if where == "another store" else asking
+
+        def is_there(number: int) -> bool:
+            return bool(asking.packages.find([KEYS[number]]).page[0] >= 0)
+
+        for number in range(20):
+            for _ in range(2):
+                assert [is_there(each) for each in range(number + 2)] == [each < number for each in range(number + 2)]
+            _put(writing, range(number, number + 1))
+        with transaction(writing.database) as connection:
+            for table in ("package", "recent", "page"):
+                connection.exec_driver_sql(f"DELETE FROM {table}")
+        assert not any(map(is_there, range(20)))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
@@ -18,6 +18,9 @@ from whiteboard.integration.legacy.old_caches import Entry
 from whiteboard.integration.legacy.wire import Fields, Receiver, WireError
 
 _PROGRAM = Path(__file__).with_name("unpickler.py")
+
+_START: Final = 60.0
+"""Seconds for an interpreter to start and import, on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,9 @@ class Reader:
         try:
             with child.stdin as stdin:
                 stdin.write(json.dumps(request).encode())
-            receiver = Receiver(child.stdout.fileno(), self.patience)
+            receiver = Receiver(child.stdout.fileno(), self.patience + _START)
             while (frame := receiver.receive()) is not None:
+                receiver.patience = self.patience
                 fields, arrays = frame
                 if fields["state"] == "fatal":
                     raise ParamError(fields["why"])

@@ -42,7 +42,7 @@ class Receiver:
     """Reads frames from a pipe, and does not wait longer than `patience` seconds for any part of one."""
 
     def __init__(self, fd: int, patience: float) -> None:
-        self._fd, self._patience = fd, patience
+        self._fd, self.patience = fd, patience
 
     def receive(self) -> tuple[Fields, Arrays] | None:
         """Return the next frame, None at the end, also in the middle of a frame.
@@ -73,8 +73,8 @@ class Receiver:
     def _read(self, length: int) -> bytes | None:
         data = bytearray()
         while len(data) < length:
-            if not select.select([self._fd], [], [], self._patience)[0]:
-                msg = f"nothing came for {self._patience:g} s"
+            if not select.select([self._fd], [], [], self.patience)[0]:
+                msg = f"nothing came for {self.patience:g} s"
                 raise TimeoutError(msg)
             part = os.read(self._fd, min(length - len(data), _READ_BYTES))
             if not part:
