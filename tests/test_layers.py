@@ -25,7 +25,7 @@ ROOMS: dict[str, str] = {
     "storage.page": "errors records",
     "storage.sqlite": "errors records concurrency storage.page",
     "storage.cache": "errors records concurrency storage.base storage.page storage.sqlite",
-    "storage.commits": "errors records storage.base storage.page storage.sqlite storage.cache",
+    "storage.commits": "errors records concurrency storage.base storage.page storage.sqlite storage.cache",
     "storage.transfer": "errors records storage.base storage.page storage.sqlite storage.commits",
     "storage.upkeep": (
         "errors records storage.base storage.page storage.sqlite storage.cache storage.commits storage.transfer"

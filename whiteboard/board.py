@@ -327,6 +327,7 @@ class Board:
             "hits_disk": counts.hits_disk,
             "misses": counts.misses,
             "seconds_saved": counts.seconds_saved,
+            "waited": counts.waited,
             "without_residual": counts.without_residual,
             "checked": self._pipeline.agreement.checked,
             "wrong": self._pipeline.agreement.wrong,

@@ -32,6 +32,16 @@ def drag(x, *, mach=1.0, pause=0.0):
 
 def vector(x):
     return x * x
+
+def bowl(x, *, deep=1.0):
+    return deep * float(x @ x), 2.0 * deep * x
+
+def dish(x):
+    return float(x @ x), 2.0 * x
+
+@wb.op(gradient="none")
+def black_box(x):
+    return float(x @ x)
 """
 RUN = ("minimize", "mymodule:drag", "--x0=-1.2,1,0.5")
 
@@ -76,6 +86,18 @@ def test_every_method(cli: Cli, method: str) -> None:
     assert first["f"] < -2.8
     assert (second["misses"], second["digest"]) == (0, first["digest"])
     assert (first["gradient_norm"] is None) == (method in ("nelder-mead", "Powell", "COBYLA"))
+
+
+def test_a_plain_function_that_returns_its_gradient(cli: Cli) -> None:
+    """It is an op by a word on the command line; without the word the error names it, and no system is made."""
+    refused = cli("minimize", "mymodule:dish", "--x0", "3,4", "--quiet")
+    assert_refused(refused, 1, "op 'dish': autograd needs it written with autograd.numpy; else say gradient='returned'")
+    bowl = ("minimize", "mymodule:bowl", "--x0", "3,4", "--param", "deep=2.0")
+    done = cli(*bowl, "--gradient", "returned", "--json").said
+    np.testing.assert_allclose(done["x"], np.zeros(2), atol=1e-9)
+    assert (done["success"], done["resumed_from"]) == (True, None)
+    assert cli(*bowl, "--gradient", "returned", "--json").said["misses"] == 0
+    assert [each["name"] for each in cli("ls", "--json").said["systems"]] == ["bowl"]
 
 
 def test_it_goes_on_after_ctrl_c_and_kills(cli: Cli, tmp_path: Path) -> None:
@@ -129,6 +151,13 @@ BAD = [
     Bad(("minimize", "mymodule:lift", "--x0", "1,1"), 1, "has no function 'lift'"),
     Bad(("minimize", "no_such:lift", "--x0", "1,1"), 1, "cannot import no_such"),
     Bad(("minimize", "mymodule", "--x0", "1,1"), 1, "expected module:function"),
+    Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--gradient", "none"), 1, "registered with gradient='autograd'"),
+    Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--gradient", "guess"), 2, "'guess' is not one of"),
+    Bad(
+        ("minimize", "mymodule:black_box", "--x0", "1,1", "--quiet"),
+        1,
+        "has no gradient, which method L-BFGS-B asks for; these ask for values alone: Nelder-Mead",
+    ),
     Bad(("minimize", "mymodule:vector", "--x0", "1,1", "--quiet"), 1, "expected a scalar y"),
     Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--plot", "a.txt"), 1, "expected a file name that ends in .png"),
 ]

@@ -24,6 +24,11 @@ class Costs:
         known = self._known.get(_identity(spec))
         return None if known is None else known[0]
 
+    def seconds(self, spec: OpSpec, n: int) -> float | None:
+        """Return how long a bin of n jobs will take; None where nothing is known of them."""
+        cost = self.of(spec)
+        return None if cost is None else n * cost / 1e9
+
     def learn(self, spec: OpSpec, n: int, cost_ns: int) -> None:
         """Hear what a bin of n jobs has cost."""
         self._known[_identity(spec)] = cost_ns / n, n

@@ -29,7 +29,7 @@ from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import DISK, MEMORY, MISS, Page
-from whiteboard.storage.base import PackageStore
+from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.types import Array, Errors, Ids, Params
 
 
@@ -57,6 +57,8 @@ class Counts:
     hits_disk: int = 0
     misses: int = 0
     seconds_saved: float = 0.0
+    waited: int = 0
+    """Hits that another process computed while they were asked for here."""
     without_residual: int = 0
     """Jobs over nodes that had neither residual nor target, and so sent no impulse."""
 
@@ -265,9 +267,13 @@ class Pipeline:
             added[rows] = True
         return added
 
-    def put(self, page: Page, task: Task, rows: Ids) -> None:
-        """Store a page of the jobs at `rows`, with its sources where these are to be kept."""
-        for part in kept(page, task.spec, task.sources, rows, self._pool, task.cotangent):
+    def put(self, page: Page, task: Task, rows: Ids, claim: Claim | None = None) -> None:
+        """Store a page of the jobs at `rows`, with its sources where these are to be kept; at once if it is claimed."""
+        parts = kept(page, task.spec, task.sources, rows, self._pool, task.cotangent)
+        if claim is not None:
+            self._store.settle(list(parts), claim)
+            return
+        for part in parts:
             self._store.put(part)
 
     def _keys(self, task: Task) -> tuple[list[bytes], NDArray[np.uint8], keys.Identity | None]:
@@ -324,6 +330,7 @@ class Pipeline:
                     saved += hits[number] * page.cost_ns / page.n / 1e9
         with self._lock:
             self.counts.seconds_saved += saved
+            self.counts.waited += plan.waited
             if jobs:
                 self._tally(np.bincount(plan.hit, minlength=3))
 
@@ -340,7 +347,7 @@ class _Keeping:
     cacheable: bool
     seen: bool = False
 
-    def __call__(self, outcome: Outcome) -> Page:
+    def __call__(self, outcome: Outcome, claim: Claim | None) -> Page:
         task, rows = self.task, outcome.rows
         y, *beside = outcome.arrays
         src_ids, versions = task.sources.provenance(rows) or (None, None)
@@ -352,7 +359,7 @@ class _Keeping:
         if self.cacheable and not self.seen:
             self.cacheable, self.seen = self.pipeline.is_still(task), True
         if self.cacheable:
-            self.pipeline.put(page, task, rows)
+            self.pipeline.put(page, task, rows, claim)
         return page
 
 

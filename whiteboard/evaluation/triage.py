@@ -66,6 +66,8 @@ class Triage:
 
     computed: set[int] = field(default_factory=set)
     failed: dict[int, Exception] = field(default_factory=dict)
+    waited: int = 0
+    """Jobs that another process has answered meanwhile."""
 
     def place(self, positions: Ids, page: Page) -> None:
         """Say that `page` holds the packages of `positions`, in that order, which were computed."""

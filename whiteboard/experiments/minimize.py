@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from whiteboard import ops
 from whiteboard.errors import ExperimentError, MissingExtraError, ShapeError
 from whiteboard.evaluation.bound import Bound
 from whiteboard.systems.history import Snapshot
@@ -158,8 +159,13 @@ def minimize(
     Raises
     ------
     ExperimentError
-        The iterates are not those that an earlier run has committed: the function, or SciPy, is another.
+        The iterates are not those that an earlier run has committed: the function, or SciPy, is another. Or the method
+        asks for a gradient, and the function has none.
     """
+    if problem.method in BY_GRADIENT and ops.get(f.op).gradient == "none":
+        others = f"these ask for values alone: {', '.join(BY_VALUE)}"
+        msg = f"{problem.reference} has no gradient, which method {problem.method} asks for; {others}"
+        raise ExperimentError(msg)
     now = Standing(problem.x0, resumed_from=None if system.head is None else system.head.id)
     descent = _Descent(problem, f, system, now, evaluated, stop)
     try:
