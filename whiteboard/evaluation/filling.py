@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +17,7 @@ from whiteboard.evaluation.costs import Costs
 from whiteboard.evaluation.elsewhere import Elsewhere, is_dear
 from whiteboard.evaluation.execution import Execution, Outcome, Task
 from whiteboard.evaluation.flights import Flight, Flights, is_nested
+from whiteboard.evaluation.progress import Meter
 from whiteboard.evaluation.triage import Form, Triage
 from whiteboard.records.packages import MEMORY, MISS, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
@@ -63,6 +65,8 @@ class Filling:
         How many flights were over before the triage.
     shared : bool
         Whether equal keys are computed once, of all threads and processes.
+    meter : Meter, optional
+        Is told how far it is.
     """
 
     ground: Ground
@@ -73,6 +77,8 @@ class Filling:
     keep: Callable[[Outcome, Claim | None], Page]
     since: int
     shared: bool
+    meter: Meter | None = None
+    _computing: int = 0
     _flying: dict[int, tuple[Ids, Flight, Claim | None]] = field(default_factory=dict)
     _held: list[tuple[int, Flight]] = field(default_factory=list)
     _claims: list[Claim] = field(default_factory=list)
@@ -83,14 +89,16 @@ class Filling:
 
     def fill(self) -> None:
         """Compute what nobody computes, bin by bin, and only then wait for the rest."""
+        self._tell()
         self.shared = self.shared and self.task.spec.exactness != "tolerance" and not is_nested()
         left = self.plan.todo
         running = locks.lock()
         with running:
             try:
                 while len(left) or self._elsewhere.rows:
-                    for outcome in self.ground.execution.outcomes(self.task, self._cut(left, running)):
-                        self._take(outcome)
+                    with closing(self.ground.execution.outcomes(self.task, self._cut(left, running))) as outcomes:
+                        for outcome in outcomes:
+                            self._take(outcome)
                     left = self._awaited()
             finally:
                 for _, flight, _ in self._flying.values():
@@ -101,9 +109,9 @@ class Filling:
     def _cut(self, left: Ids, running: object) -> Iterator[Ids]:
         """Yield the jobs to compute in bins; each may be placed before the next one is asked for."""
         while len(left):
-            size = self._size()
+            size = self._size(len(left))
             if not self.shared:
-                yield left[:size]
+                yield self._begins(left[:size])
                 left = left[size:]
                 continue
             seconds = self.ground.costs.seconds(self.task.spec, size)
@@ -112,7 +120,12 @@ class Filling:
             rows, later = self._begun(left[:some], size, running, claim, seconds)
             left = np.concatenate([later, left[some:]])
             if len(rows):
-                yield rows
+                yield self._begins(rows)
+
+    def _begins(self, rows: Ids) -> Ids:
+        self._computing += len(rows)
+        self._tell()
+        return rows
 
     def _begun(
         self, rows: Ids, size: int, running: object, claim: Claim | None, seconds: float | None
@@ -167,13 +180,16 @@ class Filling:
         if _log.isEnabledFor(logging.DEBUG):
             told = (self.task.spec.name, len(outcome.rows), outcome.cost_ns / 1e6, len(outcome.failed))
             _log.debug("op %r: a bin of %d jobs took %.3f ms, %d failed", *told)
-        if done := len(outcome.rows) + len(outcome.failed):
+        done = len(outcome.rows) + len(outcome.failed)
+        if done and outcome.cost_ns:
             self.ground.costs.learn(self.task.spec, done, outcome.cost_ns)
         self._remember(outcome.failed)
         flying = self._flying.get(id(outcome.bin))
         page = self.keep(outcome, flying and flying[2]) if len(outcome.rows) else None
         if page is not None:
             self.plan.place(outcome.rows, page)
+        self._computing -= done
+        self._tell()
         if flying is None:
             return
         _, flight, claim = flying
@@ -223,8 +239,8 @@ class Filling:
     def _keys(self, rows: Ids) -> list[bytes]:
         return [self.keys[row] for row in rows.tolist()]
 
-    def _size(self) -> int:
-        """How many jobs the next bin has."""
+    def _size(self, left: int) -> int:
+        """How many of the jobs that are left the next bin has."""
         task, ground = self.task, self.ground
         shape = task.shape
         if shape is None:
@@ -233,4 +249,9 @@ class Filling:
             shape = self.plan.pages[0].arrays["y"].shape[1:]
         beside = contents.beside(task.spec.gradient, shape, task.sources.shapes)
         size = bins.job_bytes(shape, beside, task.sources.dtype.itemsize)
-        return ground.costs.jobs(task.spec, bins.most(size, ground.max_bin_bytes, ground.max_bin_jobs))
+        most = min(bins.most(size, ground.max_bin_bytes, ground.max_bin_jobs), ground.execution.most(task.spec, left))
+        return ground.costs.jobs(task.spec, most)
+
+    def _tell(self) -> None:
+        if self.meter is not None:
+            self.meter.tell(self.plan, self._computing)

@@ -142,3 +142,16 @@ class _Blas:
 
 
 _blas: Final = _Blas()
+
+
+def blas_settings() -> tuple[Setting, ...]:
+    """Return kind, kernel and number of threads of every BLAS that is loaded."""
+    return _blas.settings()
+
+
+def set_blas_threads(settings: tuple[Setting, ...]) -> None:
+    """Give every BLAS that is loaded, for this whole process, the number of threads that `settings` have for it."""
+    for each in threadpoolctl.ThreadpoolController().lib_controllers:
+        for kind, kernel, threads in settings:
+            if (each.internal_api, str(getattr(each, "architecture", ""))) == (kind, kernel):
+                each.set_num_threads(threads)

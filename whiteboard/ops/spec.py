@@ -107,6 +107,8 @@ class OpSpec:
         Texts of what else of this process the op's bits depend on.
     doc : str
         One sentence: what y is.
+    made : tuple of (callable, mapping), optional
+        Of a user's op the function, and what `op` was told of it: from these it is made in another process.
     examples : tuple of Example
         Jobs from which `ops.check` and the tests try the op.
 
@@ -136,6 +138,7 @@ class OpSpec:
     program: Program | None = None
     settings: Settings | None = None
     doc: str = ""
+    made: tuple[Callable[..., Any], Params] | None = None
     examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
