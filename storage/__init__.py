@@ -18,8 +18,8 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
-from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.versions import SqliteVersions
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import Location, StoreUrl, locate

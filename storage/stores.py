@@ -23,7 +23,7 @@ from whiteboard.storage.base import Options, PackageStore, Store, VersionStore
 from whiteboard.storage.cache import page_listing, page_summaries
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.commits import provenance
-from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.rows import by_op, evicted
@@ -81,6 +81,7 @@ class Stores(Store):
         """What the store is, what is in it, by op, what left it since it was made, and how this opening is set."""
         with self.database.read() as connection:
             ops, gone = by_op(connection), evicted(connection)
+            claims = connection.exec_driver_sql("SELECT count(*) FROM claim").scalar_one()
         return {
             "path": str(self.database.location),
             "schema": schema.HEAD,
@@ -93,6 +94,7 @@ class Stores(Store):
             "systems": sum(1 for _ in self.versions.names()),
             "ops": ops,
             "evicted": gone,
+            "claims": claims,
             "admission": [] if self._admission is None else self._admission.info(),
             **self.packages.stats(),
         }

@@ -25,7 +25,7 @@ ROOMS: dict[str, str] = {
     "storage.page": "errors records",
     "storage.sqlite": "errors records concurrency storage.page",
     "storage.cache": "errors records concurrency storage.base storage.page storage.sqlite",
-    "storage.commits": "errors records storage.base storage.page storage.sqlite storage.cache",
+    "storage.commits": "errors records concurrency storage.base storage.page storage.sqlite storage.cache",
     "storage.transfer": "errors records storage.base storage.page storage.sqlite storage.commits",
     "storage.upkeep": (
         "errors records storage.base storage.page storage.sqlite storage.cache storage.commits storage.transfer"
@@ -41,9 +41,12 @@ ROOMS: dict[str, str] = {
     "ops.checking": "errors types ops ops.kernels",
     "identity": "errors types ops ops.fingerprint",
     "evaluation": "errors records types concurrency storage.base ops ops.kernels identity",
+    "workers": "errors types concurrency ops identity evaluation",
     "systems": "errors records types concurrency storage.base ops ops.fingerprint identity evaluation",
     "inspection": "errors records types storage.base ops ops.fingerprint identity evaluation systems",
-    "board": "errors records types concurrency storage storage.base ops identity evaluation systems inspection",
+    "board": (
+        "errors records types concurrency storage storage.base ops identity evaluation workers systems inspection"
+    ),
     "integration": "errors records types ops evaluation systems board",
     "experiments": "errors records types ops identity evaluation systems",
     "cli": (
@@ -64,6 +67,7 @@ LAZY: dict[str, frozenset[str]] = {
     "autograd": frozenset(),
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
+    "cloudpickle": frozenset(),
     "jax": frozenset(),
     "jaxlib": frozenset(),
     "joblib": frozenset(),

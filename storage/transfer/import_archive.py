@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.records.reports import Progress
-from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database

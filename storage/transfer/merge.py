@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.records.reports import Progress
-from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
 from whiteboard.storage.sqlite.file_identity import same_file

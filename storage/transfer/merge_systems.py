@@ -14,9 +14,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, insert, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
-from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import ADD_COMMIT, ADD_NODE_PAGE, LAST_OWN, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.digests import is_intact, pieces
 from whiteboard.storage.page.format import moved
