@@ -153,7 +153,7 @@ async def later(x: Any) -> Any:
     [
         ({"kind": "elemntwise"}, "kind: expected one of 'elementwise', 'scalar', 'general', got 'elemntwise'"),
         ({"kind": ["scalar"]}, "kind: expected one of"),
-        ({"exactness": "xx"}, "exactness: expected one of 'exact', 'tolerance', got 'xx'"),
+        ({"exactness": "xx"}, "exactness: expected one of 'portable', 'exact', 'tolerance', got 'xx'"),
         ({"batch": "lop"}, "batch: expected one of 'lead_axis', 'loop', got 'lop'"),
         ({"batch": None}, "batch: expected one of"),
         *(({"version": wrong}, "version: expected an int from 1, got") for wrong in ("1.2", 0, -1, True, 1.0, None)),

@@ -61,6 +61,8 @@ class Entry:
             spec = self.spec
             seen = self._look(spec.rules)
             blas = spec.exactness == "tolerance" if self.terms is OWN else seen.blas
+            if self.identity is not None and spec.exactness == "portable":
+                blas = False  # nobody looked into the code: the user has spoken for it
             self.seen = None  # an interrupt between the two would leave a record that is not of what was seen
             self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas)
             self.seen = seen

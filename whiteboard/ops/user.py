@@ -126,8 +126,13 @@ def op(
         from the first one on.
     examples : sequence of Example
         Jobs for `ops.check`, for a function that does not take sources of any shape.
-    exactness : {"exact", "tolerance"}
-        ``tolerance``: a job's bits may depend on its bin, as those of a matrix product over stacked rows do.
+    exactness : {"exact", "portable", "tolerance"}
+        ``exact``: one job has one result on machines that round alike, and the class of these is part of its key.
+        ``portable`` is a promise: value and gradients come from + − · /, square roots, comparisons and sums in a fixed
+        order, and not from exp, sin, powers and the like, so that packages are shared by machines of all kinds. Where
+        the code, as far as it is seen, may reach BLAS, the class stays in the key. One machine cannot test it; first
+        hits are computed again, as those of every op. ``tolerance``: a job's bits may depend on its bin, as those of a
+        matrix product over stacked rows do.
     subgradients : str
         What the VJP returns where the derivative does not exist.
     replace : bool
