@@ -55,7 +55,8 @@ def register(log: int) -> None:
 
 def batch(number: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The sources of one round."""
-    return np.arange(KEYS * number, KEYS * (number + 1), dtype=float)[:, None] * np.array([1.0, 0.5])
+    first: np.ndarray[Any, np.dtype[np.float64]] = np.arange(KEYS * number, KEYS * (number + 1), dtype=float)
+    return np.stack([first, 0.5 * first], axis=1)
 
 
 def ask(path: Path, log: Path, rounds: Path, first: int) -> None:
@@ -193,7 +194,8 @@ class Clients:
 
 def torture(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     """Hurt clients for some seconds and return counts."""
-    elsewhere.Elsewhere.__init__.__defaults__ = (LEASE, *elsewhere.Elsewhere.__init__.__defaults__[1:])
+    defaults: tuple[Any, ...] = elsewhere.Elsewhere.__init__.__defaults__ or ()
+    elsewhere.Elsewhere.__init__.__defaults__ = (LEASE, *defaults[1:])
     clients = Clients(folder, seed)
     wb.open(clients.path).close()
     end = time.monotonic() + seconds

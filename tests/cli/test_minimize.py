@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.cli.conftest import Bad, Cli, assert_refused
 from tests.storage.samples import WHITEBOARD, environment
 
 MODULE = """
+import os
 import time
 from pathlib import Path
 import autograd.numpy as anp
@@ -42,6 +44,13 @@ def dish(x):
 @wb.op(gradient="none")
 def black_box(x):
     return float(x @ x)
+
+@wb.op(gradient="none", ignore=("time", "Path", "os"))
+def dear(x):
+    time.sleep(0.02)
+    with Path("pids").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    return ((x - 0.25) ** 2).sum() + x[0] * x[1]
 """
 RUN = ("minimize", "mymodule:drag", "--x0=-1.2,1,0.5")
 
@@ -100,6 +109,27 @@ def test_a_plain_function_that_returns_its_gradient(cli: Cli) -> None:
     assert [each["name"] for each in cli("ls", "--json").said["systems"]] == ["bowl"]
 
 
+def test_workers_take_differences_side_by_side(cli: Cli, tmp_path: Path) -> None:
+    """Of a function without a gradient, in other processes; iterates do not depend on how many, nor on the cache."""
+    run = ("minimize", "mymodule:dear", "--x0=1,-0.5,0.25", "--bounds=-1,1", "--json", "--quiet")
+    one = cli(*run, "--workers", "1", "--store", "one.db").said
+    pids = set((tmp_path / "pids").read_text().split())
+    two = cli(*run, "--workers", "2", "--store", "two.db").said
+    more = set((tmp_path / "pids").read_text().split()) - pids
+    assert two["success"]
+    assert np.allclose(two["x"], [1 / 6, 1 / 6, 0.25], atol=1e-5)
+    assert (one["digest"], one["x"], one["evaluations"]) == (two["digest"], two["x"], two["evaluations"])
+    assert len(more) >= 2
+    assert str(os.getpid()) not in more
+    again = cli(*run, "--workers", "2", "--store", "two.db").said
+    assert (again["misses"], again["digest"]) == (0, two["digest"])
+    assert cli("show", "dear", "--store", "two.db", "--json").said["spec"]["gradient"] == "differences"
+    alone = cli("minimize", "mymodule:dear", "--x0=1,-0.5", "--store", "five.db", "--quiet")
+    assert_refused(alone, 1, "ask for differences (--workers)")
+    drag = cli(*RUN, "--json", "--workers", "2", "--store", "three.db").said
+    assert (drag["success"], drag["digest"]) == (True, cli(*RUN, "--json", "--store", "four.db").said["digest"])
+
+
 def test_it_goes_on_after_ctrl_c_and_kills(cli: Cli, tmp_path: Path) -> None:
     """The same end as undisturbed, to the bit, and no evaluation that was done is computed again."""
     whole = cli(*RUN, "--json", "--store", "whole.db", "--max-iterations", "12").said
@@ -156,7 +186,7 @@ BAD = [
     Bad(
         ("minimize", "mymodule:black_box", "--x0", "1,1", "--quiet"),
         1,
-        "has no gradient, which method L-BFGS-B asks for; these ask for values alone: Nelder-Mead",
+        "asks for; ask for differences (--workers), or take a method of values alone: Nelder-Mead",
     ),
     Bad(("minimize", "mymodule:vector", "--x0", "1,1", "--quiet"), 1, "expected a scalar y"),
     Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--plot", "a.txt"), 1, "expected a file name that ends in .png"),

@@ -21,7 +21,7 @@ from whiteboard.cli.progress import INTERRUPTED, answered, interrupts, progress
 from whiteboard.cli.terminal import say
 from whiteboard.errors import ExperimentError, PlotError
 from whiteboard.experiments.draw import check_plot, draw_descent
-from whiteboard.experiments.minimize import METHODS, Minimization, Standing
+from whiteboard.experiments.minimize import BY_GRADIENT, METHODS, Minimization, Standing
 from whiteboard.experiments.minimize import minimize as minimized
 from whiteboard.ops import registry
 from whiteboard.ops.spec import Gradient
@@ -104,6 +104,12 @@ class _Param(click.ParamType):  # type: ignore[type-arg]
     metavar="N",
     help="Stop after so many iterates; TNC, COBYLA: evaluations.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST),
+    metavar="N",
+    help="Compute in so many processes. Of a function without a gradient, differences in each direction at once.",
+)
 @store_option
 @click.option("--name", help="Name of the system; the function's where it is not given.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw f and ‖g‖ over the evaluations into this file.")
@@ -118,6 +124,7 @@ def minimize(
     params: Sequence[tuple[str, Any]],
     gradient: Gradient | None,
     max_iterations: int | None,
+    workers: int | None,
     store: str,
     name: str | None,
     plot: Path | None,
@@ -144,9 +151,10 @@ def minimize(
     if bounds is not None and len(bounds) == 1:
         bounds = list(bounds) * x0.size
     options = {} if max_iterations is None else {"maxiter": max_iterations}
-    problem = Minimization(function, x0, method, bounds, dict(params), options)
+    differences = workers is not None and method in BY_GRADIENT and ops.get(called).gradient == "none"
+    problem = Minimization(function, x0, method, bounds, dict(params), options, differences)
     began = time.monotonic()
-    with boards.open(store) as board, interrupts() as interrupted:
+    with boards.open(store, executor=workers) as board, interrupts() as interrupted:
         f = board.bind(called, **problem.params)
         system = board.system(f.op if name is None else name, problem.spec, takeover=takeover)
         if not (quiet or as_json):
