@@ -1,4 +1,4 @@
-"""One package of a large page is read without the others: the same bits, and what is damaged is seen where it is read."""
+"""One package of a large page is read without the others: the same bits, and damage is seen where it is read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.storage.samples import transaction
 from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage import open_store
 from whiteboard.storage.page import page_checks
+from whiteboard.storage.page.digests import opened
 from whiteboard.storage.upkeep.verify import verify
 
 N = 256
@@ -31,7 +32,7 @@ def filled(path: Path, y: np.ndarray) -> None:
 
 def find(path: Path, *rows: int, memory_bytes: int = 0) -> list[tuple[int, dict[str, bytes], int]]:
     """Ask for some packages, one after another: tier, bytes by array, and how many packages came with it."""
-    found = []
+    found: list[tuple[int, dict[str, bytes], int]] = []
     with open_store(path, memory_bytes=memory_bytes, readonly=True) as stores:
         for row in rows:
             place = stores.packages.find([KEYS[row].tobytes()])
@@ -82,7 +83,6 @@ def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     """Two blocks an array at most."""
     filled(tmp_path / "a.db", ARRAYS["random"])
     read: list[int] = []
-    opened = page_checks.opened
 
     def counting(page: object) -> object:
         data = opened(page)  # type: ignore[arg-type]
