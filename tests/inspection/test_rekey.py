@@ -218,8 +218,8 @@ def test_what_the_new_key_holds_already_stays(tmp_path: Path) -> None:
     with wb.open(path) as board:
         board.call_many("product", A[:30], B[:30])
     with open_store(path) as stores:
-        found = stores.packages.find([old[0]])
-        page = take(found.pages[0], np.arange(30, 33))
+        found = stores.packages.find(old[30:33])
+        page = take(found.pages[0], found.slot)
         wrong = [np.frombuffer(new[number], np.uint8) for number in (30, 31, 32)]
         y = np.nextafter(A[30:33] * B[30:33], np.inf)
         stores.packages.put(replace(page, keys=np.stack(wrong), arrays={"y": y, "g0": B[30:33], "g1": A[30:33]}))

@@ -19,6 +19,7 @@ from whiteboard.evaluation import bins, contents, jacobians, separate, validatio
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.costs import Costs
+from whiteboard.evaluation.elsewhere import DEAR_NS
 from whiteboard.evaluation.execution import Execution, InThread, Outcome, Task
 from whiteboard.evaluation.filling import Filling, Ground
 from whiteboard.evaluation.flights import Flights
@@ -379,7 +380,8 @@ class _Keeping:
         if self.cacheable and not self.seen:
             self.cacheable, self.seen = self.pipeline.is_still(task), True
         if self.cacheable:
-            self.pipeline.put(page, task, rows, claim)
+            # What was claimed as nothing was known of it, and was cheap, is written with the rest.
+            self.pipeline.put(page, task, rows, claim if outcome.cost_ns >= DEAR_NS else None)
         return page
 
 
