@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from whiteboard.concurrency.alarm import Alarm
 from whiteboard.concurrency.at_fork import watch
@@ -21,13 +22,13 @@ from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, S
 from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.storage.cache.admission import Admission
-from whiteboard.storage.cache.eviction import evict, live_bytes
+from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import (
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import (
     HASH_BITS,
     Batch,
     Broken,
@@ -35,7 +36,6 @@ from whiteboard.storage.sqlite.rows import (
     count_packages,
     hashes_of,
     is_empty,
-    may_be_there,
     select_index,
 )
 
@@ -127,17 +127,21 @@ class SqlitePackages(PackageStore):
 
     def _may_be_there(self, key: bytes) -> bool:
         """Whether one key may be on disk: most that are asked for alone are misses, which costs a statement or two."""
-        with self.database.read_bare() as raw:
-            return may_be_there(raw, int(hashes_of(np.frombuffer(key, np.uint8)[None], self._bits)[0]))
+        return self.database.may_have(int(hashes_of(np.frombuffer(key, np.uint8)[None], self._bits)[0]))
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)
         started = time.perf_counter_ns()
-        with self.database.read() as connection:
+
+        def look(connection: Connection) -> Lookup | None:
             # No lock is taken in here: a fork takes them first, and then waits for those who read.
             if len(missing) >= _MANY and is_empty(connection):
-                return  # nothing to look for, at the cost of one question
-            lookup = Lookup.run(connection, wanted, self._bits)
+                return None  # nothing to look for, at the cost of one question
+            return Lookup.run(connection, wanted, self._bits)
+
+        lookup = self.database.query(look)
+        if lookup is None:
+            return
         load_ns = (time.perf_counter_ns() - started) / len(missing)
         for page, rows, slots in lookup.hits:
             found.add(page, missing[rows], slots, DISK)
@@ -309,7 +313,7 @@ class SqlitePackages(PackageStore):
 
     def _make_room(self, nbytes: int) -> None:
         """Evict before the file would grow beyond its bound."""
-        if self.max_bytes is None or live_bytes(self.database) + nbytes <= self.max_bytes:
+        if self.max_bytes is None or self.database.live_bytes() + nbytes <= self.max_bytes:
             return
         evicted = evict(self.database, max(0, int(_EVICT_TO * self.max_bytes) - nbytes))
         if evicted.packages:

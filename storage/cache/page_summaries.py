@@ -11,8 +11,8 @@ import numpy as np
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import PageSummary
 from whiteboard.storage.page.format import unpack
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import hashes_of, select_index, select_pages
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import hashes_of, select_index, select_pages
 
 _COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")
 

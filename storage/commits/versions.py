@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from whiteboard.errors import (
     ConflictError,
@@ -34,6 +34,7 @@ from whiteboard.storage.commits.log import (
     LAST_OWN,
     SEALED,
     SYSTEMS,
+    add_system,
     by_name,
     check_head,
     check_whole,
@@ -50,9 +51,9 @@ from whiteboard.storage.commits.log import (
 from whiteboard.storage.commits.materialize import latest
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import Batch
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import Batch
 
 KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
@@ -237,7 +238,7 @@ def _create(connection: Connection, system: SystemRecord, origin_id: int | None,
         "origin_id": origin_id,
         "origin_number": origin_number,
     }
-    return int(connection.execute(insert(t.system), values).lastrowid)
+    return add_system(connection, values)
 
 
 def _keyframe(

@@ -23,8 +23,8 @@ from whiteboard.experiments.draw import check_plot, draw_descent
 from whiteboard.experiments.minimize import METHODS, Minimization, Standing
 from whiteboard.experiments.minimize import minimize as minimized
 from whiteboard.ops.user_module import referenced
+from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite.file_identity import refuse
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.types import Array
 
 _NONE = (-math.inf, math.inf)
