@@ -19,8 +19,8 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
-from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.versions import SqliteVersions
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.opening import open_database
 from whiteboard.storage.sql.location import Location, StoreUrl, locate
 from whiteboard.storage.stores import Stores

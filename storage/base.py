@@ -16,13 +16,16 @@ thread. Atomicity: `VersionStore.append` is all or nothing; after it returns, th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
+import numpy as np
+
 from whiteboard.errors import ParamError
+from whiteboard.records.claims import Holder
 from whiteboard.records.packages import Found, Page, PageSummary, Sampled
 from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import CommitRecord, NodeColumns, NodeValues, State, SystemRecord
@@ -32,6 +35,45 @@ Persist: TypeAlias = Literal["always", "never", "auto"]
 
 Durability: TypeAlias = Literal["normal", "full"]
 """What commits survive: ``kill -9``, or a power loss too."""
+
+
+class Claim(ABC):
+    """A bin that the caller computes, for all processes on one store.
+
+    Who has claimed waits for nobody before all of it is put or released. A holder that dies, however it does, holds
+    nothing any more, and nobody inherits a claim by a fork.
+
+    Attributes
+    ----------
+    found, held, mine, left : ndarray of int64
+        Positions of the keys that were asked for, each in one of them: those whose packages are there by now, those
+        that a living other computes, those that are the caller's from now on, and those that are nobody's.
+    """
+
+    def __init__(self) -> None:
+        self.found = self.held = self.mine = self.left = np.empty(0, np.int64)
+
+    @abstractmethod
+    def take(
+        self, keys: Sequence[bytes], most: int, *, seconds: float | None = None, instead: Iterable[int] = ()
+    ) -> None:
+        """Look what is there, and claim what nobody else computes, in one transaction.
+
+        Parameters
+        ----------
+        keys : sequence of bytes
+            Each once, of 16 bytes.
+        most : int
+            How many to claim: the first ones.
+        seconds : float, optional
+            How long computing them will take, where that is known.
+        instead : iterable of int
+            Numbers of holders (`Holder.number`) that hold nothing any more, as they are stopped.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give back what was not put. Releasing twice is allowed."""
 
 
 class PackageStore(ABC):
@@ -48,6 +90,24 @@ class PackageStore(ABC):
     @abstractmethod
     def put(self, page: Page) -> None:
         """Take a page of packages. Keys that the store holds already are left as they are."""
+
+    def claim(self) -> Claim | None:
+        """Return a claim that has claimed nothing yet; None where no other process can put anything. Optional."""
+        return None
+
+    def settle(self, pages: Sequence[Page], claim: Claim) -> None:
+        """Put pages of what was claimed: they are on disk when this returns.
+
+        Where they are all that is left of the claim, it is given back in the transaction that writes them.
+        """
+        for page in pages:
+            self.put(page)
+        self.flush()
+        claim.release()
+
+    def holders(self, keys: Sequence[bytes]) -> list[Holder]:  # noqa: ARG002
+        """Who else computes some keys at this moment. Optional."""
+        return []
 
     def touch(self, keys: Sequence[bytes], counts: Sequence[int]) -> None:  # noqa: B027
         """Hear that packages were used so often in a tier above: eviction goes by it. Optional."""

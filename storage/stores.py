@@ -22,7 +22,7 @@ from whiteboard.storage.base import Options, PackageStore, Store, VersionStore
 from whiteboard.storage.cache import page_listing, page_summaries
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.commits import provenance
-from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.rows import by_op, evicted
 from whiteboard.storage.sqlite import schema
@@ -80,6 +80,7 @@ class Stores(Store):
         """What the store is, what is in it, by op, what left it since it was made, and how this opening is set."""
         with self.database.read() as connection:
             ops, gone = by_op(connection), evicted(connection)
+            claims = connection.exec_driver_sql("SELECT count(*) FROM claim").scalar_one()
         return {
             "path": str(self.database.location),
             "schema": schema.HEAD,
@@ -92,6 +93,7 @@ class Stores(Store):
             "systems": sum(1 for _ in self.versions.names()),
             "ops": ops,
             "evicted": gone,
+            "claims": claims,
             "admission": [] if self._admission is None else self._admission.info(),
             **self.packages.stats(),
         }

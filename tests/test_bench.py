@@ -91,12 +91,22 @@ def test_sources_reports_every_size(tmp_path: Path) -> None:
     assert all(row["bytes"] < row["bytes, kept"] < 2.5 * row["bytes"] for row in rows)
 
 
+def test_calls_reports_hits_and_misses(tmp_path: Path) -> None:
+    """A short run measures one call at a time in each way, beside diskcache and joblib."""
+    file = tmp_path / "figures.json"
+    done = run_script(ROOT / "scripts/benching/calls.py", "--runs", "1", "--calls", "20", "--json", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    (rows,) = json.loads(file.read_text("utf-8"))["tables"].values()
+    assert [row["what"] for row in rows] == ["hit"] * 5 + ["miss"] * 2
+    assert all(row["µs"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("measure",), ("../setup",)])
 def test_an_unknown_benchmark_is_answered_with_those_there_are(arguments: tuple[str, ...]) -> None:
     """Without a kind, or with one that is no benchmark, the script says which there are, with status 2."""
     done = subprocess.run([ROOT / "scripts/bench", *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: scripts/bench KIND [OPTIONS…], where KIND is one of: compute")
+    assert done.stderr.startswith("usage: scripts/bench KIND [OPTIONS…], where KIND is one of: calls compute")
 
 
 @pytest.mark.parametrize("name", peers.PEERS)

@@ -27,8 +27,8 @@ ROOMS: dict[str, str] = {
     "storage.sqlite": "errors records concurrency storage.page storage.sql",
     "storage.postgres": "errors concurrency storage.page storage.sql storage.sqlite",
     "storage.opening": "errors storage.sql storage.sqlite storage.postgres",
-    "storage.cache": "errors records concurrency storage.base storage.page storage.sql",
-    "storage.commits": "errors records storage.base storage.page storage.sql storage.cache",
+    "storage.cache": "errors records concurrency storage.base storage.page storage.sql storage.sqlite",
+    "storage.commits": "errors records concurrency storage.base storage.page storage.sql storage.cache",
     "storage.transfer": (
         "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.commits"
     ),
@@ -49,9 +49,12 @@ ROOMS: dict[str, str] = {
     "ops.checking": "errors types ops ops.kernels",
     "identity": "errors types ops ops.fingerprint",
     "evaluation": "errors records types concurrency storage.base ops ops.kernels identity",
+    "workers": "errors types concurrency ops identity evaluation",
     "systems": "errors records types concurrency storage.base ops ops.fingerprint identity evaluation",
     "inspection": "errors records types storage.base ops ops.fingerprint identity evaluation systems",
-    "board": "errors records types concurrency storage storage.base ops identity evaluation systems inspection",
+    "board": (
+        "errors records types concurrency storage storage.base ops identity evaluation workers systems inspection"
+    ),
     "integration": "errors records types ops evaluation systems board",
     "experiments": "errors records types ops identity evaluation systems",
     "cli": (
@@ -72,10 +75,11 @@ LAZY: dict[str, frozenset[str]] = {
     "autograd": frozenset(),
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
+    "cloudpickle": frozenset(),
     "jax": frozenset(),
     "jaxlib": frozenset(),
     "joblib": frozenset(),
-    "psycopg": frozenset({"storage.postgres"}),
+    "psycopg": frozenset({"storage"}),
     "pytest": frozenset({"testing"}),
     "rich": frozenset({"cli"}),
     "scipy": frozenset(),

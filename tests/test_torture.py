@@ -27,6 +27,7 @@ SHORT = [
     ("power", "--images", "15", "--scene", "new", "--scene", "full", "--scene", "export"),
     ("faults", "--every", "60", "--scene", "new", "--scene", "export"),
     ("interrupts", "--lines", "797", "--signals", "80"),
+    ("claims", "--seconds", "6"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
 

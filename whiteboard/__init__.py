@@ -35,12 +35,14 @@ built-in operations, `errors` the errors, and ``whiteboard --help`` the command 
 from whiteboard import errors, ops
 from whiteboard.board import Board, CallResult, ManyResult, open
 from whiteboard.errors import (
+    BinTimeoutError,
     ClosedError,
     ConflictError,
     CorruptPackageError,
     DtypeError,
     DuplicateNodeError,
     DuplicateOpError,
+    ExecutorError,
     ExperimentError,
     JobsError,
     MissingExtraError,
@@ -65,6 +67,7 @@ from whiteboard.errors import (
     UnknownSystemError,
     WhiteboardError,
     WhiteboardWarning,
+    WorkerWarning,
     WrongHitWarning,
 )
 from whiteboard.evaluation.bound import Bound
@@ -81,6 +84,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchResult",
+    "BinTimeoutError",
     "Board",
     "Bound",
     "CallResult",
@@ -92,6 +96,7 @@ __all__ = [
     "DtypeError",
     "DuplicateNodeError",
     "DuplicateOpError",
+    "ExecutorError",
     "ExperimentError",
     "InvLength",
     "Job",
@@ -128,6 +133,7 @@ __all__ = [
     "UnknownSystemError",
     "WhiteboardError",
     "WhiteboardWarning",
+    "WorkerWarning",
     "WrongHitWarning",
     "errors",
     "op",

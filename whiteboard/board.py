@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -26,6 +26,7 @@ from whiteboard.evaluation import bins
 from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.pipeline import Pipeline, check_errors
+from whiteboard.evaluation.progress import Reporter, shown
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.records.packages import HIT_NAMES, Hit
@@ -39,6 +40,7 @@ from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, Errors, OpLike, Params, Stale
+from whiteboard.workers.client import Workers
 
 if TYPE_CHECKING:
     from whiteboard.inspection.asking import Inspection
@@ -90,9 +92,10 @@ class Board:
     Every method may be called from any thread.
     """
 
-    def __init__(self, store: Store, *, bin_bytes: int, bin_jobs: int) -> None:
-        self._store = store
-        self._pipeline = Pipeline(store.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs)
+    def __init__(self, store: Store, *, bin_bytes: int, bin_jobs: int, workers: Workers | None = None) -> None:
+        self._store, self._workers = store, workers
+        ways = {} if workers is None else {"execution": workers.execution}
+        self._pipeline = Pipeline(store.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs, **ways)
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
@@ -123,7 +126,12 @@ class Board:
         return CallResult(done.y, done.grads, HIT_NAMES[done.hit])
 
     def call_many(
-        self, op: OpLike, *sources: ArrayLike, params: Params | None = None, errors: Errors = "raise"
+        self,
+        op: OpLike,
+        *sources: ArrayLike,
+        params: Params | None = None,
+        errors: Errors = "raise",
+        progress: bool | Reporter = False,
     ) -> ManyResult:
         """Apply an op to n jobs whose sources are stacked on axis 0; otherwise as `call`.
 
@@ -132,6 +140,9 @@ class Board:
         errors : {"raise", "collect"}
             A job that fails costs no other job its result: all others are computed and kept. Then one `JobsError` names
             each that failed; or, with ``collect``, they are in the result's `errors`.
+        progress : bool or callable
+            True shows done, hits, rate and time left in a notebook or on a terminal, and nothing elsewhere; a function
+            is called with a `whiteboard.evaluation.progress.Progress` as results come.
 
         Raises
         ------
@@ -143,7 +154,9 @@ class Board:
         self._open()
         check_errors(errors, "call_many")
         name = ops.name_of(op)
-        done = self._pipeline.evaluate(ops.get(name), params, ArraySources(name, sources), errors=errors)
+        columns = ArraySources(name, sources)
+        with shown(progress, name) as report:
+            done = self._pipeline.evaluate(ops.get(name), params, columns, errors=errors, report=report)
         return ManyResult(done.y, done.grads, done.hit, done.failed)
 
     def bind(self, op: OpLike, /, **params: Any) -> Bound:
@@ -327,6 +340,7 @@ class Board:
             "hits_disk": counts.hits_disk,
             "misses": counts.misses,
             "seconds_saved": counts.seconds_saved,
+            "waited": counts.waited,
             "without_residual": counts.without_residual,
             "checked": self._pipeline.agreement.checked,
             "wrong": self._pipeline.agreement.wrong,
@@ -591,6 +605,8 @@ class Board:
         """Cancel what is queued, flush, and release the store; called again, it goes on where an interrupt came."""
         self._closed = True
         self._queue.close()
+        if self._workers is not None:
+            self._workers.close()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -632,6 +648,8 @@ def open(
     *,
     bin_bytes: int = bins.MAX_BYTES,
     bin_jobs: int = bins.MAX_JOBS,
+    executor: int | Executor | None = None,
+    bin_timeout: float | None = None,
 ) -> Board:
     """Open a store, or create it, and return its board.
 
@@ -651,6 +669,12 @@ def open(
         Take no write lock and write nothing.
     bin_bytes, bin_jobs : int
         Bound of one session's bin. No result depends on them.
+    executor : int or concurrent.futures.Executor, optional
+        What computes beside this thread: an int makes so many processes, which end with the board; an executor of
+        threads, processes, loky, dask or MPI is used, and left open. Bins go there that are worth it, by what their op
+        has cost so far; those that would not have the same results there are computed here, which a warning says once.
+    bin_timeout : float, optional
+        Seconds that a bin may take at the executor; its jobs fail then with a `BinTimeoutError`.
 
     Raises
     ------
@@ -661,6 +685,7 @@ def open(
         if value < 1:
             msg = f"{name}: expected a positive number, got {value!r}"
             raise ParamError(msg)
+    workers = Workers.of(executor, bin_timeout)
     store = open_store(
         url,
         memory_bytes=memory_bytes,
@@ -669,7 +694,7 @@ def open(
         durability=durability,
         readonly=readonly,
     )
-    return Board(store, bin_bytes=bin_bytes, bin_jobs=bin_jobs)
+    return Board(store, bin_bytes=bin_bytes, bin_jobs=bin_jobs, workers=workers)
 
 
 def _expect_job(job: object) -> None:

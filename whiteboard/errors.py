@@ -22,6 +22,8 @@ The builtin stands in parentheses; those below another are of its kind too:
     ├── SpecError(ValueError)               a system or experiment exists with another specification
     ├── ConflictError(RuntimeError)         another writer has the system, or moved it on since it was read
     ├── ClosedError(RuntimeError)           a board, store or session is used after its end
+    ├── ExecutorError(RuntimeError)         an executor, or a worker of it, is broken
+    │   └── BinTimeoutError(TimeoutError)   a bin took longer than `bin_timeout`
     ├── SinkError(OSError)                  a sink's file cannot be written
     ├── PlotError(OSError)                  a drawing cannot be written
     ├── MissingExtraError(ImportError)      an optional dependency is needed and not installed
@@ -190,6 +192,10 @@ class WrongHitWarning(WhiteboardWarning):
     """A hit was computed again and is another: something has changed that the op's fingerprint does not see."""
 
 
+class WorkerWarning(WhiteboardWarning):
+    """An op cannot be computed by a board's workers with the same results: its jobs are computed here."""
+
+
 class OmissionWarning(WhiteboardWarning):
     """A table lacks packages that the store holds, or their sources, as these are damaged or not to be believed."""
 
@@ -205,6 +211,14 @@ def warn(message: str, category: type[WhiteboardWarning]) -> None:
 
 class ClosedError(WhiteboardError, RuntimeError):
     """A board, a store or a session is used after its end."""
+
+
+class ExecutorError(WhiteboardError, RuntimeError):
+    """An executor, or a worker of it, is broken: what was done before is kept."""
+
+
+class BinTimeoutError(ExecutorError, TimeoutError):
+    """A bin took longer than the board's `bin_timeout`."""
 
 
 class SinkError(WhiteboardError, OSError):

@@ -55,8 +55,8 @@ def sums(impulses: int, runs: int) -> list[dict[str, Any]]:
     """Time the content-ordered sum of many impulses beside NumPy's sums of the same rows, already in order."""
     vectors = RNG.normal(size=(impulses, WIDTH))
     rows = RNG.permutation(np.repeat(np.arange(NODES), impulses // NODES))
-    keys = RNG.integers(0, 256, (len(rows), 16), dtype=np.uint8)
-    batch = Impulses(0, rows, keys, np.zeros(len(rows), np.int64), np.ones(len(rows)), vectors[: len(rows)])
+    src_ids = np.stack([rows, RNG.integers(0, NODES, len(rows))], axis=1)
+    batch = Impulses(0, rows, b"", src_ids, np.zeros(len(rows), np.int64), np.ones(len(rows)), vectors[: len(rows)])
     starts = np.arange(0, len(rows), impulses // NODES)
     seconds = {
         "reduceat of rows in order": timed(lambda _: np.add.reduceat(batch.vectors, starts, axis=0), runs=runs),

@@ -151,7 +151,7 @@ class Life:
         """Nothing is left over: a second board in the process, and another process's lock, write at once."""
         assert isinstance(self.board._store, Stores)
         database = self.board._store.database
-        lock = database._lock
+        lock = database.lock
         assert lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
             assert not lock.held, "the write lock is still held"
@@ -414,9 +414,9 @@ class Soak:
         life.ask(self.random.randrange(280))
         assert isinstance(life.board._store, Stores)
         database = life.board._store.database
-        assert database._lock is not None
+        assert database.lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
-            assert not database._lock.held, "the write lock is still held"
+            assert not database.lock.held, "the write lock is still held"
         if self.counts["interrupts"] % 100 == 0:
             life.free()
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.at_fork import watch
+from whiteboard.records.claims import Holder
 from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
-from whiteboard.storage.base import PackageStore
+from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import PAGE_BYTES, owned, take
@@ -79,6 +80,18 @@ class MemoryTier(PackageStore):
             self.inner.put(page)
         with self._lock:
             self._hold(page)
+
+    def claim(self) -> Claim | None:
+        return self.inner.claim() if self.keep else None
+
+    def settle(self, pages: Sequence[Page], claim: Claim) -> None:
+        self.inner.settle(pages, claim)
+        with self._lock:
+            for page in pages:
+                self._hold(page)
+
+    def holders(self, keys: Sequence[bytes]) -> list[Holder]:
+        return self.inner.holders(keys)
 
     def touch(self, keys: Sequence[bytes], counts: Sequence[int]) -> None:
         self.inner.touch(keys, counts)

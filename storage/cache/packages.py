@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from whiteboard.concurrency.alarm import Alarm
 from whiteboard.concurrency.at_fork import watch
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
+from whiteboard.records.claims import Holder
 from whiteboard.records.packages import DISK, Found, Page
-from whiteboard.storage.base import PackageStore
+from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
+from whiteboard.storage.cache.claims import FileClaim, holders
 from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
@@ -38,6 +41,7 @@ from whiteboard.storage.sql.rows import (
     is_empty,
     select_index,
 )
+from whiteboard.storage.sqlite import claim_locks
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +163,11 @@ class SqlitePackages(PackageStore):
     # -- writing
 
     def put(self, page: Page) -> None:
+        if self._add(page):
+            self._flush_when_due()
+
+    def _add(self, page: Page) -> bool:
+        """Take a page, and say whether it is time to write."""
         if self.database.readonly:
             message = f"the store {self.database.location} was opened with readonly=True: nothing can be put"
             raise ReadOnlyError(message)
@@ -170,11 +179,11 @@ class SqlitePackages(PackageStore):
             self._count(oversized=page.n)
             message = f"a package of op {page.op!r} is larger than SQLite can hold; such packages are not stored"
             _log.warning(message)
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-            return
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            return False
         if self.admission is not None and not self.admission.admits(page):
             self._count(refused=page.n)
-            return
+            return False
         with self._lock:
             if self._pending.nbytes > 2 * self.bounds.nbytes:
                 self.counters.dropped += page.n
@@ -184,8 +193,32 @@ class SqlitePackages(PackageStore):
             full = self._pending.full(self.bounds)
             if not full and self._timer is None and self._pending.rows:
                 self._start_timer()
-        if full:
-            self._flush_when_due()
+        return full
+
+    # -- claims
+
+    def claim(self) -> Claim | None:
+        lock = self.database.lock
+        if lock is None or not claim_locks.supported():
+            return None
+        return FileClaim(self.database, lock, self._broken, self._bits)
+
+    def settle(self, pages: Sequence[Page], claim: Claim) -> None:
+        for page in pages:
+            self._add(page)
+        assert isinstance(claim, FileClaim)  # it is of this store
+        self._flush_when_due(claim, sum(page.n for page in pages))
+
+    def holders(self, keys: Sequence[bytes]) -> list[Holder]:
+        lock = self.database.lock
+        if lock is None or not claim_locks.supported():
+            return []
+        return holders(self.database, lock, keys, self._bits)
+
+    def _broken(self) -> Broken:
+        """Return what was found damaged."""
+        with self._lock:
+            return Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
 
     def touch(self, keys: Sequence[bytes], counts: Sequence[int]) -> None:
         with self._lock:
@@ -209,7 +242,7 @@ class SqlitePackages(PackageStore):
                 self._cancel_timer()
                 pages = list(self._pending.pages)
                 used, touched = self._used.copy(), self._touched.copy()
-                broken = Broken(frozenset(self._broken_pages), frozenset(self._broken_hashes))
+            broken = self._broken()
             started = time.perf_counter()
             batch = self._encoded(pages, broken, used, touched)
             self._make_room(batch.nbytes)
@@ -330,12 +363,16 @@ class SqlitePackages(PackageStore):
                 with suppress(StoreError):
                     self._find_on_disk(keys, np.arange(page.n), Gathering(page.n))
 
-    def _flush_when_due(self) -> None:
+    def _flush_when_due(self, claim: FileClaim | None = None, packages: int = 0) -> None:
         """Flush for a caller who did not ask for it: a failure is told once and tried again later."""
         if time.monotonic() < self._retry_at:
             return
         try:
-            self.flush()
+            if claim is None:
+                self.flush()
+            else:
+                self.flushed(lambda batch: self.database.write(partial(_settled, batch, claim, packages)))
+                claim.done(packages)
         except ClosedError:
             # The store was closed, and flushed, while the timer ran.
             return
@@ -359,3 +396,8 @@ class SqlitePackages(PackageStore):
         with self._lock:
             for name, count in more.items():
                 setattr(self.counters, name, getattr(self.counters, name) + count)
+
+
+def _settled(batch: Batch, claim: FileClaim, packages: int, connection: Connection) -> None:
+    batch.write(connection)
+    claim.settle(connection, packages)

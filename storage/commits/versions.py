@@ -27,7 +27,6 @@ from whiteboard.errors import (
 from whiteboard.records.systems import CommitRecord, NodeColumns, State, SystemRecord
 from whiteboard.storage.base import VersionStore
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import (
     ADD_COMMIT,
     ADD_NODE_PAGE,
@@ -49,6 +48,7 @@ from whiteboard.storage.commits.log import (
     spans_of,
 )
 from whiteboard.storage.commits.materialize import latest
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
 from whiteboard.storage.sql import tables as t

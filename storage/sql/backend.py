@@ -58,6 +58,8 @@ class Database(ABC):
     ----------
     location : Location
     readonly : bool
+    lock : WriteLock or None
+        The lock file, by which processes of one machine claim what they compute; None where there is none.
     durability : {"normal", "full"}
     typed : bool
         Whether a column holds values of its type only, and rows refer to rows that are there.
@@ -65,6 +67,7 @@ class Database(ABC):
 
     location: Location
     readonly: bool
+    lock: Any = None
     durability: str
     typed: bool
 

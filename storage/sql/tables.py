@@ -117,6 +117,19 @@ writer = Table(
     Column("started", Whole, nullable=False),
 )
 
+# A bin that is being computed: hashes of its packages, eight bytes each, and nanoseconds that it will take, NULL where
+# nobody knows. Its holder keeps a lock named by the id, and is told by boot, pid and started where that is asked.
+claim = Table(
+    "claim",
+    metadata,
+    Column("id", Whole, primary_key=True),
+    Column("boot", Text, nullable=False),
+    Column("pid", Whole, nullable=False),
+    Column("started", Whole, nullable=False),
+    Column("cost_ns", Whole, nullable=True),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
 # rows: node rows written with the commit; keyframe: 1 where they are all rows of the system;
 # seal: digest over the commit's fields and its node pages, so that a lost or exchanged page shows.
 commit_log = Table(

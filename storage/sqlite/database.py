@@ -80,6 +80,11 @@ class Database(backend.Database):
         Whether a durable write also survives a power loss.
     cache_kib : int
         SQLite's cache of the writer.
+
+    Attributes
+    ----------
+    lock : WriteLock or None
+        The lock file; None in memory, and where nothing is written.
     """
 
     fork_rank = 9
@@ -105,7 +110,7 @@ class Database(backend.Database):
         self._closed = False
         self._prepared = False
         self._raw: Held | None = None
-        self._lock = None if path is None or readonly else WriteLock(path)
+        self.lock = None if path is None or readonly else WriteLock(path)
         self._log = None if path is None else LogKeeper(path, self._idle, self.exclusive, _WAIT_MS)
         if path is not None and probe(path, readonly=readonly):
             create_empty(path)
@@ -247,7 +252,7 @@ class Database(backend.Database):
             return self._in_turn(work)
 
     def _in_turn(self, work: Callable[[], T]) -> T:
-        lock = self._lock
+        lock = self.lock
         if lock is None or lock.held:
             return work()
         while True:

@@ -62,7 +62,7 @@ def probe(path: Path, *, readonly: bool) -> bool:
     if info.st_size:
         _check_header(path, info.st_size, readonly=readonly)
     elif readonly:
-        raise _refusal(path, "it is empty, and readonly=True creates nothing")
+        raise _refusal(path, "it is empty, and to read makes no store of it")
     if not readonly:
         _check_writable(path)
     return not info.st_size
@@ -112,7 +112,7 @@ def _may_create(path: Path, *, readonly: bool) -> bool:
     if path.is_symlink():
         raise _link_refusal(path)
     if readonly:
-        raise _refusal(path, "it does not exist, and readonly=True creates nothing")
+        raise _refusal(path, "it does not exist, and to read makes none")
     if not os.access(path.parent, os.W_OK):
         raise _refusal(path, f"the folder {path.parent} cannot be written; choose another or change its permissions")
     return True

@@ -27,10 +27,10 @@ from whiteboard.storage.sqlite.part_files import sync_folder
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision. A constant, so that opening a store that is at head imports no Alembic."""
 
-STATEMENTS = "5a88cec67502060372bc6f9d38162e84"
+STATEMENTS = "a6d76b2d3f711cd9c7437bba6cc84c70"
 """Digest of what the migrations make at `HEAD`: a constant for the same reason; what differs is looked at closely."""
 
 _MOST_SHOWN = 32

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.records.reports import Progress
-from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.opening import open_database
 from whiteboard.storage.page.format import Laid
 from whiteboard.storage.sql.backend import Database

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.records.reports import Progress
-from whiteboard.storage.commits.claims import Writers
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.opening import open_database
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting

@@ -14,9 +14,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
-from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, add_system, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import is_intact, moved
 from whiteboard.storage.sql import tables as t

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from whiteboard.records.reports import Evicted, GcReport
+from whiteboard.storage.cache.claims import sweep
 from whiteboard.storage.cache.eviction import STEP_PAGES, evict
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql.backend import Database
@@ -35,6 +36,8 @@ def gc(
         Only count.
     """
     before = database.live_bytes()
+    if not dry_run:
+        sweep(database)
     unreferenced = _drop_unreferenced(database, dry_run=dry_run)
     evicted = Evicted()
     if max_bytes is not None or older_than is not None:

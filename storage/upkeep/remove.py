@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 from whiteboard.records.packages import Page
 from whiteboard.records.reports import Evicted, Removed
+from whiteboard.storage.cache.claims import sweep
 from whiteboard.storage.cache.eviction import STEP_PAGES, last_use
 from whiteboard.storage.commits.log import by_name
 from whiteboard.storage.page.format import decode_page
@@ -81,6 +82,7 @@ def forget(
         for start in range(0, len(found), STEP_PAGES):
             ids = [page.id for page in found[start : start + STEP_PAGES]]
             database.write(partial(delete_pages, ids=ids, reason=REASON))
+        sweep(database)
         database.give_back()
     return total
 

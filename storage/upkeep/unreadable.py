@@ -18,7 +18,7 @@ from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sqlite import recent_index
 
-_LOOKED_AT = (t.page_access, t.eviction, t.writer)
+_LOOKED_AT = (t.page_access, t.eviction, t.writer, t.claim)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
 _LOST = "typeof(system_id) = 'integer' AND system_id NOT IN (SELECT id FROM system)"
 _LAST = "SELECT max(number) FROM commit_log WHERE system_id = ? AND typeof(number) = 'integer'"

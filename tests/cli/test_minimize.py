@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.cli.conftest import Bad, Cli, assert_refused
 from tests.storage.samples import WHITEBOARD, environment
 
 MODULE = """
+import os
 import time
 from pathlib import Path
 import autograd.numpy as anp
@@ -32,6 +34,23 @@ def drag(x, *, mach=1.0, pause=0.0):
 
 def vector(x):
     return x * x
+
+def bowl(x, *, deep=1.0):
+    return deep * float(x @ x), 2.0 * deep * x
+
+def dish(x):
+    return float(x @ x), 2.0 * x
+
+@wb.op(gradient="none")
+def black_box(x):
+    return float(x @ x)
+
+@wb.op(gradient="none", ignore=("time", "Path", "os"))
+def dear(x):
+    time.sleep(0.02)
+    with Path("pids").open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    return ((x - 0.25) ** 2).sum() + x[0] * x[1]
 """
 RUN = ("minimize", "mymodule:drag", "--x0=-1.2,1,0.5")
 
@@ -76,6 +95,39 @@ def test_every_method(cli: Cli, method: str) -> None:
     assert first["f"] < -2.8
     assert (second["misses"], second["digest"]) == (0, first["digest"])
     assert (first["gradient_norm"] is None) == (method in ("nelder-mead", "Powell", "COBYLA"))
+
+
+def test_a_plain_function_that_returns_its_gradient(cli: Cli) -> None:
+    """It is an op by a word on the command line; without the word the error names it, and no system is made."""
+    refused = cli("minimize", "mymodule:dish", "--x0", "3,4", "--quiet")
+    assert_refused(refused, 1, "op 'dish': autograd needs it written with autograd.numpy; else say gradient='returned'")
+    bowl = ("minimize", "mymodule:bowl", "--x0", "3,4", "--param", "deep=2.0")
+    done = cli(*bowl, "--gradient", "returned", "--json").said
+    np.testing.assert_allclose(done["x"], np.zeros(2), atol=1e-9)
+    assert (done["success"], done["resumed_from"]) == (True, None)
+    assert cli(*bowl, "--gradient", "returned", "--json").said["misses"] == 0
+    assert [each["name"] for each in cli("ls", "--json").said["systems"]] == ["bowl"]
+
+
+def test_workers_take_differences_side_by_side(cli: Cli, tmp_path: Path) -> None:
+    """Of a function without a gradient, in other processes; iterates do not depend on how many, nor on the cache."""
+    run = ("minimize", "mymodule:dear", "--x0=1,-0.5,0.25", "--bounds=-1,1", "--json", "--quiet")
+    one = cli(*run, "--workers", "1", "--store", "one.db").said
+    pids = set((tmp_path / "pids").read_text().split())
+    two = cli(*run, "--workers", "2", "--store", "two.db").said
+    more = set((tmp_path / "pids").read_text().split()) - pids
+    assert two["success"]
+    assert np.allclose(two["x"], [1 / 6, 1 / 6, 0.25], atol=1e-5)
+    assert (one["digest"], one["x"], one["evaluations"]) == (two["digest"], two["x"], two["evaluations"])
+    assert len(more) >= 2
+    assert str(os.getpid()) not in more
+    again = cli(*run, "--workers", "2", "--store", "two.db").said
+    assert (again["misses"], again["digest"]) == (0, two["digest"])
+    assert cli("show", "dear", "--store", "two.db", "--json").said["spec"]["gradient"] == "differences"
+    alone = cli("minimize", "mymodule:dear", "--x0=1,-0.5", "--store", "five.db", "--quiet")
+    assert_refused(alone, 1, "ask for differences (--workers)")
+    drag = cli(*RUN, "--json", "--workers", "2", "--store", "three.db").said
+    assert (drag["success"], drag["digest"]) == (True, cli(*RUN, "--json", "--store", "four.db").said["digest"])
 
 
 def test_it_goes_on_after_ctrl_c_and_kills(cli: Cli, tmp_path: Path) -> None:
@@ -129,6 +181,13 @@ BAD = [
     Bad(("minimize", "mymodule:lift", "--x0", "1,1"), 1, "has no function 'lift'"),
     Bad(("minimize", "no_such:lift", "--x0", "1,1"), 1, "cannot import no_such"),
     Bad(("minimize", "mymodule", "--x0", "1,1"), 1, "expected module:function"),
+    Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--gradient", "none"), 1, "registered with gradient='autograd'"),
+    Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--gradient", "guess"), 2, "'guess' is not one of"),
+    Bad(
+        ("minimize", "mymodule:black_box", "--x0", "1,1", "--quiet"),
+        1,
+        "which method L-BFGS-B asks for; ask for differences (--workers), or take a method of values alone: Nelder-Mead",
+    ),
     Bad(("minimize", "mymodule:vector", "--x0", "1,1", "--quiet"), 1, "expected a scalar y"),
     Bad(("minimize", "mymodule:drag", "--x0", "1,1", "--plot", "a.txt"), 1, "expected a file name that ends in .png"),
 ]

@@ -34,8 +34,9 @@ def test_the_list_has_every_op(cli: Cli) -> None:
     assert head.split() == ["name", "arity", "kind", "exactness", "subgradients"]
     assert [line.split()[0] for line in lines] == ops.names()
     rows = {line.split()[0]: line for line in lines}
-    assert rows["abs"].split() == ["abs", "1", "elementwise", "exact", "0", "at", "0"]
-    assert rows["sum_k"].split()[:4] == ["sum_k", "any", "elementwise", "exact"]
+    assert rows["abs"].split() == ["abs", "1", "elementwise", "portable", "0", "at", "0"]
+    assert rows["sum_k"].split()[:4] == ["sum_k", "any", "elementwise", "portable"]
+    assert rows["exp"].split()[:4] == ["exp", "1", "elementwise", "exact"]
     assert rows["linear_gemm"].split()[:4] == ["linear_gemm", "3", "general", "tolerance"]
 
 

@@ -17,7 +17,7 @@ from whiteboard.ops.catalogue import FAMILY
 from whiteboard.ops.spec import Example
 from whiteboard.types import Array
 
-EXACT = [name for name in FAMILY if ops.get(name).exactness == "exact"]
+EXACT = [name for name in FAMILY if ops.get(name).exactness != "tolerance"]
 WILD = (0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 5e-324, 1e300, -745.2, 1e22)
 
 Bits = tuple[bytes, ...]

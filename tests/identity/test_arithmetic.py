@@ -21,6 +21,7 @@ import pytest
 import threadpoolctl
 
 import whiteboard as wb
+from tests.arithmetic_levels import at, levels
 from tests.storage.samples import environment
 from whiteboard.identity import arithmetic
 from whiteboard.identity.arithmetic import arithmetic_class, float_mode
@@ -28,6 +29,16 @@ from whiteboard.ops.fingerprint import blas
 
 FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO = 0x8000, 0x0040, 0x2000, 0x4000, 0x6000
 DEFAULT = 0x1F80
+
+
+def cpu_flags() -> set[str]:
+    """Return what Linux says that the processor has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
 
 needs_mxcsr = pytest.mark.skipif(
     platform.machine() != "x86_64" or sys.platform != "linux", reason="sets the control register of x86-64"
@@ -58,8 +69,8 @@ def test_each_mode_of_the_floating_point_unit_is_a_class() -> None:
     for bits in (FLUSH_TO_ZERO, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO):
         with control(bits):
             modes.add(float_mode())
-            classes = {arithmetic_class(blas=False), arithmetic_class(blas=True)}
-        assert arithmetic_class(blas=False) not in classes
+            classes = {arithmetic_class(), arithmetic_class(blas=True), arithmetic_class(portable=True)}
+        assert not {arithmetic_class(), arithmetic_class(portable=True)} & classes
     assert len(modes) == 6
     assert float_mode() == b""
 
@@ -123,6 +134,64 @@ def test_a_blas_that_is_loaded_twice_counts_once(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(found, "_found", (0, []))
     assert found.settings() == before
+
+
+CLASSES = """
+from whiteboard.identity.arithmetic import arithmetic_class
+print(arithmetic_class(portable=True).hex(), arithmetic_class().hex(), arithmetic_class(blas=True).hex())
+"""
+
+
+def test_classes_of_levels_of_arithmetic() -> None:
+    """What is portable has one class everywhere; kernels are of the processor; BLAS has its threads beside."""
+    said = {level: at(level, CLASSES)[0].split() for level in levels()}
+    assert len({portable for portable, _, _ in said.values()}) == 1
+    assert said["1 thread"][1] == said["2 threads"][1]
+    lower = [classes for level, classes in said.items() if level.startswith("without")]
+    assert len({exact for _, exact, _ in (said["1 thread"], *lower)}) == 1 + len(lower)
+    assert len({blas for _, _, blas in said.values()}) == len(said)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not {"fma", "avx2"} <= cpu_flags(),
+    reason="turns fused operations of glibc off",
+)
+def test_another_c_library_is_another_class() -> None:
+    """One result of a thousand of sin and the like is another where the C library has no fused operations."""
+    variables = environment() | {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4"}
+    asked = [sys.executable, "-c", CLASSES]
+    done = subprocess.run(asked, env=variables, capture_output=True, text=True, check=True)
+    portable, exact, _ = done.stdout.split()
+    assert portable == arithmetic_class(portable=True).hex()
+    assert exact != arithmetic_class().hex()
+
+
+def test_a_portable_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's portable op is a hit where kernels are others, but where it may reach BLAS; an identity is trusted."""
+
+    @wb.op(exactness="portable", vjp=lambda g, _y, x: g * x, replace=True)
+    def promised(x: Any) -> Any:
+        return np.add.reduce(x * x)
+
+    @wb.op(exactness="portable", vjp=lambda g, _y, x: g * x, replace=True)
+    def reaching(x: Any) -> Any:
+        return np.dot(x, x)
+
+    @wb.op("spoken", exactness="portable", identity="spoken 1", vjp=lambda g, _y, x: g * x, replace=True)
+    def spoken(x: Any) -> Any:
+        return np.dot(x, x)
+
+    @wb.op(vjp=lambda g, _y, x: g * x, replace=True)
+    def usual(x: Any) -> Any:
+        return np.add.reduce(x * x)
+
+    x = np.arange(3.0)
+    names = ("promised", "reaching", "spoken", "usual")
+    with wb.open(tmp_path / "a.db") as board:
+        assert [board.call(name, x).hit for name in names] == ["miss"] * 4
+        monkeypatch.setattr(arithmetic, "_kernels", lambda: b"another machine!")
+        assert [board.call(name, x).hit for name in names] == ["memory", "miss", "memory", "miss"]
+    assert [wb.ops.get(name).exactness for name in names] == ["portable", "portable", "portable", "exact"]
 
 
 def plain(x: Any) -> Any:

@@ -24,6 +24,7 @@ from whiteboard.inspection.audit import (
     NO_PARAMS,
     NO_SOURCES,
     NO_VALUES,
+    OTHER_ARITHMETIC,
     OTHER_KEY,
     OTHER_SOURCES,
     audit,
@@ -278,6 +279,22 @@ def test_what_is_not_computed_again(case: Wrong, kept: wb.Board, tmp_path: Path)
     report = kept.audit()
     assert report.unchecked == {NO_SOURCES: 8, case.why: 18}
     assert (report.ok, report.checked) == (case.ok, 0)
+
+
+def test_what_was_made_on_another_kind_of_machine(kept: wb.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of an exact op are told by that reason, from kept sources and from nodes; portable ones are compared."""
+    system = kept.system("s")
+    system.add_nodes([1, 2], theta=np.ones((2, 3)))
+    system.commit()
+    system.process([wb.Job("exp", (1,)), wb.Job("square", (2,))])
+    kept.flush()
+    before = kept.audit()
+    assert OTHER_ARITHMETIC not in before.unchecked
+    monkeypatch.setattr("whiteboard.identity.arithmetic._kernels", lambda: b"another machine!")
+    report = kept.audit()
+    assert report.ok
+    assert report.unchecked[OTHER_ARITHMETIC] == before.ops["ramp"].checked + 1
+    assert {op: row.checked for op, row in report.ops.items() if row.checked} == {"square": 1}
 
 
 def test_parameters_that_are_not_told(kept: wb.Board) -> None:

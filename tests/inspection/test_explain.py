@@ -162,11 +162,18 @@ def test_a_cotangent_of_its_own(board: wb.Board, system: System) -> None:
 
 
 def test_another_arithmetic(board: wb.Board, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package from a machine that rounds otherwise is named as such."""
+    """A package from a machine that rounds otherwise is named as such; that of a portable op is a hit there."""
+    system.process([wb.Job("exp", (0,))])
     board.flush()
     monkeypatch.setattr("whiteboard.identity.arithmetic._kernels", lambda: b"another machine!")
-    found = board.explain(wb.Job("mul", (0, 1)), system)
-    assert [difference.what for difference in found.differences] == ["arithmetic"]
+    (found,) = board.explain(wb.Job("exp", (0,)), system).differences
+    assert (found.what, found.text.partition(":")[0]) == ("arithmetic", "another class of arithmetic")
+    assert "the processor, NumPy, or BLAS round otherwise" in found.text
+    assert board.explain(wb.Job("mul", (0, 1)), system).hit
+    monkeypatch.setattr("whiteboard.identity.arithmetic._basic", lambda: b"no machine of IEEE's")
+    (found,) = board.explain(wb.Job("mul", (0, 1)), system).differences
+    assert found.what == "arithmetic"
+    assert "NumPy adds in another order" in found.text
 
 
 def test_pages_of_older_versions_say_less(board: wb.Board, system: System) -> None:

@@ -12,8 +12,8 @@ from whiteboard.storage import open_store
 from whiteboard.storage.base import PackageStore, VersionStore
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.commits.claims import Writers
 from whiteboard.storage.commits.versions import SqliteVersions
+from whiteboard.storage.commits.writers import Writers
 from whiteboard.testing import PackageStoreSuite, VersionStoreSuite
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from typing import Any
@@ -16,19 +17,11 @@ from whiteboard.systems.impulses import Impulses, Inbox, Measure, Parcel, fsum, 
 RNG = np.random.default_rng(7)
 
 
-def impulses(m: int, rng: np.random.Generator, *, shape: tuple[int, ...] = (3,), keys: int = 1000) -> Impulses:
-    """Return m random impulses of very different sizes onto few nodes, some of them with equal key and slot."""
+def impulses(m: int, rng: np.random.Generator, *, shape: tuple[int, ...] = (3,), nodes: int = 1000) -> Impulses:
+    """Return m random impulses of very different sizes onto few nodes, some of them of equal sources and slot."""
     vectors = rng.normal(size=(m, *shape)) * 10.0 ** rng.integers(-8, 8, size=(m,) + (1,) * len(shape))
-    raw = np.zeros((m, 16), np.uint8)
-    raw[:, :2] = rng.integers(0, keys, size=m, dtype=np.uint16)[:, None].view(np.uint8)
-    return Impulses(0, rng.integers(0, 4, m), raw, rng.integers(0, 2, m), rng.uniform(0.1, 2, m), vectors)
-
-
-def part(whole: Impulses, rows: Any) -> Impulses:
-    """Return some of the impulses."""
-    return Impulses(
-        whole.arena, whole.rows[rows], whole.keys[rows], whole.slots[rows], whole.weights[rows], whole.vectors[rows]
-    )
+    src_ids = rng.integers(0, nodes, (m, 2)) * (1, -1)
+    return Impulses(0, rng.integers(0, 4, m), b"job", src_ids, rng.integers(0, 2, m), rng.uniform(0.1, 2, m), vectors)
 
 
 def bits(inbox: Inbox) -> list[Any]:
@@ -40,17 +33,35 @@ def bits(inbox: Inbox) -> list[Any]:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 60), st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 1000]), st.data())
-def test_any_order_and_any_split_give_the_same_bits(m: int, seed: int, keys: int, data: st.DataObject) -> None:
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 1000, 2**62]), st.data())
+def test_any_order_and_any_split_give_the_same_bits(m: int, seed: int, nodes: int, data: st.DataObject) -> None:
     """A permutation of the impulses, pushed in any pieces, sums to the same bits."""
-    whole = impulses(m, np.random.default_rng(seed), keys=keys)
+    whole = impulses(m, np.random.default_rng(seed), nodes=nodes)
     order = np.array(data.draw(st.permutations(range(m))))
     cuts = sorted(data.draw(st.lists(st.integers(0, m), max_size=5)))
     one, other = Inbox(), Inbox()
     one.push(Parcel.of([whole]))
     for rows in np.split(order, cuts):
-        other.push(Parcel.of([part(whole, rows)]))
+        other.push(Parcel.of([whole.take(rows)]))
     assert bits(one) == bits(other)
+
+
+@pytest.mark.parametrize("far", [1, 2**62])
+def test_the_order_is_by_job_then_sources_then_slot(far: int) -> None:
+    """Of any number of sources, in words or column by column: no key, code or machine has a part in it."""
+    jobs = [(b"a", (7,), 0), *((b"a", (-far, 3), slot) for slot in (0, 1)), (b"a", (far, -9), 0), (b"b", (-far, 0), 1)]
+    vectors = RNG.normal(size=5) * 10.0 ** RNG.integers(-3, 3, 5)
+
+    def pushed(at: int) -> Impulses:
+        job, ids, slot = jobs[at]
+        zero, one = np.zeros(1, np.int64), np.ones(1)
+        return Impulses(0, zero, job, np.array([ids]), zero + slot, one, vectors[at : at + 1])
+
+    in_order = sum(vectors[1:].tolist(), vectors[0].item())
+    for order in itertools.permutations(range(5)):
+        (_, sums) = ordered_sum([pushed(at) for at in order])
+        assert sums.vector.tolist() == [in_order]
+    assert len({sum(vectors[list(order)].tolist()) for order in itertools.permutations(range(5))}) > 1
 
 
 def test_threads_push_the_same_bits() -> None:
@@ -61,7 +72,7 @@ def test_threads_push_the_same_bits() -> None:
 
     def push(first: int) -> None:
         for row in range(first, 4000, 8):
-            other.push(Parcel.of([part(whole, [row])]))
+            other.push(Parcel.of([whole.take(np.array([row]))]))
 
     threads = [threading.Thread(target=push, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -87,7 +98,7 @@ def test_sums_are_right_and_by_arena() -> None:
 
 def test_a_repeated_impulse_counts_twice() -> None:
     """Impulses are a multiset: the same one pushed twice is summed twice."""
-    one = part(impulses(5, RNG), [0])
+    one = impulses(5, RNG).take(np.array([0]))
     inbox = Inbox()
     inbox.push(parcel := Parcel.of([one, one]))
     (_, sums) = inbox.sums()[0]

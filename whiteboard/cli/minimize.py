@@ -8,24 +8,29 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
 
 from whiteboard import board as boards
+from whiteboard import ops
 from whiteboard.board import Board
 from whiteboard.cli.options import MOST, echo, json_option, store_option
 from whiteboard.cli.progress import INTERRUPTED, answered, interrupts, progress
 from whiteboard.cli.terminal import say
 from whiteboard.errors import ExperimentError, PlotError
 from whiteboard.experiments.draw import check_plot, draw_descent
-from whiteboard.experiments.minimize import METHODS, Minimization, Standing
+from whiteboard.experiments.minimize import BY_GRADIENT, METHODS, Minimization, Standing
 from whiteboard.experiments.minimize import minimize as minimized
+from whiteboard.ops import registry
+from whiteboard.ops.spec import Gradient
 from whiteboard.ops.user_module import referenced
 from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite.file_identity import refuse
 from whiteboard.types import Array
+
+GRADIENTS = tuple(sorted(set(get_args(Gradient)) - {"vjp"}))
 
 _NONE = (-math.inf, math.inf)
 
@@ -89,10 +94,21 @@ class _Param(click.ParamType):  # type: ignore[type-arg]
     "--param", "params", type=_Param(), multiple=True, metavar="NAME=VALUE", help="A parameter of the function."
 )
 @click.option(
+    "--gradient",
+    type=click.Choice(GRADIENTS),
+    help="Where the gradient of a plain function comes from; autograd by default. An op says so itself.",
+)
+@click.option(
     "--max-iterations",
     type=click.IntRange(1, MOST),
     metavar="N",
     help="Stop after so many iterates; TNC, COBYLA: evaluations.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST),
+    metavar="N",
+    help="Compute in so many processes. Of a function without a gradient, differences in each direction at once.",
 )
 @store_option
 @click.option("--name", help="Name of the system; the function's where it is not given.")
@@ -106,7 +122,9 @@ def minimize(
     method: str,
     bounds: Sequence[tuple[float, float]] | None,
     params: Sequence[tuple[str, Any]],
+    gradient: Gradient | None,
     max_iterations: int | None,
+    workers: int | None,
     store: str,
     name: str | None,
     plot: Path | None,
@@ -128,12 +146,15 @@ def minimize(
     except ImportError as error:
         msg = f"{function}: {error}"
         raise ExperimentError(msg) from error
+    if gradient is not None:
+        _register(called, function, gradient)
     if bounds is not None and len(bounds) == 1:
         bounds = list(bounds) * x0.size
     options = {} if max_iterations is None else {"maxiter": max_iterations}
-    problem = Minimization(function, x0, method, bounds, dict(params), options)
+    differences = workers is not None and method in BY_GRADIENT and ops.get(called).gradient == "none"
+    problem = Minimization(function, x0, method, bounds, dict(params), options, differences)
     began = time.monotonic()
-    with boards.open(store) as board, interrupts() as interrupted:
+    with boards.open(store, executor=workers) as board, interrupts() as interrupted:
         f = board.bind(called, **problem.params)
         system = board.system(f.op if name is None else name, problem.spec, takeover=takeover)
         if not (quiet or as_json):
@@ -160,6 +181,15 @@ def minimize(
             say(f"stopped after {now.evaluations:,} evaluations; the same command goes on from there", err=True)
         return INTERRUPTED
     return 0 if now.success else 1
+
+
+def _register(called: Any, reference: str, gradient: Gradient) -> None:
+    """Make an op of a plain function, by a word of `gradient=`."""
+    if (name := registry.name_of(called)) is None:
+        ops.op(gradient=gradient)(called)
+    elif (known := ops.get(name).gradient) != gradient:
+        msg = f"{reference} is an op, registered with gradient={known!r}: --gradient is for plain functions"
+        raise ExperimentError(msg)
 
 
 def _text(board: Board, now: Standing, most: int | None, began: float) -> str:

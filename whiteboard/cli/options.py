@@ -73,16 +73,23 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(_inner, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
+        return ", ".join(f"{name}: {_inner(item)}" for name, item in value.items())
     if isinstance(value, float):
         return f"{value:.10g}"
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)
+
+
+def _inner(value: Any) -> str:
+    """Return a value within another: what has several parts in brackets of its own."""
+    if isinstance(value, list | Mapping):
+        return f"[{_text(value)}]" if isinstance(value, list) else f"{{{_text(value)}}}"
+    return _text(value)
 
 
 _BYTES: Final = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.pipeline import Pipeline
+from whiteboard.evaluation.progress import Reporter, shown
 from whiteboard.evaluation.single import One
 from whiteboard.evaluation.sources import ArraySources, one_job
 from whiteboard.ops.spec import OpSpec
@@ -73,9 +74,17 @@ class Bound:
         done = self._pipeline().jacobian(self._spec(), self.params, one_job(self.op, sources))
         return _each([grad[0] for grad in done.grads])
 
-    def many(self, *sources: ArrayLike) -> Array:
-        """Return y of n jobs, (n, *y_shape), whose sources are stacked on axis 0."""
-        return np.array(self._pipeline().evaluate(self._spec(), self.params, ArraySources(self.op, sources)).y)
+    def many(self, *sources: ArrayLike, progress: bool | Reporter = False) -> Array:
+        """Return y of n jobs, (n, *y_shape), whose sources are stacked on axis 0.
+
+        Parameters
+        ----------
+        progress : bool or callable
+            As of `Board.call_many`.
+        """
+        columns = ArraySources(self.op, sources)
+        with shown(progress, self.op) as report:
+            return np.array(self._pipeline().evaluate(self._spec(), self.params, columns, report=report).y)
 
     def __repr__(self) -> str:
         given = "".join(f", {name}={value!r}" for name, value in self.params.items())

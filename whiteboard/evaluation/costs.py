@@ -9,6 +9,8 @@ from whiteboard.ops.spec import OpSpec
 
 BIN_NS: Final = 100_000_000
 """So long a bin takes, about: what is killed loses no more, and what waits for a part of it waits no longer."""
+SURE_NS: Final = 2_000_000
+"""So long a bin of few jobs has to take to say what one costs."""
 GROWTH: Final = 8
 """A bin has at most so many times the jobs of the op's last one, as jobs may cost unequally."""
 
@@ -23,6 +25,16 @@ class Costs:
         """Return what a job cost in the op's last bin; None where there was none."""
         known = self._known.get(_identity(spec))
         return None if known is None else known[0]
+
+    def is_sure(self, spec: OpSpec) -> bool:
+        """Whether that bin had more than a few short jobs, which tell more of what was done for the first time."""
+        cost, n = self._known.get(_identity(spec), (0.0, 0))
+        return n >= promises.ROWS or cost * n >= SURE_NS
+
+    def seconds(self, spec: OpSpec, n: int) -> float | None:
+        """Return how long a bin of n jobs will take; None where nothing is known of them."""
+        cost = self.of(spec)
+        return None if cost is None else n * cost / 1e9
 
     def learn(self, spec: OpSpec, n: int, cost_ns: int) -> None:
         """Hear what a bin of n jobs has cost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -71,7 +71,11 @@ class Outcome:
 class Execution(Protocol):
     """Whatever computes bins."""
 
-    def outcomes(self, task: Task, cut: Iterator[Ids]) -> Iterator[Outcome]:
+    def most(self, spec: OpSpec, left: int) -> int:
+        """Return how many of the jobs that are left a bin may have; of ops of ``tolerance`` all of them."""
+        ...
+
+    def outcomes(self, task: Task, cut: Iterator[Ids]) -> Generator[Outcome, None, None]:
         """Yield what came of each bin, in whatever order they are done.
 
         `cut` is asked for the next bin when there is room for one, and knows then of all that was yielded before. Each
@@ -86,7 +90,10 @@ class InThread:
     def __init__(self, pool: BufferPool, promises: Promises) -> None:
         self._pool, self._promises = pool, promises
 
-    def outcomes(self, task: Task, cut: Iterator[Ids]) -> Iterator[Outcome]:
+    def most(self, spec: OpSpec, left: int) -> int:  # noqa: ARG002 - the Protocol's
+        return left
+
+    def outcomes(self, task: Task, cut: Iterator[Ids]) -> Generator[Outcome, None, None]:
         for rows in cut:
             for part in self._parts(task, rows):
                 yield replace(part, bin=rows)

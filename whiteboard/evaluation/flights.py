@@ -110,6 +110,17 @@ class Flights:
                     mine.append(position)
         return flight, np.array(mine, np.int64), others
 
+    def give_up(self, flight: Flight, keys: Sequence[bytes]) -> None:
+        """Take keys out of a flight: who waits for them looks again when it is over."""
+        if not keys:
+            return
+        gone = set(keys)
+        with self._lock:
+            flight.keys = [key for key in flight.keys if key not in gone]
+            for key in gone:
+                if self._held.get(key) is flight:
+                    del self._held[key]
+
     def end(self, flight: Flight) -> None:
         """End a flight with what has come of it; done twice it is as if done once."""
         flight.land()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,10 +18,11 @@ from whiteboard.evaluation import bins, contents, jacobians, separate, validatio
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.costs import Costs
-from whiteboard.evaluation.execution import InThread, Outcome, Task
+from whiteboard.evaluation.execution import Execution, InThread, Outcome, Task
 from whiteboard.evaluation.filling import Filling, Ground
 from whiteboard.evaluation.flights import Flights
 from whiteboard.evaluation.kept_sources import kept
+from whiteboard.evaluation.progress import Meter, Reporter
 from whiteboard.evaluation.promises import Promises
 from whiteboard.evaluation.single import One, held, taken
 from whiteboard.evaluation.sources import Sources, one_job
@@ -29,7 +30,7 @@ from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import DISK, MEMORY, MISS, Page
-from whiteboard.storage.base import PackageStore
+from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.types import Array, Errors, Ids, Params
 
 
@@ -57,6 +58,8 @@ class Counts:
     hits_disk: int = 0
     misses: int = 0
     seconds_saved: float = 0.0
+    waited: int = 0
+    """Hits that another process computed while they were asked for here."""
     without_residual: int = 0
     """Jobs over nodes that had neither residual nor target, and so sent no impulse."""
 
@@ -75,10 +78,12 @@ class Pipeline:
         *,
         max_bin_bytes: int = bins.MAX_BYTES,
         max_bin_jobs: int = bins.MAX_JOBS,
+        execution: Callable[[InThread, Costs], Execution] = lambda inside, _: inside,
     ) -> None:
         self._store, self._pool = store, pool
-        execution = InThread(pool, Promises())
-        self._ground = Ground(store, execution, Flights(), Costs(), max_bin_bytes, max_bin_jobs)
+        costs = Costs()
+        ways = execution(InThread(pool, Promises()), costs)
+        self._ground = Ground(store, ways, Flights(), costs, max_bin_bytes, max_bin_jobs)
         self._lock = locks.lock()
         self._one_at_a_time = locks.rlock()
         self.agreement = Agreement()
@@ -92,6 +97,7 @@ class Pipeline:
         sources: Sources,
         cotangent: Array | None = None,
         errors: Errors = "raise",
+        report: Reporter | None = None,
     ) -> Evaluated:
         """Answer n jobs of one signature.
 
@@ -102,6 +108,8 @@ class Pipeline:
         errors : {"raise", "collect"}
             What becomes of jobs that fail: the first raises what one job alone raised, and a `JobsError` of several,
             once all others are done and stored; the second returns them.
+        report : callable, optional
+            Is told how far it is.
 
         Raises
         ------
@@ -120,7 +128,7 @@ class Pipeline:
         driving, cotangent = cotangent, None if spec.gradient == "jacobian" else cotangent
         task = Task(spec, bound, shape, sources, cotangent)
         with self._one_at_a_time if spec.exactness == "tolerance" else nullcontext():
-            plan, raw = self._filled(task)
+            plan, raw = self._filled(task, None if report is None else Meter(report))
         self._count(plan, jobs=driving is None)
         if plan.failed and errors == "raise":
             raise _raised(spec, sources.n, plan.failed)
@@ -150,7 +158,7 @@ class Pipeline:
             self.counts.seconds_saved += page.cost_ns / page.n / 1e9
             self.counts.without_residual += not drives
 
-    def _filled(self, task: Task) -> tuple[Triage, NDArray[np.uint8]]:
+    def _filled(self, task: Task, meter: Meter | None) -> tuple[Triage, NDArray[np.uint8]]:
         """Return where the package of each job lies, once all are there that can be, and their keys, (n, 16)."""
         spec, sources = task.spec, task.sources
         names, tokens, identity = self._keys(task)
@@ -163,8 +171,10 @@ class Pipeline:
             plan, cacheable = compute_all(sources.n), False
         if len(plan.todo):
             keeping = _Keeping(self, task, raw, tokens, identity, cacheable)
-            Filling(self._ground, task, plan, names, form, keeping, since, shared=cacheable).fill()
+            Filling(self._ground, task, plan, names, form, keeping, since, cacheable, meter).fill()
         plan.settle()
+        if meter is not None:
+            meter.tell(plan, 0, now=True)
         return plan, raw
 
     def jacobian(self, spec: OpSpec, params: Params | None, sources: Sources) -> Evaluated:
@@ -265,9 +275,13 @@ class Pipeline:
             added[rows] = True
         return added
 
-    def put(self, page: Page, task: Task, rows: Ids) -> None:
-        """Store a page of the jobs at `rows`, with its sources where these are to be kept."""
-        for part in kept(page, task.spec, task.sources, rows, self._pool, task.cotangent):
+    def put(self, page: Page, task: Task, rows: Ids, claim: Claim | None = None) -> None:
+        """Store a page of the jobs at `rows`, with its sources where these are to be kept; at once if it is claimed."""
+        parts = kept(page, task.spec, task.sources, rows, self._pool, task.cotangent)
+        if claim is not None:
+            self._store.settle(list(parts), claim)
+            return
+        for part in parts:
             self._store.put(part)
 
     def _keys(self, task: Task) -> tuple[list[bytes], NDArray[np.uint8], keys.Identity | None]:
@@ -315,15 +329,10 @@ class Pipeline:
 
     def _count(self, plan: Triage, *, jobs: bool) -> None:
         """Count the tiers of jobs, and the time that hits of pages with a known cost have saved."""
-        saved = 0.0
-        if len(plan.computed) < len(plan.pages):
-            hits = np.bincount(plan.page[plan.hit != MISS], minlength=len(plan.pages))
-            for number in np.flatnonzero(hits).tolist():
-                if number not in plan.computed:
-                    page = plan.pages[number]
-                    saved += hits[number] * page.cost_ns / page.n / 1e9
+        saved = plan.saved_ns() / 1e9
         with self._lock:
             self.counts.seconds_saved += saved
+            self.counts.waited += plan.waited
             if jobs:
                 self._tally(np.bincount(plan.hit, minlength=3))
 
@@ -340,7 +349,7 @@ class _Keeping:
     cacheable: bool
     seen: bool = False
 
-    def __call__(self, outcome: Outcome) -> Page:
+    def __call__(self, outcome: Outcome, claim: Claim | None) -> Page:
         task, rows = self.task, outcome.rows
         y, *beside = outcome.arrays
         src_ids, versions = task.sources.provenance(rows) or (None, None)
@@ -352,7 +361,7 @@ class _Keeping:
         if self.cacheable and not self.seen:
             self.cacheable, self.seen = self.pipeline.is_still(task), True
         if self.cacheable:
-            self.pipeline.put(page, task, rows)
+            self.pipeline.put(page, task, rows, claim)
         return page
 
 

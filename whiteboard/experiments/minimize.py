@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from whiteboard import ops
 from whiteboard.errors import ExperimentError, MissingExtraError, ShapeError
 from whiteboard.evaluation.bound import Bound
 from whiteboard.systems.history import Snapshot
@@ -24,6 +25,9 @@ BY_GRADIENT: Final = ("L-BFGS-B", "BFGS", "CG", "TNC", "SLSQP", "trust-constr")
 BY_VALUE: Final = ("Nelder-Mead", "Powell", "COBYLA", "COBYQA")
 METHODS: Final = (*BY_GRADIENT, *BY_VALUE)
 BOUNDED: Final = frozenset({"L-BFGS-B", "TNC", "SLSQP", "trust-constr", "Nelder-Mead", "Powell", "COBYLA", "COBYQA"})
+
+_STEP: Final = 2.0**-26
+"""Of a difference, relative to x where that is above 1: the root of the spacing of numbers at 1."""
 
 _KNOWN: Final = 256
 _OPTIONS: Final = {("TNC", "maxiter"): "maxfun"}
@@ -49,6 +53,9 @@ class Minimization:
         Parameters of the op.
     options : mapping
         Of the method, as SciPy names them.
+    differences : bool
+        Whether a function without a gradient is differentiated by forward differences, all of them asked for at once:
+        what computes for the board computes them side by side.
 
     Raises
     ------
@@ -64,6 +71,7 @@ class Minimization:
     bounds: Sequence[tuple[float, float]] | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    differences: bool = False
 
     def __post_init__(self) -> None:
         if find_spec("scipy") is None:
@@ -95,7 +103,7 @@ class Minimization:
         if self.bounds is not None:
             bounds = [[end if math.isfinite(end) else None for end in pair] for pair in self.bounds]
         said = {"x0": self.x0.tolist(), "method": self.method, "bounds": bounds, "params": dict(self.params)}
-        return {"minimize": self.reference, **said}
+        return {"minimize": self.reference, **said, **({"gradient": "differences"} if self.differences else {})}
 
 
 @dataclass(slots=True)
@@ -158,8 +166,18 @@ def minimize(
     Raises
     ------
     ExperimentError
-        The iterates are not those that an earlier run has committed: the function, or SciPy, is another.
+        The iterates are not those that an earlier run has committed: the function, or SciPy, is another. Or the method
+        asks for a gradient, and the function has none.
     """
+    has_none = ops.get(f.op).gradient == "none"
+    if problem.method in BY_GRADIENT and has_none and not problem.differences:
+        others = f"ask for differences (--workers), or take a method of values alone: {', '.join(BY_VALUE)}"
+        msg = f"{problem.reference} has no gradient, which method {problem.method} asks for; {others}"
+        raise ExperimentError(msg)
+    if problem.differences and not (has_none and problem.method in BY_GRADIENT):
+        why = "the function has a gradient" if not has_none else f"method {problem.method} asks for values alone"
+        msg = f"{problem.reference}: differences are taken of nothing, as {why}"
+        raise ExperimentError(msg)
     now = Standing(problem.x0, resumed_from=None if system.head is None else system.head.id)
     descent = _Descent(problem, f, system, now, evaluated, stop)
     try:
@@ -210,9 +228,24 @@ class _Descent:
 
     def with_gradient(self, x: Array) -> tuple[float, Array]:
         self._ask()
-        value, grad = self.f.value_and_grad(x)
+        value, grad = self._differentiated(x)
         self._tell(x, value, float(np.linalg.norm(grad)))
         return value, np.asarray(grad, np.float64)
+
+    def _differentiated(self, x: Array) -> tuple[float, Array]:
+        """Return f and its gradient: the function's own, or forward differences, backward ones at an upper bound."""
+        if not self.problem.differences:
+            return self.f.value_and_grad(x)
+        x = np.array(x, np.float64)
+        step = _STEP * np.maximum(1.0, np.abs(x))
+        if self.problem.bounds is not None:
+            step = np.where(x + step > np.array(self.problem.bounds)[:, 1], -step, step)
+        points = np.concatenate([x[None], x + np.diag(step)])
+        values = self.f.many(points)
+        if values.ndim != 1:
+            msg = f"{self.problem.reference}: expected a scalar y to minimize, got shape {values.shape[1:]}"
+            raise ShapeError(msg)
+        return float(values[0]), (values[1:] - values[0]) / (points[1:].diagonal() - x)
 
     def value(self, x: Array) -> float:
         self._ask()
@@ -227,7 +260,7 @@ class _Descent:
     def _asked(self, x: Array) -> tuple[float, float]:
         if self.problem.method not in BY_GRADIENT:
             return float(self.f(x)), math.nan
-        value, grad = self.f.value_and_grad(x)
+        value, grad = self._differentiated(x)
         return value, float(np.linalg.norm(grad))
 
     def _tell(self, x: Array, value: float, norm: float) -> None:

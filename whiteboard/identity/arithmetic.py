@@ -1,8 +1,10 @@
 """The arithmetic class: how this machine, process and thread round, as far as bits of results depend on it.
 
-NumPy chooses SIMD kernels by processor, BLAS its kernel too, and BLAS adds in another order with another number of
-threads; a thread may flush denormals to zero or round another way, as libraries that were built for speed make it do.
-Results of different arithmetic are different packages, so the class is in every key.
+What takes IEEE's basic operations in a fixed order has the same bits on every machine: its class says no more than
+that they are kept. NumPy chooses SIMD kernels of exp and the like by processor, BLAS its kernel too, and BLAS adds in
+another order with another number of threads; a thread may flush denormals to zero or round another way, as libraries
+that were built for speed make it do. Results of different arithmetic are different packages, so the class is in their
+keys, and in no others.
 """
 
 from __future__ import annotations
@@ -22,40 +24,73 @@ Setting = tuple[str, str, int]
 """Of one BLAS: its kind, its kernel, and its number of threads."""
 
 
-def arithmetic_class(*, blas: bool) -> bytes:
+def arithmetic_class(*, portable: bool = False, blas: bool = False) -> bytes:
     """Return a digest of how the calling thread rounds now: equal where kernels and settings give equal bits.
 
     Parameters
     ----------
+    portable : bool
+        For what takes IEEE's basic operations alone, in NumPy's orders: equal on all machines that keep to them.
     blas : bool
-        For what may reach BLAS: then its kernel and its number of threads count, of every BLAS that is loaded.
+        For what may reach BLAS: then its kernel and its number of threads count, of every BLAS that is loaded. Nothing
+        of that is portable.
     """
-    return _digest(_kernels(), float_mode(), _blas.settings() if blas else None)
+    if blas:
+        return _digest(_basic() + _kernels() + _products(), float_mode(), _blas.settings())
+    return _digest(_basic() if portable else _basic() + _kernels(), float_mode(), ())
 
 
 @lru_cache(maxsize=256)
-def _digest(kernels: bytes, mode: bytes, settings: tuple[Setting, ...] | None) -> bytes:
-    if not mode and settings is None:
-        return kernels
-    return blake2b(repr((kernels, mode, settings)).encode(), digest_size=len(kernels)).digest()
+def _digest(results: bytes, mode: bytes, settings: tuple[Setting, ...]) -> bytes:
+    return blake2b(repr((results, mode, settings)).encode(), digest_size=16).digest()
+
+
+MANY = 2**12
+"""Numbers that kernels are told apart by. The C library's with and without fused operations differ in one result of
+1,200 of exp, sin, cos and power, one of 8,000 of log1p, one of 30,000 of log (glibc 2.36); they are chosen together."""
+
+
+def _inputs(n: int) -> list[tuple[Array, Array]]:
+    """Return, in both dtypes, n numbers from 0 to 8 and three matrices of them: equal everywhere, each one division."""
+    numbers = np.arange(1, n + 1)
+    columns: list[Array] = [np.divide(numbers.astype(dtype), n / 7.9, dtype=dtype) for dtype in FLOATS]
+    return [(x, np.resize(x, 3 * 33 * 65).reshape(3, 33, 65)) for x in columns]
+
+
+@cache
+def _basic() -> bytes:
+    """Return a digest of basic operations and sums of fixed inputs: they stand for the orders in which NumPy adds."""
+    state = blake2b(digest_size=16)
+    with np.errstate(all="ignore"):
+        for x, square in _inputs(257):
+            state.update((x * x[::-1] + x / x[::-1] - np.sqrt(x)).tobytes())
+            state.update(square.sum(-1).tobytes() + square.sum(1).tobytes() + square.reshape(-1).sum().tobytes())
+            state.update(np.add.reduceat(square, [0, 2], axis=0).tobytes() + np.cumsum(x).tobytes())
+            state.update(np.multiply.reduce(x[:65]).tobytes())
+    return state.digest()
 
 
 @cache
 def _kernels() -> bytes:
-    """Return a digest of results of fixed inputs: they stand for the kernels of NumPy and of its BLAS."""
+    """Return a digest of results of fixed inputs: they stand for the kernels that NumPy chooses by processor."""
     state = blake2b(digest_size=16)
     with np.errstate(all="ignore"):
-        for dtype in FLOATS:
-            x: Array = np.linspace(0.03, 7.9, 257, dtype=dtype)
-            for ufunc in (np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos, np.sqrt):
+        for x, square in _inputs(MANY):
+            for ufunc in (np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos):
                 state.update(ufunc(x).tobytes())
             state.update(np.power(x, x[::-1]).tobytes())
-            square: Array = np.resize(x, 3 * 33 * 65).reshape(3, 33, 65)
-            state.update(square.sum(-1).tobytes() + square.sum(1).tobytes())
             state.update(np.einsum("...i,...i->...", square, square[::-1]).tobytes())
-            state.update(np.vecdot(square, square[::-1]).tobytes())
-            state.update(np.matmul(square, square.swapaxes(1, 2)).tobytes())
-            state.update(np.matvec(square, x[:65]).tobytes())
+    return state.digest()
+
+
+@cache
+def _products() -> bytes:
+    """Return a digest of products of fixed inputs: they stand for the kernel of NumPy's BLAS."""
+    state = blake2b(digest_size=16)
+    for x, square in _inputs(257):
+        state.update(np.vecdot(square, square[::-1]).tobytes())
+        state.update(np.matmul(square, square.swapaxes(1, 2)).tobytes())
+        state.update(np.matvec(square, x[:65]).tobytes())
     return state.digest()
 
 
@@ -107,3 +142,16 @@ class _Blas:
 
 
 _blas: Final = _Blas()
+
+
+def blas_settings() -> tuple[Setting, ...]:
+    """Return kind, kernel and number of threads of every BLAS that is loaded."""
+    return _blas.settings()
+
+
+def set_blas_threads(settings: tuple[Setting, ...]) -> None:
+    """Give every BLAS that is loaded, for this whole process, the number of threads that `settings` have for it."""
+    for each in threadpoolctl.ThreadpoolController().lib_controllers:
+        for kind, kernel, threads in settings:
+            if (each.internal_api, str(getattr(each, "architecture", ""))) == (kind, kernel):
+                each.set_num_threads(threads)

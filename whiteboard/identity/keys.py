@@ -139,7 +139,8 @@ NO_PARAMS: Final = encode_params({})
 class Identity(NamedTuple):
     """What the keys of one op, parameter set and gradient kind are made of, beside scheme, fan-in and tokens.
 
-    `arithmetic` is the class of the machine that computed, `params` the canonical encoding of all parameters.
+    `arithmetic` is the class of the machine that computed, as far as the op's bits depend on it; `params` the canonical
+    encoding of all parameters.
     `gradient` is ``"ones"`` for packages that hold the VJP of ones, and ``"cotangent"`` for those that hold the VJP of
     a cotangent, whose token is then the last one of the key; ``"jacobian"`` for those that hold Jacobians, and
     ``"none"`` for those of y alone.
@@ -163,7 +164,7 @@ class Identity(NamedTuple):
             The parameters have no encoding.
         """
         encoded = encode_params(params) if params else NO_PARAMS
-        arithmetic = arithmetic_class(blas=spec.blas)
+        arithmetic = arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas)
         if spec.settings is not None:
             arithmetic = digest(arithmetic + encode(spec.settings()))
         return cls(spec.name, spec.version, spec.fingerprint or b"", spec.exactness, arithmetic, encoded, gradient)

@@ -28,7 +28,8 @@ NO_VALUES: Final = "no commit holds the values of their sources"
 NO_COTANGENT: Final = "they are VJPs of a cotangent, which is not kept in their page"
 NO_PARAMS: Final = "their page does not say the values of their parameters"
 NO_OP: Final = "there is no such op here"
-OTHER_KEY: Final = "made with parameters, code or arithmetic that are not those of the op here"
+OTHER_KEY: Final = "made with parameters or code that are not those of the op here"
+OTHER_ARITHMETIC: Final = "made where the processor, NumPy or BLAS round otherwise, and their op's bits depend on that"
 FAILED: Final = "the op raised an error when they were computed again"
 DAMAGED: Final = "their page is damaged"
 OTHER_SOURCES: Final = "what their page keeps as their sources is not what their keys are made of"
@@ -89,7 +90,8 @@ def audit(pages: Iterable[Sampled], values: Sequence[NodeValues], op: Callable[[
 
     A package is computed from the sources that its page keeps, or from the values for which its key comes out: the key
     vouches for op, code, parameters and sources, so that a difference is the package's. Packages of ``exact`` ops must
-    agree in every bit; those of ``tolerance`` ops to half of the digits, as their last ones depend on the bin.
+    agree in every bit, and so must those of ``portable`` ones, wherever they were made; those of ``tolerance`` ops to
+    half of the digits, as their last ones depend on the bin.
 
     Parameters
     ----------
@@ -150,17 +152,19 @@ class _Made:
     gradient: str
     names: proof.Names | None
 
-    def of(self, xs: Sequence[Array]) -> proof.Names | None:
-        """What keys of these sources are made of; None where the op, or the machine, is another than it was."""
+    def of(self, xs: Sequence[Array]) -> proof.Names | str:
+        """What keys of these sources are made of, or which: the op, or the machine, is another than it was."""
         try:
             spec = self.spec.at(tuple(x.shape[1:] for x in xs), xs[0].dtype, self.params)
             here = keys.Identity.of(spec, self.params, self.gradient)
         except (ParamError, DtypeError):
-            return None
+            return OTHER_KEY
         if self.names is None:
             return proof.Names(keys.SCHEME, here)
         then = self.names.identity
-        return self.names if here._replace(params=then.params) == then else None
+        if (here := here._replace(params=then.params)) == then:
+            return self.names
+        return OTHER_ARITHMETIC if here._replace(arithmetic=then.arithmetic) == then else OTHER_KEY
 
     def run(self, xs: list[Array], cotangent: Array | None) -> dict[str, Array]:
         """Compute packages, by the names of their arrays."""
@@ -206,21 +210,21 @@ class _Again:
         xs, cotangent = list(sources), None
         if self.made.gradient == "cotangent":
             *xs, cotangent = xs
-        names = self.made.of(xs) if xs else None
+        names = self.made.of(xs) if xs else OTHER_KEY
         right = self._true(names, sources)
         rows = np.flatnonzero(right)
-        if names is None:
-            self.unchecked[OTHER_KEY] += len(rows)
+        if isinstance(names, str):
+            self.unchecked[names] += len(rows)
             return []
         before = self.row.checked
         wrong = self._compare(rows, [x[rows] for x in xs], None if cotangent is None else cotangent[rows])
         self.row.kept += self.row.checked - before
         return wrong
 
-    def _true(self, names: proof.Names | None, sources: tuple[Array, ...]) -> NDArray[np.bool_]:
+    def _true(self, names: proof.Names | str, sources: tuple[Array, ...]) -> NDArray[np.bool_]:
         """Which packages have the sources that their keys are made of; counts the others."""
         page, said = self.page, self.made.names or names
-        if said is None:
+        if isinstance(said, str):
             return np.ones(page.n, np.bool_)
         right = said.prove(proof.tokens_of(sources, said.scheme), page.keys)
         self.unchecked[OTHER_SOURCES if self.made.names else OTHER_KEY] += int((~right).sum())
@@ -228,20 +232,21 @@ class _Again:
 
     def from_nodes(self, values: Sequence[NodeValues]) -> list[Difference]:
         """Compute from what systems hold of the nodes; what differs."""
-        left, met = set(range(self.page.n)), set[int]()
+        left, met, why = set(range(self.page.n)), set[int](), OTHER_KEY
         wrong: list[Difference] = []
         for each in _readings(values, len(self._nodes(0))):
             if not left:
                 break
             for rows, xs in self._sources(each, sorted(left)):
                 met.update(rows.tolist())
-                if (names := self.made.of(xs)) is None:
+                if isinstance(names := self.made.of(xs), str):
+                    why = names
                     continue
                 right = np.flatnonzero(names.prove(proof.tokens_of(xs, names.scheme), self.page.keys[rows]))
                 left.difference_update(rows[right].tolist())
                 wrong += self._compare(rows[right], [x[right] for x in xs], None)
         self.unchecked[NO_VALUES] += len(left - met)
-        self.unchecked[OTHER_KEY] += len(left & met)
+        self.unchecked[why] += len(left & met)
         return wrong
 
     def _sources(self, values: Sequence[NodeValues], rows: Sequence[int]) -> list[tuple[NDArray[np.intp], list[Array]]]:

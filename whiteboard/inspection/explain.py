@@ -29,6 +29,15 @@ _WORDS: Final = {
     "jacobian": "the Jacobian",
     "none": "no gradient",
 }
+_ROUNDING: Final = {
+    "portable": "where it was computed, NumPy adds in another order, or denormals are flushed or results rounded "
+    "another way, as the op is portable: its bits follow neither the processor nor BLAS",
+    **dict.fromkeys(
+        ("exact", "tolerance"),
+        "where it was computed, the processor, NumPy, or BLAS round otherwise, BLAS runs another number of threads, or "
+        "denormals are flushed",
+    ),
+}
 _LINEAGE: Final = ("version", "fingerprint", "exactness", "params", "gradient", "arithmetic")
 
 
@@ -267,8 +276,7 @@ def _differences(job: Asked, page: PageSummary, row: int) -> Iterable[Difference
         now = _WORDS[mine["gradient"]].replace("the VJP", "that")
         yield Difference("cotangent", f"{_WORDS.get(said['gradient'])}, now {now}")
     if "arithmetic" in said and said["arithmetic"] != mine["arithmetic"]:
-        text = "another class of arithmetic: where it was computed, the processor, NumPy, or BLAS round otherwise"
-        yield Difference("arithmetic", f"{text}, BLAS runs another number of threads, or denormals are flushed")
+        yield Difference("arithmetic", f"another class of arithmetic: {_ROUNDING[mine['exactness']]}")
 
 
 def _sources(job: Asked, page: PageSummary, row: int) -> Iterable[Difference]:

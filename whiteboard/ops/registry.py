@@ -61,6 +61,8 @@ class Entry:
             spec = self.spec
             seen = self._look(spec.rules)
             blas = spec.exactness == "tolerance" if self.terms is OWN else seen.blas
+            if self.identity is not None and spec.exactness == "portable":
+                blas = False  # nobody looked into the code: the user has spoken for it
             self.seen = None  # an interrupt between the two would leave a record that is not of what was seen
             self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas)
             self.seen = seen
@@ -186,26 +188,12 @@ def builtin(
     return enter
 
 
-def register(
-    spec: OpSpec,
-    code: Code,
-    terms: Terms,
-    *,
-    identity: str | None = None,
-    replace: bool = False,
-    function: Any = None,
-) -> None:
+def register(entry: Entry, *, replace: bool = False, function: Any = None) -> None:
     """Enter a user's op.
 
     Parameters
     ----------
-    spec : OpSpec
-    code : tuple
-        The user's functions, and constants that belong to them: what the fingerprint covers.
-    terms : Terms
-        What the fingerprint takes for granted.
-    identity : str, optional
-        What takes the place of the fingerprint of the code.
+    entry : Entry
     replace : bool
         Put it in the place of another op of the name.
     function : callable, optional
@@ -217,7 +205,7 @@ def register(
         If the name is taken by a built-in op, or by an op of other code or another version. The same code again
         is no error: a module that is imported again, a notebook cell that is run again.
     """
-    entry = Entry(spec, code, terms, identity)
+    spec = entry.spec
     with _lock:
         if function is not None:
             with suppress(TypeError):  # an object that can have no weak reference is called by its name

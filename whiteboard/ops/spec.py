@@ -16,7 +16,7 @@ from whiteboard.types import Params, Shape, is_name
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
 Batch: TypeAlias = Literal["lead_axis", "loop"]
-Exactness: TypeAlias = Literal["exact", "tolerance"]
+Exactness: TypeAlias = Literal["portable", "exact", "tolerance"]
 Gradient: TypeAlias = Literal["vjp", "autograd", "returned", "jacobian", "pullback", "jax", "torch", "none"]
 
 _WORDS: Final = {
@@ -80,10 +80,11 @@ class OpSpec:
     shape : callable
         ``shape(op, shapes, params) → y's shape`` of one job, or None where only a run can tell; raises `ShapeError`
         that names op, slot, expected, got.
-    exactness : {"exact", "tolerance"}
-        ``exact``: a job's bits do not depend on its bin.
+    exactness : {"portable", "exact", "tolerance"}
+        ``exact``: a job's bits do not depend on its bin. ``portable``: nor on the machine, as it takes IEEE's basic
+        operations (+ − · / √, comparisons) in a fixed order; so its packages are shared by machines of all kinds.
     blas : bool
-        Whether it may reach BLAS: then its bits depend on BLAS's kernel and number of threads.
+        Whether it may reach BLAS: then its bits depend on BLAS's kernel and number of threads, whatever it promises.
     user : bool
         Whether it is a user's: then what it says of itself is tested where it is used.
     keep_sources : bool or None
@@ -106,6 +107,8 @@ class OpSpec:
         Texts of what else of this process the op's bits depend on.
     doc : str
         One sentence: what y is.
+    made : tuple of (callable, mapping), optional
+        Of a user's op the function, and what `op` was told of it: from these it is made in another process.
     examples : tuple of Example
         Jobs from which `ops.check` and the tests try the op.
 
@@ -135,6 +138,7 @@ class OpSpec:
     program: Program | None = None
     settings: Settings | None = None
     doc: str = ""
+    made: tuple[Callable[..., Any], Params] | None = None
     examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from whiteboard.ops.fingerprint.walk import Terms
 from whiteboard.ops.gradients import WORDS
 from whiteboard.ops.gradients import rule as rule_of
 from whiteboard.ops.gradients.function import Function
-from whiteboard.ops.registry import register
+from whiteboard.ops.registry import Entry, register
 from whiteboard.ops.shapes import broadcast, counted, scalar, unknown
 from whiteboard.ops.spec import REQUIRED, Batch, Exactness, Example, Gradient, Kind, OpSpec
 from whiteboard.types import Params, Shape
@@ -126,8 +126,13 @@ def op(
         from the first one on.
     examples : sequence of Example
         Jobs for `ops.check`, for a function that does not take sources of any shape.
-    exactness : {"exact", "tolerance"}
-        ``tolerance``: a job's bits may depend on its bin, as those of a matrix product over stacked rows do.
+    exactness : {"exact", "portable", "tolerance"}
+        ``exact``: one job has one result on machines that round alike, and the class of these is part of its key.
+        ``portable`` is a promise: value and gradients come from + − · /, square roots, comparisons and sums in a fixed
+        order, and not from exp, sin, powers and the like, so that packages are shared by machines of all kinds. Where
+        the code, as far as it is seen, may reach BLAS, the class stays in the key. One machine cannot test it; first
+        hits are computed again, as those of every op. ``tolerance``: a job's bits may depend on its bin, as those of a
+        matrix product over stacked rows do.
     subgradients : str
         What the VJP returns where the derivative does not exist.
     replace : bool
@@ -143,49 +148,91 @@ def op(
     if callable(name):
         return op()(name)
     _expect_functions(name, vjp=vjp, shape=shape)
-    kind = _kind(name, kind, gradient, vjp)
-    escape = _escape(identity, trust, ignore, reads)
+    _kind(name, kind, gradient, vjp)
+    trust, ignore, reads = _escape(identity, trust, ignore, reads)
+    told = {
+        "version": version,
+        "kind": kind,
+        "batch": batch,
+        "gradient": gradient,
+        "vjp": vjp,
+        "identity": identity,
+        "trust": trust,
+        "ignore": ignore,
+        "reads": reads,
+        "keep_sources": keep_sources,
+        "shape": shape,
+        "examples": _tuple(examples),
+        "exactness": exactness,
+        "subgradients": subgradients,
+    }
 
     def enter(function: F) -> F:
         called = _called(function) if name is None else name
-        written = _written(called, function, gradient)
-        arity, params = _signature(called, written)
-        wanted = Function(called, function, kind == "elementwise", batch == "lead_axis", vjp, escape[2])
-        rule = rule_of("given" if vjp else gradient, wanted)
-        program = None if identity else rule.program
-        of_shapes = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
-        spec = OpSpec(
-            name=called,
-            arity=arity,
-            kind=kind,
-            forward=rule.forward,
-            vjp=rule.vjp,
-            shape=counted(arity, of_shapes),
-            version=version,
-            batch=batch,
-            exactness=exactness,
-            user=True,
-            keep_sources=keep_sources,
-            gradient="vjp" if vjp else gradient,
-            subgradients=subgradients,
-            params=params,
-            program=program,
-            opaque=_OF_PROGRAM if program else "",
-            settings=rule.settings,
-            doc=(inspect.getdoc(function) or "").partition("\n")[0],
-            examples=_tuple(examples),
-        )
-        register(
-            spec,
-            (function, rule.code),
-            Terms(_package(written), *escape),
-            identity=identity,
-            replace=replace,
-            function=function,
-        )
+        register(entry_of(function, name=called, **told), replace=replace, function=function)
         return function
 
     return enter
+
+
+def entry_of(
+    function: Callable[..., Any],
+    *,
+    name: str,
+    kind: Kind,
+    batch: Batch,
+    gradient: Gradient,
+    vjp: UserVjp | None,
+    identity: str | None,
+    trust: Sequence[str],
+    ignore: Iterable[str],
+    reads: Sequence[str],
+    shape: UserShape | None,
+    **fields: Any,
+) -> Entry:
+    """Return the op of a function, as `op` enters it; the rest of `op`'s words are fields of its record.
+
+    Raises
+    ------
+    ParamError
+    """
+    told: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "batch": batch,
+        "gradient": gradient,
+        "vjp": vjp,
+        "identity": identity,
+    }
+    told |= {"trust": trust, "ignore": ignore, "reads": reads, "shape": shape, **fields}
+    written = _written(name, function, gradient)
+    arity, params = _signature(name, written)
+    kind = _kind(name, kind, gradient, vjp)
+    wanted = Function(name, function, kind == "elementwise", batch == "lead_axis", vjp, tuple(reads))
+    rule = rule_of("given" if vjp else gradient, wanted)
+    program = None if identity else rule.program
+    of_shapes = _told(shape) if shape else {"elementwise": broadcast, "scalar": scalar}.get(str(kind), unknown)
+    spec = OpSpec(
+        name=name,
+        arity=arity,
+        kind=kind,
+        forward=rule.forward,
+        vjp=rule.vjp,
+        shape=counted(arity, of_shapes),
+        batch=batch,
+        user=True,
+        gradient="vjp" if vjp else gradient,
+        params=params,
+        program=program,
+        opaque=_OF_PROGRAM if program else "",
+        settings=rule.settings,
+        doc=(inspect.getdoc(function) or "").partition("\n")[0],
+        made=(function, told),
+        **fields,
+    )
+    return Entry(
+        spec, (function, rule.code), Terms(_package(written), *_escape(identity, trust, ignore, reads)), identity
+    )
 
 
 def name_of(op_or_function: Any) -> str:

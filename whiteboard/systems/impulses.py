@@ -1,8 +1,9 @@
 """Impulses: a multiset of vectors addressed to nodes, summed in an order made from content alone.
 
-Arrival never matters: rows are sorted by (node, job key, slot, bytes) before they are added up, so any thread,
-split or order of pushes gives the same bits. What is measured along the way (stress, residuals) is summed by
-`math.fsum`, whose result is exactly rounded and so knows no order either.
+Arrival never matters: rows are sorted by (node, op and parameters, source ids, slot, bytes) before they are added up,
+so any thread, split or order of pushes gives the same bits. Nothing of the machine or of the code is in that order.
+What is measured along the way (stress, residuals) is summed by `math.fsum`, whose result is exactly rounded and so
+knows no order either.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ class Impulses:
         Number of the arena that holds the attribute.
     rows : ndarray of int64, shape (m,)
         Its rows that the impulses are addressed to.
-    keys : ndarray of uint8, shape (m, 16)
-        The key of the job that each comes from.
+    job : bytes
+        Canonical encoding of the op's name and the parameters of the jobs that they come from.
+    src_ids : ndarray of int64, shape (m, k)
+        The source nodes of the job that each comes from.
     slots : ndarray of int64, shape (m,)
         The source slot.
     weights : ndarray of float64, shape (m,)
@@ -45,7 +48,8 @@ class Impulses:
 
     arena: int
     rows: Ids
-    keys: NDArray[np.uint8]
+    job: bytes
+    src_ids: Ids
     slots: Ids
     weights: NDArray[np.float64]
     vectors: Array
@@ -55,8 +59,8 @@ class Impulses:
 
     def take(self, some: Ids) -> Impulses:
         """Return some of the impulses."""
-        keys, slots, weights = self.keys[some], self.slots[some], self.weights[some]
-        return Impulses(self.arena, self.rows[some], keys, slots, weights, self.vectors[some])
+        columns = (self.src_ids[some], self.slots[some], self.weights[some], self.vectors[some])
+        return Impulses(self.arena, self.rows[some], self.job, *columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +163,8 @@ class Inbox:
 
 def _equal(batch: Impulses, one: Impulses) -> NDArray[np.bool_]:
     """Return which impulses of a batch have the content of `one`, vectors and weights by their bytes."""
+    if batch.job != one.job or batch.src_ids.shape[1] != one.src_ids.shape[1]:
+        return np.zeros(len(batch), np.bool_)
     bits = [
         np.ascontiguousarray(v).reshape(len(v), math.prod(v.shape[1:])).view(np.uint8)
         for v in (batch.vectors, one.vectors)
@@ -167,7 +173,7 @@ def _equal(batch: Impulses, one: Impulses) -> NDArray[np.bool_]:
         (batch.rows == one.rows)
         & (batch.slots == one.slots)
         & (batch.weights == one.weights)
-        & (batch.keys == one.keys).all(axis=1)
+        & (batch.src_ids == one.src_ids).all(axis=1)
         & (bits[0] == bits[1]).all(axis=1)
     )
 
@@ -186,10 +192,14 @@ def ordered_sum(batches: Sequence[Impulses], *, exact: bool = False) -> tuple[Id
 
     They are added in content order, or, where `exact`, as integers: correctly rounded, so without any order.
     """
-    rows, keys, slots, weights, vectors = (
-        _joined([getattr(batch, name) for batch in batches]) for name in ("rows", "keys", "slots", "weights", "vectors")
+    rows, weights, vectors = (
+        _joined([getattr(batch, name) for batch in batches]) for name in ("rows", "weights", "vectors")
     )
-    order = np.argsort(rows, kind="stable") if exact else _content_order(rows, keys, slots, weights, vectors)
+    if exact:
+        order: Ids = np.argsort(rows, kind="stable")
+    else:
+        order, same = content_order((rows, *_jobs(batches)))
+        order = _break_ties(order, same, weights, vectors) if same.any() else order
     ordered = rows[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
     count = np.diff(starts, append=len(rows))
@@ -222,23 +232,40 @@ def _runs(values: Array, order: Ids, starts: Ids, count: Ids) -> Array:
     return out
 
 
-def _content_order(rows: Ids, keys: NDArray[np.uint8], slots: Ids, weights: NDArray[np.float64], vectors: Array) -> Ids:
-    """Return the order by (row, key, slot, bytes): made from content, never from arrival."""
-    halves = np.ascontiguousarray(keys).view(">u8")
-    bits = int(rows.max()).bit_length()
-    # Rows and leading key bits in one word sort four times as fast as the columns, and nearly always decide.
-    packed = (rows.astype(np.uint64) << np.uint64(64 - bits)) | (halves[:, 0].astype(np.uint64) >> np.uint64(bits))
-    order: Ids = np.argsort(packed, kind="stable")
-    if not (packed[order[1:]] == packed[order[:-1]]).any():
-        return order
-    order = np.lexsort((slots, halves[:, 1], halves[:, 0], rows))
-    columns = (rows[order], halves[order, 0], halves[order, 1], slots[order])
-    same = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
-    return _break_ties(order, same, weights, vectors) if same.any() else order
+def _jobs(batches: Sequence[Impulses]) -> list[Ids]:
+    """Return the columns (m,) by which impulses onto one node are ordered: job, source ids, slot."""
+    kinds = [(batch.job, batch.src_ids.shape[1]) for batch in batches]
+    ranks = {kind: rank for rank, kind in enumerate(sorted(set(kinds)))}
+    lengths = [len(batch) for batch in batches]
+    jobs = np.repeat(np.array([ranks[kind] for kind in kinds], np.int64), lengths)
+    widest = max(k for _, k in kinds)
+    # Behind the sources of a job that has fewer lies 0: jobs of another number of sources are another kind.
+    ids = _joined(
+        [np.pad(batch.src_ids, ((0, 0), (0, widest - k))) for batch, (_, k) in zip(batches, kinds, strict=True)]
+    )
+    return [jobs, *ids.T, _joined([batch.slots for batch in batches])]
+
+
+def content_order(columns: Sequence[Ids]) -> tuple[Ids, NDArray[np.bool_]]:
+    """Return the order by the first column, then the second and so on, and which two neighbours in it are equal.
+
+    Columns of small spans are packed into one word, which sorts several times as fast as they do one by one.
+    """
+    lows = [int(column.min()) for column in columns]
+    bits = [(int(column.max()) - low).bit_length() for column, low in zip(columns, lows, strict=True)]
+    if sum(bits) <= 64:
+        words = np.zeros(len(columns[0]), np.uint64)
+        for column, low, width in zip(columns, lows, bits, strict=True):
+            if width:
+                words = (words << np.uint64(width % 64)) | (column - low).astype(np.uint64)
+        order: Ids = np.argsort(words, kind="stable")
+        return order, words[order[1:]] == words[order[:-1]]
+    order = np.lexsort(columns[::-1])
+    return order, np.logical_and.reduce([column[order[1:]] == column[order[:-1]] for column in columns])
 
 
 def _break_ties(order: Ids, same: NDArray[np.bool_], weights: NDArray[np.float64], vectors: Array) -> Ids:
-    """Order the impulses of one (node, key, slot) by their bytes: vector first, then weight."""
+    """Order the impulses of one node, job and slot by their bytes: vector first, then weight."""
     order = order.copy()
     edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
     for start, end in edges.reshape(-1, 2):

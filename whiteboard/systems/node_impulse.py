@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from whiteboard.errors import StaleImpulseError, UnknownNodeError
 from whiteboard.evaluation.columns import fitted, ids_column
-from whiteboard.identity.keys import digest, encode_first
+from whiteboard.identity.keys import encode_first
 from whiteboard.systems.impulses import Impulses
 from whiteboard.systems.nodes import Nodes
 
@@ -15,7 +15,7 @@ from whiteboard.systems.nodes import Nodes
 def impulse(
     nodes: Nodes, src_id: int, out_id: int | None, op_name: str, vector: ArrayLike, version: int | None, attr: str
 ) -> Impulses:
-    """Return one impulse of weight 1 onto an attribute of a node; op and out node stand for the job in its key.
+    """Return one impulse of weight 1 onto an attribute of a node; op and out node stand for the job.
 
     Raises
     ------
@@ -31,8 +31,8 @@ def impulse(
         msg = f"{where}: it was made against version {version}, the node has version {now}"
         raise StaleImpulseError(msg)
     value = fitted(vector, to.shape, to.dtype, where)
-    key = np.frombuffer(digest(encode_first((op_name, out_id))), np.uint8)[None]
-    return Impulses(number, np.array([row]), key, np.zeros(1, np.int64), np.ones(1), value[None])
+    job, source = encode_first((op_name, out_id)), np.array([[nodes.ids[to.owner[row]]]])
+    return Impulses(number, np.array([row]), job, source, np.zeros(1, np.int64), np.ones(1), value[None])
 
 
 def place(nodes: Nodes, node_id: int, attr: str, where: str) -> tuple[int, int]:

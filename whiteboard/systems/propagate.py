@@ -15,6 +15,8 @@ from whiteboard.evaluation.columns import check_dtype
 from whiteboard.evaluation.contents import is_diagonal
 from whiteboard.evaluation.pipeline import Evaluated, Pipeline
 from whiteboard.evaluation.sources import Sources, StackedSources
+from whiteboard.identity.keys import NO_PARAMS
+from whiteboard.ops.fingerprint.encoding import encode, encode_params
 from whiteboard.ops.spec import OpSpec
 from whiteboard.systems.impulses import Impulses, Measure
 from whiteboard.systems.jobs import BatchResult, JobBatch
@@ -61,10 +63,19 @@ def propagate(nodes: Nodes, pipeline: Pipeline, spec: OpSpec, batch: JobBatch) -
         weighted(batch, free[slot], slot, pulled[free[slot]], done.weights[free[slot], slot], failed)
         for slot, pulled in enumerate(done.pulled)
     ]
+    job = encode(spec.name) + _encoded(spec, batch.params)
     sends = np.ones(len(batch), np.bool_)
     sends[list(failed)] = False
     impulses = [
-        _impulses(int(arena[0, slot]), rows[jobs, slot], done.keys[jobs], slot, done.weights[jobs, slot], vectors[slot])
+        Impulses(
+            int(arena[0, slot]),
+            rows[jobs, slot],
+            job,
+            src_ids[jobs],
+            np.full(len(jobs), slot, np.int64),
+            done.weights[jobs, slot],
+            vectors[slot],
+        )
         for slot, jobs in enumerate(free)
     ]
     if failed:
@@ -79,7 +90,6 @@ class Answered:
     Parameters
     ----------
     result : BatchResult
-    keys : ndarray of uint8, shape (n, 16)
     pulled : list of ndarray, each (n, *shape)
         Jᵢᵀ · residual, one a source; none where the batch has neither residual nor target.
     weights : ndarray of float64, shape (n, k)
@@ -91,7 +101,6 @@ class Answered:
     """
 
     result: BatchResult
-    keys: NDArray[np.uint8]
     pulled: list[Array]
     weights: NDArray[np.float64]
     measures: list[Measure]
@@ -136,10 +145,10 @@ def answer(
     )
     if (driven := residual(batch, evaluated.y)) is None:
         pipeline.counts.without_residual += len(batch)
-        return Answered(result, evaluated.keys, [], np.empty((len(batch), 0)), [])
+        return Answered(result, [], np.empty((len(batch), 0)), [])
     drive, measure = driven
     pulled = pull(pipeline, spec, batch.params, sources, evaluated, drive, failed)
-    return Answered(result, evaluated.keys, list(_apart(batch, pulled)), job_weights(batch, look), [measure])
+    return Answered(result, list(_apart(batch, pulled)), job_weights(batch, look), [measure])
 
 
 def _named(batch: JobBatch, row: int, error: Exception) -> Exception:
@@ -260,10 +269,12 @@ def _pulled(
     return others.grads
 
 
-def _impulses(
-    arena: int, rows: Ids, keys: NDArray[np.uint8], slot: int, weights: NDArray[np.float64], vectors: Array
-) -> Impulses:
-    return Impulses(arena, rows, keys, np.full(len(rows), slot, np.int64), weights, vectors)
+def _encoded(spec: OpSpec, params: Params | None) -> bytes:
+    """Return the canonical encoding of a job's parameters; that of none where they have no encoding."""
+    try:
+        return encode_params(spec.bind(params))
+    except ParamError:
+        return NO_PARAMS
 
 
 def weighted(

@@ -18,7 +18,18 @@ from whiteboard.storage.sqlite.bounds import VALUE_BYTES
 from whiteboard.storage.sqlite.database import Database
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c"
-TABLES = ("page", "package", "recent", "page_access", "system", "commit_log", "node_page", "writer", "eviction")
+TABLES = (
+    "page",
+    "package",
+    "recent",
+    "page_access",
+    "system",
+    "commit_log",
+    "node_page",
+    "writer",
+    "eviction",
+    "claim",
+)
 
 
 def folded(path: Path, table: str, levels: int = 4) -> None:

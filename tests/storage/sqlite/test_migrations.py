@@ -84,8 +84,9 @@ def test_a_downgrade_that_loses_nothing(revision: str, tmp_path: Path) -> None:
     """Down and up again the store is the same, statement by statement and row by row; what was recent is settled."""
     path = tmp_path / "a.db"
     thawed(schema.HEAD, path)
-    with open_store(tmp_path / "a.db") as stores, transaction(stores.database) as connection:
-        recent_index.settle(connection)
+    if revision < "0004":  # which has no place for what was recent
+        with open_store(tmp_path / "a.db") as stores, transaction(stores.database) as connection:
+            recent_index.settle(connection)
     before = _dump(path)
     thawed(schema.HEAD, path)
     assert schema.downgrade(path, revision).after == revision

@@ -32,8 +32,8 @@ def compare(
     Parameters
     ----------
     rtol : float or None
-        Largest distance, as a part of the largest element of the array. None: nothing but the same bits will do for an
-        ``exact`` op, and half of the digits for a ``tolerance`` one, whose last ones depend on the batch.
+        Largest distance, as a part of the largest element of the array. None: half of the digits for an op of
+        ``tolerance``, whose last ones depend on the batch, and for others nothing but the same bits will do.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def compare(
         msg = f"op {spec.name!r} fails on sources of shapes {[x.shape[1:] for x in xs]}: {error!r}"
         raise ParamError(msg) from error
     if rtol is None:
-        rtol = 0.0 if spec.exactness == "exact" else float(np.sqrt(np.finfo(xs[0].dtype).eps))
+        rtol = 0.0 if spec.exactness != "tolerance" else float(np.sqrt(np.finfo(xs[0].dtype).eps))
     n = len(xs[0])
     good, apart = np.ones(n, np.bool_), np.zeros(n, np.uint64)
     for stored, right in zip(results, made, strict=True):

@@ -7,7 +7,7 @@ from string import ascii_letters
 import numpy as np
 
 from whiteboard.errors import ParamError
-from whiteboard.ops.kernels.contract import contract_each
+from whiteboard.ops.kernels.contract import contract
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import wrong_param, wrong_shape
 from whiteboard.ops.spec import REQUIRED, Example
@@ -65,7 +65,7 @@ def _gradient(slot: int, terms: list[str], result: str, xs: tuple[Array, ...], c
     own = "".join(dict.fromkeys(term))
     reached = "".join(letter for letter in own if letter in known)
     signature = ",".join([result, *(terms[i] for i in others)]) + f"->{reached}"
-    part = contract_each(signature, cotangent, *(xs[i] for i in others))
+    part = contract(signature, cotangent, *(xs[i] for i in others))
     if reached == term:
         return part
     grad = np.zeros(x.shape, x.dtype)
@@ -79,7 +79,6 @@ def _vjp(
     saved: tuple[Array, ...], cotangent: Array, need: tuple[bool, ...], /, subscripts: str
 ) -> tuple[Array | None, ...]:
     terms, result = parse("einsum", subscripts, len(saved))
-    cotangent = np.ascontiguousarray(cotangent)
     return tuple(
         _gradient(slot, terms, result, saved, cotangent) if wanted else None for slot, wanted in enumerate(need)
     )
@@ -111,12 +110,13 @@ _EXAMPLES = tuple(
     "einsum",
     arity=None,
     kind="general",
+    exactness="portable",
     vjp=_vjp,
     shape=_shape,
     examples=_EXAMPLES,
     params={"subscripts": REQUIRED},
-    doc="the contraction that `subscripts` says, of one job's sources, in NumPy's own loops",
+    doc="the contraction that `subscripts` says, of one job's sources, products summed in one order",
 )
 def _einsum(xs: tuple[Array, ...], out: Array | None, /, subscripts: str) -> tuple[Array, tuple[Array, ...]]:
     terms, result = parse("einsum", subscripts, len(xs))
-    return contract_each(",".join(terms) + "->" + result, *xs, out=out), xs
+    return contract(",".join(terms) + "->" + result, *xs, out=out), xs

@@ -15,7 +15,7 @@ from whiteboard.errors import ParamError
 from whiteboard.ops.kernels.cotangents import pull
 from whiteboard.ops.registry import builtin
 from whiteboard.ops.shapes import ShapeRule, broadcast, wrong_param
-from whiteboard.ops.spec import Example
+from whiteboard.ops.spec import Exactness, Example
 from whiteboard.types import Array, Params, Shape
 
 Partial: TypeAlias = Callable[..., Array | float]
@@ -48,6 +48,7 @@ def elementwise(
     params: Params | None = None,
     tries: tuple[Params, ...] = ({},),
     shape: ShapeRule = broadcast,
+    exactness: Exactness = "exact",
 ) -> None:
     """Enter an elementwise op.
 
@@ -62,7 +63,7 @@ def elementwise(
         What y is.
     domain : (float, float)
         Where the examples' values lie.
-    subgradients, params, shape
+    subgradients, params, shape, exactness
         As in `OpSpec`.
     tries : tuple of mapping
         Parameters to try it with.
@@ -82,6 +83,7 @@ def elementwise(
         name,
         arity=len(partials),
         kind="elementwise",
+        exactness=exactness,
         vjp=vjp,
         shape=shape,
         examples=jobs,
@@ -108,17 +110,36 @@ def _power_by_exponent(a: Array, b: Array, y: Array) -> Array:
     return y * np.log(np.where(((a == 0) & (b >= 0)) | ((a == np.inf) & (b < 0)), 1, a))
 
 
+def _larger(a: Array, b: Array | float, *, out: Array | None = None) -> Array:
+    # + 0: which of 0 and −0 NumPy returns is the processor's choice.
+    y = np.maximum(a, b, out=out)
+    return np.add(y, 0, out=y)
+
+
+def _smaller(a: Array, b: Array | float, *, out: Array | None = None) -> Array:
+    y = np.minimum(a, b, out=out)
+    return np.add(y, 0, out=y)
+
+
 def _tied(a: Array, b: Array, wins: Array) -> Array:
     """Return 1 where the source wins, ½ where they tie, else 0, in the dtype of `a`."""
     share: Array = wins.astype(a.dtype) + (a == b) * a.dtype.type(0.5)
     return share
 
 
-elementwise("add", np.add, lambda a, b, y: 1.0, lambda a, b, y: 1.0, doc="a + b")
-elementwise("subtract", np.subtract, lambda a, b, y: 1.0, lambda a, b, y: -1.0, doc="a − b")
-elementwise("mul", np.multiply, lambda a, b, y: b, lambda a, b, y: a, doc="a · b")
-elementwise("divide", np.divide, lambda a, b, y: 1 / b, lambda a, b, y: -y / b, doc="a / b", domain=(0.5, 2.0))
-elementwise("negative", np.negative, lambda x, y: -1.0, doc="−x")
+elementwise("add", np.add, lambda a, b, y: 1.0, lambda a, b, y: 1.0, doc="a + b", exactness="portable")
+elementwise("subtract", np.subtract, lambda a, b, y: 1.0, lambda a, b, y: -1.0, doc="a − b", exactness="portable")
+elementwise("mul", np.multiply, lambda a, b, y: b, lambda a, b, y: a, doc="a · b", exactness="portable")
+elementwise(
+    "divide",
+    np.divide,
+    lambda a, b, y: 1 / b,
+    lambda a, b, y: -y / b,
+    doc="a / b",
+    domain=(0.5, 2.0),
+    exactness="portable",
+)
+elementwise("negative", np.negative, lambda x, y: -1.0, doc="−x", exactness="portable")
 elementwise(
     "power",
     np.power,
@@ -128,23 +149,33 @@ elementwise(
     domain=(0.3, 2.0),
     subgradients="by a: 0 where b = 0; by b: 0 where a = 0 and b ≥ 0, NaN where a < 0",
 )
-elementwise("square", np.square, lambda x, y: 2 * x, doc="x²")
-elementwise("sqrt", np.sqrt, lambda x, y: 0.5 / y, doc="√x", domain=(0.2, 2.0), subgradients="infinity at 0")
+elementwise("square", np.square, lambda x, y: 2 * x, doc="x²", exactness="portable")
+elementwise(
+    "sqrt",
+    np.sqrt,
+    lambda x, y: 0.5 / y,
+    doc="√x",
+    domain=(0.2, 2.0),
+    subgradients="infinity at 0",
+    exactness="portable",
+)
 elementwise(
     "maximum",
-    np.maximum,
+    _larger,
     lambda a, b, y: _tied(a, b, a > b),
     lambda a, b, y: _tied(a, b, b > a),
     doc="the larger of a and b",
     subgradients="½ each where a = b",
+    exactness="portable",
 )
 elementwise(
     "minimum",
-    np.minimum,
+    _smaller,
     lambda a, b, y: _tied(a, b, a < b),
     lambda a, b, y: _tied(a, b, b < a),
     doc="the smaller of a and b",
     subgradients="½ each where a = b",
+    exactness="portable",
 )
 
 # -- exponentials and logarithms
@@ -177,16 +208,23 @@ def _softplus(x: Array, *, out: Array | None = None) -> Array:
 
 
 def _relu(x: Array, *, out: Array | None = None) -> Array:
-    return np.maximum(x, 0, out=out)
+    return _larger(x, 0, out=out)
 
 
 elementwise("tanh", np.tanh, lambda x, y: 4 * _bell(2 * x), doc="the hyperbolic tangent")
 elementwise("sigmoid", _sigmoid, lambda x, y: _bell(x), doc="1 / (1 + e⁻ˣ)")
 elementwise("softplus", _softplus, lambda x, y: _sigmoid(x), doc="log(1 + eˣ)")
-elementwise("relu", _relu, lambda x, y: (x > 0).astype(x.dtype), doc="the larger of x and 0", subgradients="0 at 0")
+elementwise(
+    "relu",
+    _relu,
+    lambda x, y: (x > 0).astype(x.dtype),
+    doc="the larger of x and 0",
+    subgradients="0 at 0",
+    exactness="portable",
+)
 elementwise("sin", np.sin, lambda x, y: np.cos(x), doc="the sine of x in radians")
 elementwise("cos", np.cos, lambda x, y: -np.sin(x), doc="the cosine of x in radians")
-elementwise("abs", np.absolute, lambda x, y: np.sign(x), doc="|x|", subgradients="0 at 0")
+elementwise("abs", np.absolute, lambda x, y: np.sign(x), doc="|x|", subgradients="0 at 0", exactness="portable")
 
 # -- choices
 
@@ -207,14 +245,14 @@ elementwise(
     lambda c, a, b, y: (c == 0).astype(y.dtype),
     doc="a where c is not 0, else b",
     subgradients="0 by c, also where c = 0",
+    exactness="portable",
 )
 
 
 def _clip(x: Array, *, lo: float | None, hi: float | None, out: Array | None = None) -> Array:
     # float(): a NumPy float64 bound would make float64 of float32.
     raised = np.maximum(x, -np.inf if lo is None else float(lo), out=out)
-    y: Array = np.minimum(raised, np.inf if hi is None else float(hi), out=out)
-    return y
+    return _smaller(raised, np.inf if hi is None else float(hi), out=out)
 
 
 def _clip_partial(x: Array, y: Array, *, lo: float | None, hi: float | None) -> Array:
@@ -245,4 +283,5 @@ elementwise(
     tries=({}, {"lo": -1.0}, {"hi": 0.5}, {"lo": -0.5, "hi": 1.0}),
     shape=_clip_shape,
     subgradients="1 at a bound",
+    exactness="portable",
 )

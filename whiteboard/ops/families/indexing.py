@@ -90,6 +90,7 @@ def _take_vjp(saved: tuple[Shape, int, Positions], cotangent: Array, need: Need,
     "take",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_take_vjp,
     shape=_take_shape,
     examples=(
@@ -144,6 +145,7 @@ def _gather_vjp(saved: tuple[Shape, Positions], cotangent: Array, need: Need, /,
     "gather",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_gather_vjp,
     shape=_gather_shape,
     examples=(
@@ -193,6 +195,7 @@ def _scatter_vjp(
     "scatter",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_scatter_vjp,
     shape=_scatter_shape,
     examples=(

@@ -1,8 +1,8 @@
-"""Products of vectors and matrices. The exact ones stay off BLAS; `matmul_gemm` and `linear_gemm` are opt-in GEMM.
+"""Products of vectors and matrices. The portable ones stay off BLAS; `matmul_gemm` and `linear_gemm` are opt-in GEMM.
 
 OpenBLAS adds in another order with another number of threads (vecdot from 10,000 elements, matmul from 400² on two
-threads), so an exact op contracts by `contract`, at about a quarter of the speed for matrices. A ``_gemm`` op is
-declared `tolerance` and has a name of its own: its packages never mix with exact ones.
+threads) or another processor, so a portable op contracts by `contract`, for large matrices at a twentieth of the speed.
+A ``_gemm`` op is declared `tolerance` and has a name of its own: its packages never mix with portable ones.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def _vecdot_vjp(saved: Saved, cotangent: Array, need: tuple[bool, ...], /) -> Gr
     "vecdot",
     arity=2,
     kind="scalar",
+    exactness="portable",
     vjp=_vecdot_vjp,
     shape=same_vectors,
     examples=tuple(Example(((d,), (d,))) for d in (3, 1, 64, 0)),
@@ -96,13 +97,21 @@ def product(name: str, signature: str, by: tuple[str, str], examples: tuple[Exam
 
     def vjp(saved: Saved, cotangent: Array, need: tuple[bool, ...], /) -> Grads:
         others = saved[::-1]
-        cotangent = np.ascontiguousarray(cotangent)  # einsum adds a 0-stride operand's products in another order
         return tuple(
             contract(rule, cotangent, other) if wanted else None
             for rule, other, wanted in zip(by, others, need, strict=True)
         )
 
-    @builtin(name, arity=2, kind="general", vjp=vjp, shape=fitting(signature), examples=examples, doc=doc)
+    @builtin(
+        name,
+        arity=2,
+        kind="general",
+        exactness="portable",
+        vjp=vjp,
+        shape=fitting(signature),
+        examples=examples,
+        doc=doc,
+    )
     def forward(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, Saved]:
         return contract(signature, *xs, out=out), xs
 
@@ -133,7 +142,7 @@ product(
     "ik,kj->ij",
     ("ij,kj->ik", "ij,ik->kj"),
     _MATRICES,
-    "the product of two matrices, in NumPy's own loops",
+    "the product of two matrices",
 )
 
 
@@ -155,7 +164,7 @@ def _linear_rows(x: Array) -> Array:
 
 def _linear_vjp(saved: Saved, cotangent: Array, need: tuple[bool, ...], /) -> Grads:
     x, weight = saved
-    up = np.ascontiguousarray(_linear_rows(cotangent))
+    up = _linear_rows(cotangent)
     return (
         contract("ro,oi->ri", up, weight).reshape(x.shape) if need[0] else None,
         contract("ro,ri->oi", up, _linear_rows(x)) if need[1] else None,
@@ -167,10 +176,11 @@ def _linear_vjp(saved: Saved, cotangent: Array, need: tuple[bool, ...], /) -> Gr
     "linear",
     arity=3,
     kind="general",
+    exactness="portable",
     vjp=_linear_vjp,
     shape=_linear_shape,
     examples=_AFFINE,
-    doc="x Wᵀ + b, of x (..., i), W (o, i) and b (o,), in NumPy's own loops",
+    doc="x Wᵀ + b, of x (..., i), W (o, i) and b (o,)",
 )
 def _linear(xs: tuple[Array, ...], out: Array | None, /) -> tuple[Array, Saved]:
     x, weight, bias = xs

@@ -26,7 +26,7 @@ from whiteboard.ops.shapes import (
     wrong_param,
     wrong_shape,
 )
-from whiteboard.ops.spec import Example
+from whiteboard.ops.spec import Exactness, Example
 from whiteboard.types import Array, Params, Shape
 
 Slope: TypeAlias = Callable[..., Array | float]
@@ -54,6 +54,7 @@ def reduction(
     doc: str,
     shape: ShapeRule = reduced,
     subgradients: str = "",
+    exactness: Exactness = "portable",
     tries: tuple[Example, ...] = (),
     **params: Any,
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
@@ -94,6 +95,7 @@ def reduction(
             name,
             arity=1,
             kind="general",
+            exactness=exactness,
             vjp=vjp,
             shape=shape,
             examples=(*_FULL, *(_EMPTY if shape is reduced else ()), *tries),
@@ -165,7 +167,8 @@ def _max_slope(rows: Array, y: Array) -> Array:
     subgradients="shared equally by the elements that tie; 0 where one is NaN",
 )
 def _max(rows: Array) -> Array:
-    largest: Array = np.maximum.reduce(rows, axis=-1)
+    # + 0: which of 0 and −0 NumPy returns is the processor's choice.
+    largest: Array = np.maximum.reduce(rows, axis=-1) + 0
     return largest
 
 
@@ -180,6 +183,7 @@ def _shares(rows: Array, y: Array) -> Array:
 @reduction(
     "logsumexp",
     _shares,
+    exactness="exact",
     doc="log Σ eˣ over `axis`, without overflow",
     subgradients="0 where every element is −∞; shared equally by the elements that are ∞",
 )
@@ -262,6 +266,7 @@ def _cumsum_vjp(saved: int, cotangent: Array, need: tuple[bool, ...], /, axis: i
     "cumsum",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_cumsum_vjp,
     shape=along_axis,
     examples=_ALONG,

@@ -51,6 +51,7 @@ def _reshape_vjp(saved: Shape, cotangent: Array, need: Need, /, shape: Any) -> G
     "reshape",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_reshape_vjp,
     shape=_reshaped,
     examples=(
@@ -91,6 +92,7 @@ def _transpose_vjp(saved: tuple[int, ...], cotangent: Array, need: Need, /, axes
     "transpose",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_transpose_vjp,
     shape=_transposed,
     examples=(
@@ -125,6 +127,7 @@ def _broadcast_vjp(saved: Shape, cotangent: Array, need: Need, /, shape: Any) ->
     "broadcast_to",
     arity=1,
     kind="general",
+    exactness="portable",
     vjp=_broadcast_vjp,
     shape=_broadcast_shape,
     examples=(
@@ -166,6 +169,7 @@ def _concat_vjp(saved: tuple[int, list[int]], cotangent: Array, need: Need, /, a
     "concat",
     arity=None,
     kind="general",
+    exactness="portable",
     vjp=_concat_vjp,
     shape=_concatenated,
     examples=(
@@ -200,6 +204,7 @@ def _stack_vjp(saved: int, cotangent: Array, need: Need, /, axis: int) -> Grads:
     "stack",
     arity=None,
     kind="general",
+    exactness="portable",
     vjp=_stack_vjp,
     shape=_stacked,
     examples=(

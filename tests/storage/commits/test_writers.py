@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import update
 
 from tests.storage.samples import transaction
+from whiteboard.concurrency.processes import boot
 from whiteboard.errors import ConflictError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.storage.commits.claims import _boot
 from whiteboard.storage.sql import tables as t
 
 CLAIM = (
@@ -68,8 +68,8 @@ def test_a_process_whose_first_thread_has_ended_lives(tmp_path: Path) -> None:
     [
         ({"host": "elsewhere"}, f"process {os.getpid()} on elsewhere, of which"),
         ({"boot": "before"}, None),
-        ({"boot": _boot().partition("/")[0] + "/1"}, f"process {os.getpid()} in another PID namespace of .*, of which"),
-        ({"boot": _boot().partition("/")[0]}, "another board of this process"),
+        ({"boot": boot().partition("/")[0] + "/1"}, f"process {os.getpid()} in another PID namespace of .*, of which"),
+        ({"boot": boot().partition("/")[0]}, "another board of this process"),
         ({"started": 1}, None),
         ({}, "another board of this process"),
     ],

@@ -13,12 +13,12 @@ import os
 import socket
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
+from whiteboard.concurrency.processes import boot, started
 from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
@@ -134,8 +134,6 @@ class Writers:
             self._names -= names
 
 
-_ENDED = frozenset("ZX")
-
 _LIVING: weakref.WeakSet[Writers] = weakref.WeakSet()
 """Those of this process that write: a claim of any other of it is of a board that was closed, or let go."""
 
@@ -150,42 +148,17 @@ def _row_of(connection: Connection, name: str) -> Row[Any] | None:
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def _boot() -> str:
-    """Return the id of the boot and, behind a slash, of the namespace in which pids count; empty what is not told."""
-    boot = space = ""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    with suppress(OSError):
-        space = f"/{Path('/proc/self/ns/pid').stat().st_ino}"
-    return boot + space
-
-
-def _started(pid: int) -> int:
-    """Return when a process started, in ticks since the boot; 0 where the system does not tell, -1 where it has ended.
-
-    One that has ended keeps its pid until its parent asks for it, which may be never: a launcher, a container's init.
-    """
-    try:
-        # The command, second field, may hold spaces and brackets: count from behind the last bracket.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if state in _ENDED and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2:  # else threads of it go on
-            return -1
-        return int(fields[18])
-    except OSError:
-        return 0
+    return {"host": socket.gethostname(), "boot": boot(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def _in_the_way(row: Any) -> str:
     """Say which living writer a row names, or return an empty string where it is dead."""
     here = _identity()
-    (boot, _, space), (boot_here, _, space_here) = (at.partition("/") for at in (row.boot, here["boot"]))
+    (booted, _, space), (booted_here, _, space_here) = (at.partition("/") for at in (row.boot, here["boot"]))
     unknown = "whether it lives: end it, or take over (takeover=True, --takeover) if it is dead"
     if row.host != here["host"]:
         return f"process {row.pid} on {row.host}, of which {here['host']} cannot know {unknown}"
-    if boot != boot_here:
+    if booted != booted_here:
         return ""
     if space and space != space_here:  # without a slash: an older version's, which did not say
         return f"process {row.pid} in another PID namespace of {row.host}, of which this one cannot know {unknown}"
@@ -195,7 +168,7 @@ def _in_the_way(row: Any) -> str:
         return ""
     except PermissionError:
         pass  # it lives, as another user
-    if row.started != _started(row.pid):
+    if row.started != started(row.pid):
         return ""  # the pid is another process's now
     if row.pid == here["pid"]:
         if not any(writers.token == row.token for writers in list(_LIVING)):

@@ -1,0 +1,100 @@
+"""One call at a time: a hit and a miss of `board.call`, of a bound op, and of the bridge, beside diskcache and joblib.
+
+Sources of 64 float64, packages of y and two gradients. A miss is of ``mul``, whose op costs under a microsecond; it
+is not flushed, nor is what diskcache is given in a transaction.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diskcache
+import joblib
+import numpy as np
+
+import whiteboard as wb
+from scripts.benching import measure
+from whiteboard.integration.bridge_v2 import push_impulses_from_op_v2
+
+D = 64
+CALLS = 2000
+
+
+class Foreign:
+    """A system of another make, which drops its impulses."""
+
+    def __init__(self, x: Any) -> None:
+        self.nodes = [SimpleNamespace(theta=row) for row in x]
+
+    def impulse(self, *given: Any) -> None:
+        """Drop one."""
+
+
+def product(x: Any, y: Any) -> Any:
+    """What joblib keeps."""
+    return x * y, y.copy(), x.copy()
+
+
+def works(folder: Path, calls: int, x: Any) -> Iterator[tuple[str, str, Callable[[Any], object]]]:
+    """Yield what is measured, by what and by whom: each is given an iterator of jobs that were never asked for."""
+    y, first = x[0], x[1]
+    board = wb.open(folder / "a.db")
+    sys, f = Foreign(x[:3]), board.bind("mul")
+    cache = diskcache.Cache(str(folder / "cache"))
+    memory = joblib.Memory(folder / "joblib", verbose=0).cache(product)
+    package = product(first, y)
+    cache["key"] = package
+    memory(first, y)
+    board.call("mul", first, y)
+    push_impulses_from_op_v2(sys, "mul", (0, 1), 2, residual=0.5, cache=board)
+
+    def again(call: Callable[[], object]) -> Callable[[Any], None]:
+        def work(_: Any) -> None:
+            for _ in range(calls):
+                call()
+
+        return work
+
+    def missed(fresh: Any) -> None:
+        for job in fresh:
+            board.call("mul", job, y)
+
+    def stored(fresh: Any) -> None:
+        with cache.transact():
+            for number, _ in enumerate(fresh):
+                cache[number] = package
+
+    yield "hit", "board.call", again(lambda: board.call("mul", first, y))
+    yield "hit", "bound op", again(lambda: f(first, y))
+    yield "hit", "bridge", again(lambda: push_impulses_from_op_v2(sys, "mul", (0, 1), 2, residual=0.5, cache=board))
+    yield "hit", "diskcache get", again(lambda: cache.get("key"))
+    yield "hit", "joblib Memory", again(lambda: memory(first, y))
+    yield "miss", "board.call", missed
+    yield "miss", "diskcache set in a transaction, which computes nothing", stored
+
+
+def main() -> None:
+    """Measure and report."""
+    options = measure.parser(__doc__ or "")
+    options.add_argument("--calls", type=int, default=CALLS, help="calls a run (default: %(default)s)")
+    given = options.parse_args()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(prefix="whiteboard-bench-") as folder:
+        ways = {
+            f"{what}\0{who}": (work, lambda: iter(rng.normal(size=(given.calls, D))))
+            for what, who, work in works(Path(folder), given.calls, rng.normal(size=(3, D)))
+        }
+        seconds = measure.interleaved(ways, runs=given.runs)
+    rows = []
+    for name, taken in seconds.items():
+        what, _, who = name.partition("\0")
+        rows.append({"what": what, "by": who, "µs": 1e6 * taken / given.calls})
+    measure.report(measure.machine("diskcache", "joblib"), {"One call (µs)": rows}, given.json)
+
+
+if __name__ == "__main__":
+    main()
