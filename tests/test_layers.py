@@ -33,7 +33,7 @@ ROOMS: dict[str, str] = {
         "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.commits"
     ),
     "storage.upkeep": (
-        "errors records storage.base storage.page storage.sql storage.opening storage.cache storage.commits "
+        "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.cache storage.commits "
         "storage.transfer"
     ),
     "storage.stores": (

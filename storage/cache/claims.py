@@ -24,7 +24,8 @@ from whiteboard.storage.base import Claim
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database
-from whiteboard.storage.sql.rows import HASH_BITS, Broken, hashes_of, select_index
+from whiteboard.storage.sql.page_row import HASH_BITS, hashes_of
+from whiteboard.storage.sql.rows import Broken, select_index
 from whiteboard.storage.sqlite import claim_locks
 from whiteboard.storage.sqlite.write_queue import WriteLock
 

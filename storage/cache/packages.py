@@ -31,16 +31,8 @@ from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
 from whiteboard.storage.sql.backend import Database
-from whiteboard.storage.sql.rows import (
-    HASH_BITS,
-    Batch,
-    Broken,
-    PageRow,
-    count_packages,
-    hashes_of,
-    is_empty,
-    select_index,
-)
+from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty, select_index
 from whiteboard.storage.sqlite import claim_locks
 
 _log = logging.getLogger(__name__)

@@ -141,7 +141,11 @@ class SqliteVersions(VersionStore):
     ) -> None:
         def written(connection: Connection) -> None:
             self.writers.check(connection, system.name)
-            system_id = self._claim(connection, system, commit)
+            system_id = self._claim(connection, system, commit, log["seal"])
+            if system_id is None:
+                if batch is not None:
+                    batch.write(connection)
+                return
             if batch is not None:
                 batch.write(connection)
             connection.execute(ADD_COMMIT, {**log, "system_id": system_id})
@@ -185,9 +189,18 @@ class SqliteVersions(VersionStore):
 
         self.database.write(forked, durable=True)
 
-    def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
-        """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
+    def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord, sealed: bytes) -> int | None:
+        """The system's id, once it is certain that the commit follows its head; a first commit creates it.
+
+        None where this very commit is the head: an earlier call wrote it, and was not told.
+        """
         row = by_name(connection, system.name)
+        if row is not None and row.uuid == system.uuid and row.head == commit.number:
+            last = select(t.commit_log.c.seal).where(
+                t.commit_log.c.system_id == row.id, t.commit_log.c.number == commit.number
+            )
+            if connection.execute(last).scalar() == sealed:
+                return None
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"

@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 
 from whiteboard.storage.page.format import Blob, Laid, Moved, pieces
 from whiteboard.storage.postgres.connecting import Numbers
-from whiteboard.storage.sql.rows import PageRow, count_uses, index_array
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.rows import count_uses, index_array
 
 INDEXED: Final = "SELECT page_id FROM package"
 """The pages in which some package is found."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,7 @@ from sqlalchemy import Connection
 from whiteboard.errors import ReadOnlyError
 from whiteboard.storage.page.format import Blob, Laid
 from whiteboard.storage.sql.location import Location
-
-if TYPE_CHECKING:
-    from whiteboard.storage.sql.rows import PageRow
+from whiteboard.storage.sql.page_row import PageRow
 
 T = TypeVar("T")
 

@@ -11,22 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.records.packages import Page
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.codec import DEFAULT, Encoding
-from whiteboard.storage.page.format import Blob, Laid, Packed, encode_page, unpack
+from whiteboard.storage.page.format import Blob, Laid, unpack
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import rows_of
-
-HASH_BITS: Final = 63
-"""Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
 
 _UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"
 
@@ -40,27 +36,6 @@ _UPSERT_EVICTION = (
     "pages = so_far.pages + excluded.pages, packages = so_far.packages + excluded.packages, "
     "nbytes = so_far.nbytes + excluded.nbytes, last = excluded.last"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PageRow:
-    """A page ready to be inserted."""
-
-    op: str
-    n: int
-    cost_ns: int
-    hashes: NDArray[np.int64]
-    packed: Packed
-
-    @classmethod
-    def of(cls, page: Page, encoding: Encoding = DEFAULT, *, bits: int = HASH_BITS) -> PageRow:
-        """The row of a page: its arrays are encoded."""
-        return cls(page.op, page.n, page.cost_ns, hashes_of(page.keys, bits), encode_page(page, encoding))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the page's row."""
-        return len(self.packed.header) + self.packed.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +80,6 @@ class Batch:
                 ),
             )
         return insert_pages(connection, self.rows)
-
-
-def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:
-    """The first `bits` bits of each row of an (n, 16) array of keys."""
-    words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
-    return (words >> np.uint64(64 - bits)).astype(np.int64)
 
 
 def indexed(connection: Connection) -> str:

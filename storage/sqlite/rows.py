@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.storage.page.format import Blob, Laid, Moved, pieces
-from whiteboard.storage.sql.rows import PageRow, count_uses, index_array
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.connection import Held
 

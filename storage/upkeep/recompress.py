@@ -29,7 +29,8 @@ from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import cuts, joined, take
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting
-from whiteboard.storage.sql.rows import PageRow, insert_page, ops_of, select_in, select_pages, settle, update_page
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.rows import insert_page, ops_of, select_in, select_pages, settle, update_page
 from whiteboard.storage.upkeep.recompress_plan import Form, Lying, Plan, Step, plan
 
 BATCH_BYTES: Final = 2 * 2**20

@@ -21,16 +21,8 @@ from whiteboard.storage.commits.log import by_name
 from whiteboard.storage.page.format import decode_page
 from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sql.backend import Database
-from whiteboard.storage.sql.rows import (
-    Batch,
-    Broken,
-    PageRow,
-    delete_pages,
-    hashes_of,
-    select_in,
-    select_index,
-    select_pages,
-)
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, delete_pages, select_in, select_index, select_pages
 
 _KEY_BYTES: Final = 16
 

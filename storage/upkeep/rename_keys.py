@@ -24,7 +24,8 @@ from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting
-from whiteboard.storage.sql.rows import Batch, Broken, PageRow, delete_index, hashes_of, reached
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, delete_index, reached
 from whiteboard.storage.transfer import contents
 from whiteboard.storage.transfer.compare import Conflict, compare
 from whiteboard.storage.transfer.merge_packages import BATCH_BYTES, MOST_CONFLICTS

@@ -30,14 +30,8 @@ from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.format import Blob, Laid, decode_page
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database
-from whiteboard.storage.sql.rows import (
-    delete_index,
-    delete_pages,
-    hashes_of,
-    index_array,
-    laid,
-    lately,
-)
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import delete_index, delete_pages, index_array, laid, lately
 from whiteboard.storage.transfer.compare import LARGE
 from whiteboard.storage.upkeep.unreadable import (
     Unreadable,
