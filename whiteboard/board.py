@@ -95,7 +95,10 @@ class Board:
     def __init__(self, store: Store, *, bin_bytes: int, bin_jobs: int, workers: Workers | None = None) -> None:
         self._store, self._workers = store, workers
         ways = {} if workers is None else {"execution": workers.execution}
-        self._pipeline = Pipeline(store.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs, **ways)
+        thrifty = store.options.persist == "auto"
+        self._pipeline = Pipeline(
+            store.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs, thrifty=thrifty, **ways
+        )
         self._systems: dict[str, System] = {}
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
@@ -662,7 +665,8 @@ def open(
     max_bytes : int, optional
         Bound of the packages on disk in bytes.
     persist : {"always", "auto", "never"}
-        Which packages go to disk; ``auto``: those that cost more to compute than to load. Commits always do.
+        Which packages go to disk; ``auto``: those that cost more to compute than to load, and what costs less than a
+        key is computed without one. Commits always do.
     durability : {"normal", "full"}
         ``full``: a commit that returned survives power loss too, not only a killed process.
     readonly : bool

@@ -35,6 +35,13 @@ def store_option(command: Command) -> Command:
     )(command)
 
 
+def workers_option(command: Command) -> Command:
+    """Add ``--workers``, which is given to `wb.open` as ``executor``."""
+    return click.option("--workers", type=click.IntRange(1, 1024), help="Compute dear ops in so many processes.")(
+        command
+    )
+
+
 def json_option(command: Command) -> Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)

@@ -13,7 +13,7 @@ import click
 
 from whiteboard import board as boards
 from whiteboard.board import Board
-from whiteboard.cli.options import MOST, echo, json_option, store_option
+from whiteboard.cli.options import MOST, echo, json_option, store_option, workers_option
 from whiteboard.cli.progress import INTERRUPTED, answered, interrupts, progress
 from whiteboard.cli.terminal import say
 from whiteboard.errors import PlotError
@@ -37,6 +37,7 @@ from whiteboard.systems.system import System
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the result into this file (.png, .svg, .pdf).")
 @click.option("--log", type=click.Path(path_type=Path), help="Append one JSON line for each commit to this file.")
 @click.option("--takeover", is_flag=True, help="Write the system although a writer on another host claims it.")
+@workers_option
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 @json_option
 def run(
@@ -47,6 +48,7 @@ def run(
     seed: int | None,
     plot: Path | None,
     log: Path | None,
+    workers: int | None,
     *,
     takeover: bool,
     quiet: bool,
@@ -67,7 +69,8 @@ def run(
         if path is not None:
             refuse(path, [locate(store).path])
     began = time.monotonic()
-    with _log(log) as logged, boards.open(store, **wanted.options) as board, interrupts() as interrupted:
+    options = {**wanted.options, "executor": workers}
+    with _log(log) as logged, boards.open(store, **options) as board, interrupts() as interrupted:
         system = board.system(wanted.name if name is None else name, wanted.spec, takeover=takeover)
         with progress("round", rounds, quiet=quiet or as_json) as show:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from whiteboard.evaluation.progress import Meter, Reporter
 from whiteboard.evaluation.promises import Promises
 from whiteboard.evaluation.single import One, held, taken
 from whiteboard.evaluation.sources import Sources, one_job
+from whiteboard.evaluation.thrift import Thrift
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
@@ -78,6 +80,7 @@ class Pipeline:
         *,
         max_bin_bytes: int = bins.MAX_BYTES,
         max_bin_jobs: int = bins.MAX_JOBS,
+        thrifty: bool = False,
         execution: Callable[[InThread, Costs], Execution] = lambda inside, _: inside,
     ) -> None:
         self._store, self._pool = store, pool
@@ -87,6 +90,7 @@ class Pipeline:
         self._lock = locks.lock()
         self._one_at_a_time = locks.rlock()
         self.agreement = Agreement()
+        self.thrift = Thrift(on=thrifty)
         self._warned: set[tuple[str, str]] = set()
         self.counts = Counts()
 
@@ -160,13 +164,17 @@ class Pipeline:
 
     def _filled(self, task: Task, meter: Meter | None) -> tuple[Triage, NDArray[np.uint8]]:
         """Return where the package of each job lies, once all are there that can be, and their keys, (n, 16)."""
+        if self.thrift.spares(task):
+            return self._computed(task, meter)
         spec, sources = task.spec, task.sources
+        started = time.perf_counter_ns()
         names, tokens, identity = self._keys(task)
         raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
         form = partial(Form, spec.name, sources.dtype, task.shape, sources.shapes, spec.gradient)
         cacheable = identity is not None and not self.agreement.distrusts(spec)
         since = self._ground.flights.landed
         plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
+        self.thrift.keyed(task, time.perf_counter_ns() - started)
         if not self.agreement.holds(spec, task.params, sources, plan, task.cotangent, self._pool):
             plan, cacheable = compute_all(sources.n), False
         if len(plan.todo):
@@ -176,6 +184,16 @@ class Pipeline:
         if meter is not None:
             meter.tell(plan, 0, now=True)
         return plan, raw
+
+    def _computed(self, task: Task, meter: Meter | None) -> tuple[Triage, NDArray[np.uint8]]:
+        """Compute all jobs, without keys."""
+        plan, none = compute_all(task.sources.n), np.zeros((task.sources.n, keys.DIGEST_BYTES), np.uint8)
+        keeping = _Keeping(self, task, none, None, None, cacheable=False)
+        form = partial(Form, task.spec.name, task.sources.dtype, task.shape, task.sources.shapes, task.spec.gradient)
+        Filling(self._ground, task, plan, (), form, keeping, 0, shared=False, meter=meter).fill()
+        if meter is not None:
+            meter.tell(plan, 0, now=True)
+        return plan, none
 
     def jacobian(self, spec: OpSpec, params: Params | None, sources: Sources) -> Evaluated:
         """Answer n jobs of one signature as `evaluate` does, with Jacobians for gradients.
@@ -344,20 +362,20 @@ class _Keeping:
     pipeline: Pipeline
     task: Task
     names: NDArray[np.uint8]
-    tokens: NDArray[np.uint8]
+    tokens: NDArray[np.uint8] | None
     identity: keys.Identity | None
     cacheable: bool
     seen: bool = False
 
     def __call__(self, outcome: Outcome, claim: Claim | None) -> Page:
         task, rows = self.task, outcome.rows
+        self.pipeline.thrift.computed(task, len(rows), outcome.cost_ns)
         y, *beside = outcome.arrays
-        src_ids, versions = task.sources.provenance(rows) or (None, None)
+        src_ids, versions = (task.sources.provenance(rows) if self.cacheable else None) or (None, None)
+        tokens = None if self.tokens is None else self.tokens[rows]
         record = None if self.identity is None else lineage.record(self.identity, task.params)
         arrays = {"y": y, **_named(beside)}
-        page = Page(
-            task.spec.name, self.names[rows], arrays, outcome.cost_ns, src_ids, versions, record, self.tokens[rows]
-        )
+        page = Page(task.spec.name, self.names[rows], arrays, outcome.cost_ns, src_ids, versions, record, tokens)
         if self.cacheable and not self.seen:
             self.cacheable, self.seen = self.pipeline.is_still(task), True
         if self.cacheable:

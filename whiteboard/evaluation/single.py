@@ -70,7 +70,7 @@ def _prefix(spec: OpSpec, params: Params | None, fan_in: int) -> bytes:
     kind = contents.kind(spec, None)
     if params or spec.params or spec.settings is not None:
         return keys.key_prefix(keys.Identity.of(spec, spec.bind(params), kind), fan_in)
-    asked = id(spec), arithmetic_class(blas=spec.blas), fan_in
+    asked = id(spec), arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas), fan_in
     if (known := _known.get(asked)) is None:
         if len(_known) > _MOST:
             _known.clear()
