@@ -33,8 +33,8 @@ ROOMS: dict[str, str] = {
         "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.commits"
     ),
     "storage.upkeep": (
-        "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.cache storage.commits "
-        "storage.transfer"
+        "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.cache "
+        "storage.commits storage.transfer"
     ),
     "storage.stores": (
         "errors records storage.base storage.sql storage.sqlite storage.cache storage.commits storage.upkeep"
