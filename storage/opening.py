@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from whiteboard.errors import StoreError
 from whiteboard.storage.sql.backend import Database
-from whiteboard.storage.sql.location import Location
+from whiteboard.storage.sql.location import Location, StoreUrl, locate
 from whiteboard.storage.sqlite import database as sqlite
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.location import probe
@@ -47,6 +51,42 @@ def open_database(
     return database
 
 
+def revision(url: StoreUrl) -> str | None:
+    """The revision of a store's schema, None where nothing is there yet. Nothing is written."""
+    location = locate(url)
+    if location.server is None:
+        return schema.current(url)
+    with _server(location, readonly=True) as (server, database):
+        found: str | None = server.revision_of(database)
+        return found
+
+
+def upgrade(url: StoreUrl) -> schema.Changed:
+    """Bring a store to the newest schema, in one transaction; a file is copied first (of a server, make a dump).
+
+    Raises
+    ------
+    SchemaError, StoreError
+        The store is as it was.
+    """
+    location = locate(url)
+    if location.server is None:
+        return schema.upgrade(url)
+    with _server(location, readonly=False) as (server, database):
+        return schema.Changed(*server.upgrade(database))
+
+
+@contextmanager
+def _server(location: Location, *, readonly: bool) -> Iterator[tuple[Any, Any]]:
+    from whiteboard.storage.postgres import connected
+
+    server, database = connected(location, readonly=readonly, durability="normal")
+    try:
+        yield server, database
+    finally:
+        database.close()
+
+
 def check_file(location: Location, what: str) -> None:
     """Raise where a store is no file, for what can be done to one only.
 
@@ -55,5 +95,5 @@ def check_file(location: Location, what: str) -> None:
     StoreError
     """
     if location.server is not None:
-        message = f"{what} works on a store that is one file; {location} is on a server"
+        message = f"{what} works on a store that is one file; {location} is on a server: use pg_dump and its like there"
         raise StoreError(message)

@@ -59,7 +59,7 @@ ROOMS: dict[str, str] = {
     "experiments": "errors records types ops identity evaluation systems",
     "cli": (
         "errors records types ops systems inspection board integration experiments "
-        "storage.base storage.page storage.sql storage.sqlite storage.transfer storage.upkeep"
+        "storage.base storage.page storage.sql storage.sqlite storage.opening storage.transfer storage.upkeep"
     ),
     "testing": "errors records storage.base",
     "": "errors types ops evaluation systems board integration",

@@ -7,9 +7,15 @@ where such a store is opened. May import `page` and `sql`, and of `sqlite` what 
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from whiteboard.errors import MissingExtraError
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import Location
+
+if TYPE_CHECKING:
+    from whiteboard.storage.postgres.database import PostgresDatabase
 
 
 def open_postgres(location: Location, *, readonly: bool, durability: str, makes: bool) -> Database:
@@ -21,18 +27,22 @@ def open_postgres(location: Location, *, readonly: bool, durability: str, makes:
         psycopg is not installed.
     StoreError, SchemaError, ReadOnlyError
     """
-    try:
-        import psycopg  # noqa: F401
-    except ImportError as error:
-        message = "a store on PostgreSQL needs psycopg 3: pip install 'psycopg[binary]>=3'"
-        raise MissingExtraError(message) from error
-    from whiteboard.storage.postgres import schema
-    from whiteboard.storage.postgres.database import PostgresDatabase
-
-    database = PostgresDatabase(location, readonly=readonly, durability=durability)
+    schema, database = connected(location, readonly=readonly, durability=durability)
     try:
         schema.ensure(database, makes=makes and not readonly)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def connected(location: Location, *, readonly: bool, durability: str) -> tuple[ModuleType, PostgresDatabase]:
+    """The module `schema`, and a database of which nothing is known yet."""
+    try:
+        from whiteboard.storage.postgres import database, schema
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "psycopg" and "pq wrapper" not in str(error):
+            raise
+        message = "a store on PostgreSQL needs psycopg 3: pip install 'psycopg[binary]>=3.1'"
+        raise MissingExtraError(message) from error
+    return schema, database.PostgresDatabase(location, readonly=readonly, durability=durability)
