@@ -195,7 +195,7 @@ class SqliteVersions(VersionStore):
         None where this very commit is the head: an earlier call wrote it, and was not told.
         """
         row = by_name(connection, system.name)
-        if row is not None and row.uuid == system.uuid and row.head == commit.number:
+        if commit.parent is not None and row is not None and row.uuid == system.uuid and row.head == commit.number:
             last = select(t.commit_log.c.seal).where(
                 t.commit_log.c.system_id == row.id, t.commit_log.c.number == commit.number
             )
