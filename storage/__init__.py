@@ -85,7 +85,8 @@ def _opened(location: Location, options: Options) -> Stores:
     if options.max_bytes is not None:
         # A flush has to find room for itself inside the bound.
         bounds = replace(bounds, nbytes=min(bounds.nbytes, max(options.max_bytes // 4, 1)))
-    packages = SqlitePackages(database, bounds, admission=admission, max_bytes=options.max_bytes)
+    neighbours = options.memory_bytes > 0
+    packages = SqlitePackages(database, bounds, admission=admission, max_bytes=options.max_bytes, neighbours=neighbours)
     tier = MemoryTier(packages, options.memory_bytes, keep=options.persist != "never" and not options.readonly)
     writers = Writers(database)
     return Stores(tier, SqliteVersions(database, packages, writers), database, writers, options, admission)

@@ -91,7 +91,7 @@ LISTS = frozenset({"families", "gradients", "cli", "versions", "experiments", "l
 """Folders of members: a family of ops, a word of `gradient=`, a command, a migration, an experiment,
 a format of another."""
 
-DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blosc2", "threadpoolctl", *LAZY})
+DEPENDENCIES = frozenset({"numpy", "sqlalchemy", "blake3", "blosc2", "threadpoolctl", *LAZY})
 
 TOP_LEVEL = frozenset(
     {

@@ -22,7 +22,8 @@ from scripts.torturing.workload import finish, page_of
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
-from whiteboard.storage.page.format import Blob, decode_page, digest_of, encode_page
+from whiteboard.storage.page.digests import digest_of
+from whiteboard.storage.page.format import Blob, decode_page, encode_page
 
 SLACK = 400 * 2**20
 """Bytes that the interpreter, and the blobs themselves, may take besides."""

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.storage.commits.log import SEALED, seal
-from whiteboard.storage.page.format import Blob, digest_of, pack, unpack
+from whiteboard.storage.page.digests import digest_of
+from whiteboard.storage.page.format import Blob, pack, unpack
 from whiteboard.storage.transfer import archive
 from whiteboard.storage.transfer.archive import COMMIT, NODES, PAGE, Reader, Writer
 

@@ -53,7 +53,7 @@ class MemoryTier(PackageStore):
         if len(held) < len(keys):
             missing = np.flatnonzero(places < 0)
             below = self.inner.find([keys[i] for i in missing.tolist()])
-            found = _joined(found, below, missing)
+            found = _joined(found, below, missing) if len(held) else below
             with self._lock:
                 self._tiers += np.bincount(below.tier, minlength=3)
                 hits = np.bincount(below.page[below.page >= 0], minlength=len(below.pages))

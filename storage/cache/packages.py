@@ -46,6 +46,9 @@ _SAMPLE = 512
 # Evicting to a little less than the bound makes room for several flushes at a time.
 _EVICT_TO = 0.9
 
+_MOST_SEEN = 1024
+_FIRST = np.zeros(1, np.int64)
+
 
 @dataclass(slots=True)
 class Counters:
@@ -75,6 +78,9 @@ class SqlitePackages(PackageStore):
         Bound on the file, kept by evicting before a flush.
     hash_bits : int
         Bits of a key that the index holds; tests shorten it to force collisions.
+    neighbours : bool
+        Whether packages that lie beside one that was asked for are worth reading: a page that a second key leads to is
+        read whole, for a tier in memory to hold it.
     """
 
     fork_rank = 1
@@ -87,6 +93,7 @@ class SqlitePackages(PackageStore):
         admission: Admission | None = None,
         max_bytes: int | None = None,
         hash_bits: int = HASH_BITS,
+        neighbours: bool = True,
     ) -> None:
         self.database = database
         self.bounds = bounds or WriteBehind()
@@ -94,6 +101,8 @@ class SqlitePackages(PackageStore):
         self.max_bytes = max_bytes
         self.counters = Counters()
         self._bits = hash_bits
+        self._neighbours = neighbours
+        self._seen: set[int] = set()
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
         self._pending = Pending()
@@ -114,16 +123,34 @@ class SqlitePackages(PackageStore):
             missing = self._pending.find(keys, found)
         if len(missing):
             try:
-                if len(missing) > 1 or self._may_be_there(keys[missing[0]]):
+                if len(missing) > 1 or not self._find_one(keys[missing[0]], missing, found):
                     self._find_on_disk(keys, missing, found)
             except CorruptPackageError:
                 # SQLite's own structure is damaged: everything not found yet is a miss.
                 self._count(corrupt=1)
         return found.done()
 
-    def _may_be_there(self, key: bytes) -> bool:
-        """Whether one key may be on disk: most that are asked for alone are misses, which costs a statement or two."""
-        return self.database.may_have(int(hashes_of(np.frombuffer(key, np.uint8)[None], self._bits)[0]))
+    def _find_one(self, key: bytes, missing: NDArray[np.intp], found: Gathering) -> bool:
+        """Look one key up, at the cost of a few statements, and of a block a column; whether that has told all.
+
+        What is no miss, and not what was looked for, is left to `_find_on_disk`, as is a page that was seen before.
+        """
+        hashed = int.from_bytes(key[:8], "big") >> (64 - self._bits)
+        started = time.perf_counter_ns()
+        place = self.database.look(hashed, self._seen)
+        if isinstance(place, bool):
+            return place
+        page_id, page = place
+        if page.keys.tobytes() != key:
+            return False
+        found.add(page, missing, _FIRST, DISK)
+        if self.admission is not None:
+            self.admission.loaded(page, time.perf_counter_ns() - started)
+        with self._lock:
+            self._used[page_id] += 1
+            if self._neighbours:
+                self._seen = {page_id} if len(self._seen) > _MOST_SEEN else self._seen | {page_id}
+        return True
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from blake3 import blake3
 from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
@@ -229,7 +230,7 @@ def check_seal(name: str, span: Span, row: Row[Any], digests: Sequence[Any]) -> 
     """Raise where a commit's row or the digests of its pages are not those that were written."""
     values = {name: getattr(row, name) for name in SEALED}
     try:
-        intact = seal(span.uuid, values, digests) == row.seal
+        intact = is_seal(row.seal, span.uuid, values, digests)
     except TypeError:
         intact = False
     if not intact:
@@ -256,6 +257,16 @@ def _columns(blob: Blob) -> NodeColumns:
 
 
 def seal(uuid: str, values: Mapping[str, Any], digests: Iterable[bytes]) -> bytes:
-    """blake2b-128 over a commit's fields and the digests of its node pages, in their order."""
+    """BLAKE3-128 over a commit's fields and the digests of its node pages, in their order."""
+    return blake3(_sealed(uuid, values, digests)).digest(length=16)
+
+
+def is_seal(given: object, uuid: str, values: Mapping[str, Any], digests: Sequence[bytes]) -> bool:
+    """Whether it is the seal of a commit: of one of before it is BLAKE2b's."""
+    said = _sealed(uuid, values, digests)
+    return given in (blake3(said).digest(length=16), hashlib.blake2b(said, digest_size=16).digest())
+
+
+def _sealed(uuid: str, values: Mapping[str, Any], digests: Iterable[bytes]) -> bytes:
     text = json.dumps([uuid, dict(values)], sort_keys=True).encode()
-    return hashlib.blake2b(b"".join([len(text).to_bytes(8, "little"), text, *digests]), digest_size=16).digest()
+    return b"".join([len(text).to_bytes(8, "little"), text, *digests])

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.commits.log import seal
+from whiteboard.storage.commits.log import is_seal
 from whiteboard.storage.page import page_checks, row_checks
-from whiteboard.storage.page.format import Laid
+from whiteboard.storage.page.digests import Laid
 
 
 class Sealed:
@@ -36,7 +36,7 @@ class Sealed:
 
     def close(self) -> None:
         """Look at what only the whole tells."""
-        if seal(self._uuid, self._values, self._digests) != self._seal:
+        if not is_seal(self._seal, self._uuid, self._values, self._digests):
             message = "its row or its pages are not those that were written"
             raise CorruptPackageError(message)
         if self._rows != self._values["rows"]:

@@ -5,15 +5,12 @@ The same form holds package pages and node pages; `pack` and `unpack` know nothi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import reprlib
-import timeit
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +18,13 @@ from numpy.typing import NDArray
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
+from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
 
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
 
 # An array that is less than this part of its page is not worth the time to compress it.
 _PARTS = 32
-_DIGEST_BYTES = 16
-# So many bytes of data are read at a time where they need not all be in memory.
-_PIECE_BYTES = 2**20
-_HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
-    "blake2b": partial(hashlib.blake2b, digest_size=_DIGEST_BYTES),
-    "sha256": hashlib.sha256,
-}
 # Keys never repeat. Tokens do, where nodes are sources of several jobs of a bin.
 _DIGESTS = ("keys",)
 _PROVENANCE = ("src_ids", "versions", "tokens")
@@ -47,17 +38,6 @@ class Blob:
     header: bytes
     digest: bytes
     data: bytes
-
-
-class Laid(Protocol):
-    """A page wherever it lies: in memory, as a `Blob`, or in a file from which its data is read a part at a time."""
-
-    @property
-    def header(self) -> bytes: ...
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def data(self) -> Data: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +67,6 @@ class Packed:
         return Blob(self.header, self.digest, b"".join([part[:] for part in self.parts]))
 
 
-def pieces(data: bytes | memoryview | Data) -> Iterable[bytes | memoryview]:
-    """Data from its beginning to its end: what is in memory at once, what is not a part at a time."""
-    if isinstance(data, bytes | memoryview):
-        return (data,)
-    return (data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
-
-
 def pack(
     meta: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
@@ -112,7 +85,7 @@ def pack(
         entries.append([name, array.dtype.str, array.shape, codec, offset, len(payload)])
         parts.append(payload)
         offset += len(payload)
-    header = json.dumps({**meta, "arrays": entries}, separators=(",", ":")).encode()
+    header = json.dumps({**blocks_of(parts), **meta, "arrays": entries}, separators=(",", ":")).encode()
     return Packed(header, digest_of(header, *parts), tuple(parts))
 
 
@@ -130,59 +103,23 @@ def unpack(
     CorruptPackageError
         Digest, header, dtype, shape, size or chunk is wrong. Nothing is decoded before its turn in that order.
     """
-    try:
-        intact = is_intact(blob)
-    except TypeError as error:
-        message = "the row does not hold bytes"
-        raise CorruptPackageError(message) from error
-    if not intact:
-        message = "the digest does not fit the bytes"
-        raise CorruptPackageError(message)
+    data = opened(blob)
     if len(blob.header) > HEADER_BYTES:
         message = f"a header of {len(blob.header)} bytes"
         raise CorruptPackageError(message)
     try:
         meta = json.loads(blob.header)
-        arrays = _decode_all(meta.pop("arrays"), memoryview(blob.data), only, skip)
+        meta.pop("blocks", None)
+        arrays = _decode_all(meta.pop("arrays"), data, only, skip)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         message = f"the header cannot be read: {reprlib.repr(error)}"
         raise CorruptPackageError(message) from error
     return meta, arrays
 
 
-def digest_of(header: bytes, *data: bytes | memoryview) -> bytes:
-    """128 bits of BLAKE2b or SHA-256, whichever is quicker here, over the header's length, the header and the data."""
-    return _digest(_quicker(), header, data)
-
-
 def moved(page: Laid, header: bytes) -> Moved:
-    """The same data under another header."""
-    return Moved(header, _digest(_quicker(), header, pieces(page.data)), page.data)
-
-
-def is_intact(page: Laid) -> bool:
-    """Whether the digest fits: it may have been made where the other hash is the quicker one."""
-    first = _quicker()
-    names = sorted(_HASHES, key=lambda name: name != first)
-    try:
-        return any(_digest(name, page.header, pieces(page.data)) == page.digest for name in names)
-    except TypeError:  # a row of other types than were written
-        return False
-
-
-def _digest(name: str, header: bytes, data: Iterable[bytes | memoryview]) -> bytes:
-    digest = _HASHES[name](len(header).to_bytes(8, "little"))
-    digest.update(header)
-    for part in data:
-        digest.update(part)
-    return bytes(digest.digest()[:_DIGEST_BYTES])
-
-
-@cache
-def _quicker() -> str:
-    # With instructions of the processor for SHA-256 it was 1.7 GB/s, and BLAKE2b 0.9; not every processor has them.
-    sample = bytes(65536)
-    return min(_HASHES, key=lambda name: min(timeit.repeat(lambda: _HASHES[name](sample), number=1, repeat=3)))
+    """The same data under another header, which keeps what the old one says of its blocks."""
+    return Moved(header, digest_of(header, *pieces(page.data)), page.data)
 
 
 def check_page(page: Page) -> None:
@@ -287,10 +224,11 @@ def taken_sources(columns: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], ...] 
 
 
 def _decode_all(
-    entries: Any, data: memoryview, only: Collection[str] | None, skip: Callable[[str], bool]
+    entries: Any, data: Data, only: Collection[str] | None, skip: Callable[[str], bool]
 ) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     total = 0
+    whole: Any = None if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
     for name, dtype, shape, codec, offset, length in entries:
         if type(name) is not str or name in arrays:
             message = f"array name {reprlib.repr(name)} is no name, or there twice"
@@ -300,7 +238,8 @@ def _decode_all(
         if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
             message = f"array {reprlib.repr(name)} lies outside of the data"
             raise CorruptPackageError(message)
-        arrays[name] = decode(codec, data[offset : offset + length], dtype, shape)
+        payload = data.view(offset, offset + length) if isinstance(data, Blocks) else whole[offset : offset + length]
+        arrays[name] = decode(codec, payload, dtype, shape)
         total += arrays[name].nbytes
         if total > MAX_BYTES:
             message = f"the arrays are more than {MAX_BYTES} bytes"

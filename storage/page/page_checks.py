@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,15 @@ from whiteboard.records.packages import Page
 from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
-from whiteboard.storage.page.format import Laid, is_intact, is_source, named_sources, taken_sources
+from whiteboard.storage.page.digests import Laid, is_intact, opened
+from whiteboard.storage.page.format import Moved, is_source, named_sources, taken_sources
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of arrays, by name."""
 
 _COLUMN = re.compile(r"a:(y|g(0|[1-9]\d{0,5}))")
+# Reading a row alone costs a block a column, and pays where there are so many others.
+_FEW = 8
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NODE_COLUMNS = {"ids": np.dtype(np.int64), "versions": np.dtype(np.int64), "fixed": np.dtype(np.bool_)}
 
@@ -77,8 +80,30 @@ def check_page(page: Page) -> None:
 
 def rows(page: Laid, start: int, end: int, only: Collection[str] | None = None) -> Page:
     """Some rows of a page of packages that was looked at, and their share of its cost; no others are decoded."""
-    meta, arrays = entries(page)
-    found = {name: entry.rows(start, end) for name, entry in arrays.items() if only is None or name in only}
+    return _rows(*entries(page), start, end, lambda name: only is None or name in only)
+
+
+def part(page: Laid, start: int, end: int) -> Page | None:
+    """Some rows of a page, as a hit needs them, where these are few of many: no other blocks are read. Else None.
+
+    Raises
+    ------
+    CorruptPackageError
+        Something of what is read is not what was written, or not what a page may hold.
+    """
+    meta, arrays = entries(Moved(page.header, page.digest, opened(page)))
+    op, n, cost_ns = meta.get("op"), meta.get("n"), meta.get("cost_ns")
+    if type(op) is not str or type(n) is not int or type(cost_ns) is not int:
+        message = "op, n or cost_ns is missing from the header"
+        raise CorruptPackageError(message)
+    check_arrays(n, {name: (entry.dtype, entry.shape) for name, entry in arrays.items()})
+    if not (0 <= start < end <= n and _FEW * (end - start) <= n):
+        return None
+    return _rows(meta, arrays, start, end, lambda name: name == "keys" or name.startswith("a:"))
+
+
+def _rows(meta: dict[str, Any], arrays: dict[str, Entry], start: int, end: int, wanted: Callable[[str], bool]) -> Page:
+    found = {name: entry.rows(start, end) for name, entry in arrays.items() if wanted(name)}
     cost = meta["cost_ns"] * (end - start) // meta["n"]
     keys, ids, versions, tokens = (found.pop(name, None) for name in ("keys", "src_ids", "versions", "tokens"))
     sources = taken_sources(found)
@@ -180,6 +205,7 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
     try:
         room = len(page.data)
         meta = row_checks.read_json(page.header)
+        meta.pop("blocks", None)
         for name, dtype, shape, how, offset, length in meta.pop("arrays"):
             if type(name) is not str or name in found:
                 message = f"array name {reprlib.repr(name)} is no name, or there twice"

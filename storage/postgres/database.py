@@ -149,9 +149,6 @@ class PostgresDatabase(Database):
                 raise StoreError(message)
             time.sleep(_PAUSE_SECONDS)
 
-    def may_have(self, hashed: int) -> bool:  # noqa: ARG002
-        return True
-
     def live_bytes(self) -> int:
         sql = (
             "SELECT (SELECT coalesce(sum(nbytes), 0) FROM page) + (SELECT count(*) FROM package) * ? "

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from whiteboard.storage.page.format import Blob, Laid, Moved, pieces
+from whiteboard.storage.page.digests import Laid, pieces
+from whiteboard.storage.page.format import Blob, Moved
 from whiteboard.storage.postgres.connecting import Numbers
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sql.rows import count_uses, index_array

@@ -6,7 +6,7 @@ Beside `Rows`, statements are written for all backends, with ``?`` for values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, cast
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from whiteboard.errors import ReadOnlyError
-from whiteboard.storage.page.format import Blob, Laid
+from whiteboard.records.packages import Page
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob
 from whiteboard.storage.sql.location import Location
 from whiteboard.storage.sql.page_row import PageRow
 
@@ -89,9 +91,15 @@ class Database(ABC):
         ReadOnlyError, ClosedError
         """
 
-    @abstractmethod
-    def may_have(self, hashed: int) -> bool:
-        """Whether the index may have a row of a hash: False where a miss is certain for less than a lookup."""
+    def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:  # noqa: ARG002
+        """Look one package up by its hash, for less than a lookup of many takes; but in no page that was `seen`.
+
+        Returns
+        -------
+        (int, Page) or bool
+            Its page's id, and the package alone; True where there is certainly none, False where a lookup has to tell.
+        """
+        return False
 
     @abstractmethod
     def live_bytes(self) -> int:

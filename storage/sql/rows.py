@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, Laid, unpack
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob, unpack
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import rows_of
 from whiteboard.storage.sql.page_row import PageRow, hashes_of

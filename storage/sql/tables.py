@@ -24,8 +24,9 @@ from sqlalchemy import (
 APPLICATION_ID = 0x57424F44
 """SQLite's ``application_id`` of every store: the bytes ``WBOD``."""
 
-FORMAT = 1
-"""SQLite's ``user_version``: the format of the page blobs, which no migration changes."""
+FORMAT = 2
+"""SQLite's ``user_version``: the newest format of the page blobs that are in it. Those of format 1, of before BLAKE3,
+are read as they are; a file that had only those is of this one once it was opened for writing."""
 
 VERSION_TABLE = "whiteboard_alembic_version"
 

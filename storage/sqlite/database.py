@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.records.packages import Page
 from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.location import Location
 from whiteboard.storage.sql.tables import APPLICATION_ID, VERSION_TABLE
@@ -359,9 +360,18 @@ class Database(backend.Database):
         finally:
             self._reading.discard(reading)
 
-    def may_have(self, hashed: int) -> bool:
+    def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
         with self.read_bare() as raw:
-            return rows.may_be_there(raw, hashed)
+            if (place := rows.place_of(raw, hashed)) is None:
+                return True
+            page_id, slot = place
+            if not type(page_id) is type(slot) is int or page_id in seen:
+                return False
+            try:
+                page = rows.read_row(raw, page_id, slot)
+            except CorruptPackageError:
+                return False
+            return False if page is None else (page_id, page)
 
     def live_bytes(self) -> int:
         used = int(self.pragma("page_count")) - int(self.pragma("freelist_count"))

@@ -81,13 +81,17 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
     return recent.rows(likely[wanted[at] == hashes])
 
 
-def may_have(raw: Held, hashed: int) -> bool:
-    """Whether there is a row with a hash; asked of one connection again, the table is read where it has changed."""
+def place_of(raw: Held, hashed: int) -> tuple[int, int] | None:
+    """The page and slot of a hash; asked of one connection again, the table is read where it has changed."""
     version = raw.version
     if raw.seen is None or raw.seen[0] != version:
-        raw.seen = version, _Columns.of(raw.cursor()).hashes
-    hashes: NDArray[np.int64] = raw.seen[1]
-    return bool((hashes == hashed).any())
+        raw.seen = version, _Columns.of(raw.cursor())
+    recent: _Columns = raw.seen[1]
+    at = np.flatnonzero(recent.hashes == hashed)
+    if not len(at):
+        return None
+    _, page_id, slot = recent.rows(at[:1])[0].tolist()
+    return page_id, slot
 
 
 def index(connection: Connection) -> NDArray[np.int64]:

@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from whiteboard.storage.page.format import Blob, Laid, Moved, pieces
+from whiteboard.records.packages import Page
+from whiteboard.storage.page import page_checks
+from whiteboard.storage.page.digests import Laid, pieces
+from whiteboard.storage.page.format import Blob, Moved
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import recent_index
@@ -40,6 +43,8 @@ COUNT_PACKAGES: Final = (
 AS_COLUMN: Final = f"CASE WHEN length(data) < {_LARGE} THEN data END"
 """The data of a row in SQL, NULL where it is larger."""
 
+_PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
+_LARGE_PAGE = f"SELECT header, digest FROM page WHERE id = ? AND length(data) >= {_LARGE}"
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
@@ -50,10 +55,25 @@ _DELETE_INDEX = (
 )
 
 
-def may_be_there(raw: Held, hashed: int) -> bool:
-    """Whether the index has a row of a hash; none is a certain miss."""
-    sql = "SELECT 1 FROM package WHERE hash = ?"
-    return raw.execute(sql, (hashed,)).fetchone() is not None or recent_index.may_have(raw, hashed)
+def place_of(raw: Held, hashed: int) -> tuple[Any, Any] | None:
+    """The page and slot that the index has of a hash, as they lie there; None is a certain miss."""
+    found: tuple[Any, Any] | None = raw.execute(_PLACE, (hashed,)).fetchone()
+    return recent_index.place_of(raw, hashed) if found is None else found
+
+
+def read_row(raw: Held, page_id: int, slot: int) -> Page | None:
+    """One package of a page, read without the others where these are many; None where `read_pages` has to look.
+
+    Raises
+    ------
+    CorruptPackageError
+        Something of what was read is not what was written.
+    """
+    found: tuple[bytes, bytes] | None = raw.execute(_LARGE_PAGE, (page_id,)).fetchone()
+    if found is None:
+        return None
+    with raw.blobopen("page", "data", page_id, readonly=True) as blob:
+        return page_checks.part(Moved(found[0], found[1], _InRow(blob)), slot, slot + 1)
 
 
 def is_empty(connection: Connection) -> bool:

@@ -58,6 +58,8 @@ def ensure(database: Database) -> None:
         )
         raise SchemaError(message)
     database.prepare()
+    if not database.readonly and database.format() < FORMAT:
+        database.write(lambda connection: connection.exec_driver_sql(f"PRAGMA user_version={FORMAT}"))
 
 
 def _at_head(database: Database) -> None:
@@ -66,7 +68,7 @@ def _at_head(database: Database) -> None:
         # Processes that race to create one file queue here; whoever comes later finds the work done.
         database.exclusive(partial(_made, database))
         revision = database.revision()
-    if revision != HEAD or database.format() != FORMAT:
+    if revision != HEAD or not 1 <= database.format() <= FORMAT:
         raise _refusal(database, revision)
 
 

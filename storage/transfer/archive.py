@@ -10,7 +10,7 @@
     SYST        a system, as JSON; its commits follow
     COMT        number: the commit's; a row of the log, as JSON, with how many node pages follow
     NODE        number: the part; header, data and digest are those of its row
-    DONE        last: counts, and the BLAKE2b-256 digest of every byte before this frame
+    DONE        last: counts, and the BLAKE3-256 digest of every byte before this frame
 
 All numbers are little-endian. A frame's digest covers its header and its data, as that of a row does. Nothing in an
 archive names a place in a file system, and no part of it is ever written under a name that it gives.
@@ -28,13 +28,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from blake3 import blake3
+
 from whiteboard.errors import ArchiveError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
-from whiteboard.storage.page.format import HEADER_BYTES, Blob, Laid, digest_of, is_intact, pieces
+from whiteboard.storage.page.digests import Laid, digest_of, is_intact, pieces
+from whiteboard.storage.page.format import HEADER_BYTES, Blob
 
-FORMAT: Final = 1
-"""The newest format, which this version writes; it reads all up to it."""
+FORMAT: Final = 2
+"""The newest format, which this version writes; it reads all up to it. That of before had BLAKE2b for BLAKE3."""
 
 MAGIC: Final = b"WBARCHIVE\r\n\x1a"
 
@@ -169,7 +172,6 @@ class Reader:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self._file = path, file
         self.size = os.fstat(file.fileno()).st_size
-        self.digest = whole_digest()
         start = file.read(_START.size)
         if len(start) < _START.size or not start.startswith(MAGIC):
             message = f"{path} is not a whiteboard archive"
@@ -178,6 +180,7 @@ class Reader:
         if not 1 <= self.format <= FORMAT:
             message = f"the archive {path} has format {self.format}, newer than {FORMAT}, the last known here: upgrade"
             raise ArchiveError(message)
+        self.digest = whole_digest(self.format)
         self.digest.update(start)
         self.at = _START.size
 
@@ -229,14 +232,15 @@ class Reader:
         return data
 
 
-def whole_digest() -> Any:
-    """The hash of a whole archive, with nothing in it yet."""
-    return hashlib.blake2b(digest_size=32)
+def whole_digest(of: int = FORMAT) -> Any:
+    """The hash of a whole archive of a format, with nothing in it yet."""
+    return hashlib.blake2b(digest_size=32) if of == 1 else blake3()
 
 
 def digest_up_to(file: BinaryIO, end: int) -> Any:
-    """The hash over the first bytes of a file, read in parts."""
-    digest = whole_digest()
+    """The hash over the first bytes of an archive, read in parts."""
+    file.seek(0)
+    digest = whole_digest(_START.unpack(file.read(_START.size))[1])
     file.seek(0)
     while (left := end - file.tell()) > 0:
         data = file.read(min(left, _READ_BYTES))

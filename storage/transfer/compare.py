@@ -13,7 +13,8 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.distance import largest
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
-from whiteboard.storage.page.format import Blob, Laid, decode_page
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import joined
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.page_row import hashes_of

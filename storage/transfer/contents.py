@@ -13,7 +13,8 @@ from sqlalchemy import Connection, select
 from whiteboard.storage.commits.log import SEALED, SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.opening import open_database
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, Laid
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting

@@ -13,7 +13,7 @@ from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.records.reports import Progress
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.opening import open_database
-from whiteboard.storage.page.format import Laid
+from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting
 from whiteboard.storage.sqlite.file_identity import refuse

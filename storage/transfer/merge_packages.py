@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
-from whiteboard.storage.page.format import Blob, Laid, Packed, decode_page, is_intact
+from whiteboard.storage.page.digests import Laid, is_intact
+from whiteboard.storage.page.format import Blob, Packed, decode_page
 from whiteboard.storage.page.grouping import merged, take
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.page_row import PageRow, hashes_of

@@ -18,7 +18,8 @@ from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, add_system, by_
 from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import is_intact, moved
+from whiteboard.storage.page.digests import is_intact
+from whiteboard.storage.page.format import moved
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database, rows_of
 from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identities

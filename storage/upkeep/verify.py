@@ -27,7 +27,8 @@ from whiteboard.storage.commits.log import (
     spans_of,
 )
 from whiteboard.storage.page import page_checks, row_checks
-from whiteboard.storage.page.format import Blob, Laid, decode_page
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.page_row import hashes_of

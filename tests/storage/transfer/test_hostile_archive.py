@@ -20,7 +20,8 @@ from whiteboard.errors import ArchiveError
 from whiteboard.storage.commits.log import seal
 from whiteboard.storage.page import codec, page_checks
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.page.format import Blob, Moved, digest_of, moved, pack
+from whiteboard.storage.page.digests import digest_of
+from whiteboard.storage.page.format import Blob, Moved, moved, pack
 from whiteboard.storage.transfer import archive, compare
 from whiteboard.storage.transfer.archive import COMMIT, HEAD, NODES, PAGE, SYSTEM, Writer
 from whiteboard.storage.transfer.import_archive import import_archive

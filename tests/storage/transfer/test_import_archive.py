@@ -11,7 +11,8 @@ from tests.storage.moving import assert_whole, filled, held, killed, numbers_hel
 from tests.storage.samples import run_python
 from whiteboard.errors import ArchiveError, ConflictError
 from whiteboard.storage import open_store
-from whiteboard.storage.page.format import Blob, digest_of
+from whiteboard.storage.page.digests import digest_of
+from whiteboard.storage.page.format import Blob
 from whiteboard.storage.transfer import archive
 from whiteboard.storage.transfer.archive import Reader, Writer
 from whiteboard.storage.transfer.export import export

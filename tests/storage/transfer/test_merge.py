@@ -14,7 +14,7 @@ from tests.storage.samples import Model, page_of
 from whiteboard.errors import ConflictError, SchemaError, StoreError
 from whiteboard.records.systems import CommitRecord
 from whiteboard.storage import open_store
-from whiteboard.storage.page.format import digest_of
+from whiteboard.storage.page.digests import digest_of
 from whiteboard.storage.transfer.merge import merge
 
 

@@ -1,0 +1,103 @@
+"""One package of a large page is read without the others: the same bits, and damage is seen where it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.storage.samples import transaction
+from whiteboard.records.packages import DISK, MISS, Page
+from whiteboard.storage import open_store
+from whiteboard.storage.page import page_checks
+from whiteboard.storage.page.digests import opened
+from whiteboard.storage.upkeep.verify import verify
+
+N = 256
+RNG = np.random.default_rng(0)
+KEYS = RNG.integers(0, 256, (N, 16), dtype=np.uint8)
+ARRAYS = {
+    "random": RNG.normal(size=(N, 64)),
+    "compressed": RNG.integers(0, 10**6, (N, 300)).astype(np.float64),
+    "scalars beside rows": RNG.normal(size=(N, 100)),
+}
+
+
+def filled(path: Path, y: np.ndarray) -> None:
+    """A store with one page of y and a gradient."""
+    with open_store(path) as stores:
+        stores.packages.put(Page("f", KEYS, {"y": y, "g0": y[:, 0].copy(), "g1": -y}, 1000 * N))
+
+
+def find(path: Path, *rows: int, memory_bytes: int = 0) -> list[tuple[int, dict[str, bytes], int]]:
+    """Ask for some packages, one after another: tier, bytes by array, and how many packages came with it."""
+    found: list[tuple[int, dict[str, bytes], int]] = []
+    with open_store(path, memory_bytes=memory_bytes, readonly=True) as stores:
+        for row in rows:
+            place = stores.packages.find([KEYS[row].tobytes()])
+            if place.tier[0] == MISS:
+                found.append((MISS, {}, 0))
+                continue
+            page = place.pages[place.page[0]]
+            arrays = {name: array[place.slot[0]].tobytes() for name, array in page.arrays.items()}
+            found.append((int(place.tier[0]), arrays, page.n))
+    return found
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_each_row_is_what_was_put(tmp_path: Path, kind: str) -> None:
+    """The bits of every package, read alone; its cost is its own."""
+    y = ARRAYS[kind]
+    filled(tmp_path / "a.db", y)
+    for row, (tier, arrays, n) in enumerate(find(tmp_path / "a.db", *range(N))):
+        assert (tier, n) == (DISK, 1)
+        assert arrays == {"y": y[row].tobytes(), "g0": y[row, 0].tobytes(), "g1": (-y[row]).tobytes()}
+
+
+def test_neighbours_come_with_the_second(tmp_path: Path) -> None:
+    """Where a tier in memory holds what is read, the second key that leads to a page brings all of it."""
+    filled(tmp_path / "a.db", ARRAYS["random"])
+    found = find(tmp_path / "a.db", 3, 200, 100, memory_bytes=2**24)
+    assert [(tier, n) for tier, _, n in found] == [(DISK, 1), (DISK, N), (1, N)]
+
+
+def test_a_damaged_block(tmp_path: Path) -> None:
+    """Rows of the block are misses and the page is told as damaged; rows of others are what they were."""
+    path = tmp_path / "a.db"
+    filled(path, ARRAYS["random"])
+    with open_store(path) as stores, transaction(stores.database) as connection:
+        ((data,),) = connection.exec_driver_sql("SELECT data FROM page")
+        at = len(data) - 100  # in the last rows of the last gradient
+        data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        connection.exec_driver_sql("UPDATE page SET data = ?", (data,))
+    (first, last) = find(path, 0, N - 1)
+    assert (first[0], last[0]) == (DISK, MISS)
+    with open_store(path, memory_bytes=0) as stores:
+        stores.packages.find([KEYS[N - 1].tobytes()])
+        assert stores.packages.stats()["corrupt"] == 1
+        assert not verify(stores.database).ok
+
+
+def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks an array at most."""
+    filled(tmp_path / "a.db", ARRAYS["random"])
+    read: list[int] = []
+
+    def counting(page: object) -> object:
+        data = opened(page)  # type: ignore[arg-type]
+        compare = data._compare  # type: ignore[attr-defined]
+
+        class Counted(type(data)):  # type: ignore[misc]
+            __slots__ = ()
+
+            def _compare(self, number: int, block: bytes) -> None:
+                read.append(len(block))
+                compare(number, block)
+
+        data.__class__ = Counted
+        return data
+
+    monkeypatch.setattr(page_checks, "opened", counting)
+    find(tmp_path / "a.db", 100)
+    assert 0 < sum(read) <= 2 * 4 * 16 * 2**10
