@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -124,6 +125,9 @@ def _edited(chance: random.Random, header: bytearray) -> bytearray:
     return bytearray(json.dumps(meta).encode())
 
 
+_BLOCKS = re.compile(rb'\A\{"blocks":\[\d+,"[^"]*"\],')
+
+
 def work(seed: int, count: int, *, forged: bool) -> None:
     """Decode `count` mutated blobs, and say every thousand of them how it goes."""
     limit = MAX_BYTES + SLACK
@@ -135,7 +139,10 @@ def work(seed: int, count: int, *, forged: bool) -> None:
     for number in range(count):
         blob = mutated(chance, chance.choice(blobs), blobs)
         if forged:
-            blob = Blob(blob.header, digest_of(blob.header, blob.data), blob.data)
+            header = _BLOCKS.sub(
+                b"{", blob.header
+            )  # a header without blocks has a digest over all, which fits any data
+            blob = Blob(header, digest_of(header, blob.data), blob.data)
         try:
             decode_page(blob, provenance=chance.random() < 0.5)
             accepted += 1
