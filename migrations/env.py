@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from whiteboard.storage.sqlite.tables import VERSION_TABLE, metadata
+from whiteboard.storage.sql.tables import VERSION_TABLE, metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:

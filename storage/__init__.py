@@ -1,8 +1,9 @@
 """The store: packages and node versions in one file, a memory tier in front of it.
 
-The rooms, from below: `page` (bytes), a folder a backend (`sqlite`), `cache` (packages), `commits` (systems),
-`transfer` (between stores), `upkeep`. `base` has the ABCs, `stores` puts one store together. Imports nothing of
-Whiteboard but errors, records and concurrency. Adding a backend is a folder, and its line in `BACKENDS` here.
+The rooms, from below: `page` (bytes), `sql` (what backends share), a folder a backend (`sqlite`), `opening` (any of
+them), `cache` (packages), `commits` (systems), `transfer` (between stores), `upkeep`. `base` has the ABCs, `stores`
+puts one store together. Imports nothing of Whiteboard but errors, records and concurrency. Adding a backend is a
+folder, its line in `opening`, and its line in `BACKENDS` here.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.commits.versions import SqliteVersions
 from whiteboard.storage.commits.writers import Writers
-from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import Location, StoreUrl, locate
+from whiteboard.storage.opening import open_database
+from whiteboard.storage.sql.location import Location, StoreUrl, locate
 from whiteboard.storage.stores import Stores
 
 _log = logging.getLogger(__name__)
@@ -75,16 +75,11 @@ def open_store(
     return store
 
 
-def _open_sqlite(location: Location, options: Options) -> Stores:
-    if options.readonly and location.path is None:
+def _opened(location: Location, options: Options) -> Stores:
+    if options.readonly and location.path is None and location.server is None:
         message = "readonly=True opens a file that exists; ':memory:' is always new"
         raise StoreError(message)
-    database = Database(location, readonly=options.readonly, durability=options.durability)
-    try:
-        schema.ensure(database)
-    except BaseException:
-        database.close()
-        raise
+    database = open_database(location, readonly=options.readonly, durability=options.durability)
     admission = Admission() if options.persist == "auto" else None
     bounds = WriteBehind()
     if options.max_bytes is not None:
@@ -97,5 +92,5 @@ def _open_sqlite(location: Location, options: Options) -> Stores:
     return Stores(tier, SqliteVersions(database, packages, writers), database, writers, options, admission)
 
 
-BACKENDS: Final[Mapping[str, Callable[[Location, Options], Stores]]] = {"sqlite": _open_sqlite}
+BACKENDS: Final[Mapping[str, Callable[[Location, Options], Stores]]] = {"sqlite": _opened, "postgresql": _opened}
 """Dialect name to opener: a new backend is one file and one line here."""

@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import multiprocessing.util
 import os
-import sqlite3
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ from whiteboard.storage.cache import page_listing, page_summaries
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.commits import provenance
 from whiteboard.storage.commits.writers import Writers
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import by_op, evicted
 from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import by_op, evicted
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Stores(Store):
         return {
             "path": str(self.database.location),
             "schema": schema.HEAD,
-            "sqlite": sqlite3.sqlite_version,
+            **self.database.version(),
             "readonly": self.options.readonly,
             "persist": self.options.persist,
             "durability": self.options.durability,

@@ -25,8 +25,8 @@ from whiteboard.storage import open_store
 from whiteboard.storage.cache.page_summaries import summaries
 from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.page.format import Blob, decode_page, encode_page
+from whiteboard.storage.sql.location import locate_lasting
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate_file
 
 BODIES = ("x * y * scale", "y * x * scale")
 N = 1500
@@ -121,7 +121,7 @@ def stored(path: Path, op: str = "product") -> set[bytes]:
 
 def rewritten(path: Path, change: Callable[[Page], Page], op: str = "product") -> None:
     """Write every page of the op as another version, or somebody hostile, would have written it."""
-    database = Database(locate_file(path))
+    database = Database(locate_lasting(path))
     with transaction(database) as connection:
         rows = connection.exec_driver_sql("SELECT id, header, digest, data FROM page WHERE op = ?", (op,)).all()
         for page_id, *blob in rows:

@@ -23,16 +23,24 @@ ROOMS: dict[str, str] = {
     "concurrency": "errors",
     "storage.base": "errors records",
     "storage.page": "errors records",
-    "storage.sqlite": "errors records concurrency storage.page",
-    "storage.cache": "errors records concurrency storage.base storage.page storage.sqlite",
-    "storage.commits": "errors records concurrency storage.base storage.page storage.sqlite storage.cache",
-    "storage.transfer": "errors records storage.base storage.page storage.sqlite storage.commits",
-    "storage.upkeep": (
-        "errors records storage.base storage.page storage.sqlite storage.cache storage.commits storage.transfer"
+    "storage.sql": "errors records storage.page",
+    "storage.sqlite": "errors records concurrency storage.page storage.sql",
+    "storage.postgres": "errors concurrency storage.page storage.sql storage.sqlite",
+    "storage.opening": "errors storage.sql storage.sqlite storage.postgres",
+    "storage.cache": "errors records concurrency storage.base storage.page storage.sql storage.sqlite",
+    "storage.commits": "errors records concurrency storage.base storage.page storage.sql storage.cache",
+    "storage.transfer": (
+        "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.commits"
     ),
-    "storage.stores": "errors records storage.base storage.sqlite storage.cache storage.commits storage.upkeep",
-    "storage": "errors storage.base storage.sqlite storage.cache storage.commits storage.stores",
-    "migrations": "errors storage.sqlite",
+    "storage.upkeep": (
+        "errors records storage.base storage.page storage.sql storage.sqlite storage.opening storage.cache "
+        "storage.commits storage.transfer"
+    ),
+    "storage.stores": (
+        "errors records storage.base storage.sql storage.sqlite storage.cache storage.commits storage.upkeep"
+    ),
+    "storage": "errors storage.base storage.sql storage.opening storage.cache storage.commits storage.stores",
+    "migrations": "errors storage.sql",
     "ops.kernels": "types",
     "ops.fingerprint": "errors types concurrency",
     "ops.gradients": "errors types concurrency ops.kernels ops.fingerprint",
@@ -51,7 +59,7 @@ ROOMS: dict[str, str] = {
     "experiments": "errors records types ops identity evaluation systems",
     "cli": (
         "errors records types ops systems inspection board integration experiments "
-        "storage.base storage.page storage.sqlite storage.transfer storage.upkeep"
+        "storage.base storage.page storage.sql storage.sqlite storage.opening storage.transfer storage.upkeep"
     ),
     "testing": "errors records storage.base",
     "": "errors types ops evaluation systems board integration",
@@ -71,6 +79,7 @@ LAZY: dict[str, frozenset[str]] = {
     "jax": frozenset(),
     "jaxlib": frozenset(),
     "joblib": frozenset(),
+    "psycopg": frozenset({"storage"}),
     "pytest": frozenset({"testing"}),
     "rich": frozenset({"cli"}),
     "scipy": frozenset(),

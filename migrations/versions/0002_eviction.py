@@ -18,10 +18,10 @@ def upgrade() -> None:
     op.create_table(
         "eviction",
         sa.Column("reason", sa.Text, primary_key=True),
-        sa.Column("pages", sa.Integer, nullable=False),
-        sa.Column("packages", sa.Integer, nullable=False),
-        sa.Column("nbytes", sa.Integer, nullable=False),
-        sa.Column("last", sa.Integer, nullable=False),
+        sa.Column("pages", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+        sa.Column("packages", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+        sa.Column("nbytes", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+        sa.Column("last", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
     )
 
 

@@ -14,7 +14,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table."""
+    """Create the table, where it is a file that has to be changed all over."""
+    if op.get_bind().dialect.name != "sqlite":
+        return
     op.create_table(
         "recent",
         sa.Column("page_id", sa.Integer, primary_key=True, autoincrement=False),
@@ -25,6 +27,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Give each hash its row in the index, and drop the table: nothing is lost."""
     connection = op.get_bind()
+    if connection.dialect.name != "sqlite":
+        return
     for page_id, hashes in connection.exec_driver_sql("SELECT page_id, hashes FROM recent ORDER BY page_id").all():
         if isinstance(hashes, bytes) and len(hashes) % 8 == 0:
             rows = [(each, page_id, slot) for slot, (each,) in enumerate(struct.iter_unpack("<q", hashes))]

@@ -15,11 +15,11 @@ def upgrade() -> None:
     """Create the table."""
     op.create_table(
         "claim",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("boot", sa.Text, nullable=False),
-        sa.Column("pid", sa.Integer, nullable=False),
-        sa.Column("started", sa.Integer, nullable=False),
-        sa.Column("cost_ns", sa.Integer, nullable=True),
+        sa.Column("pid", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+        sa.Column("started", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+        sa.Column("cost_ns", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=True),
         sa.Column("hashes", sa.LargeBinary, nullable=False),
     )
 

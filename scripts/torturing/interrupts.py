@@ -33,6 +33,7 @@ import numpy as np
 import whiteboard as wb
 from whiteboard import storage
 from whiteboard.storage.sqlite import database
+from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.stores import Stores
 
 NODES: Final = 40
@@ -151,6 +152,7 @@ class Life:
         """Nothing is left over: a second board in the process, and another process's lock, write at once."""
         assert isinstance(self.board._store, Stores)
         database = self.board._store.database
+        assert isinstance(database, Database)
         lock = database.lock
         assert lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
@@ -414,6 +416,7 @@ class Soak:
         life.ask(self.random.randrange(280))
         assert isinstance(life.board._store, Stores)
         database = life.board._store.database
+        assert isinstance(database, Database)
         assert database.lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
             assert not database.lock.held, "the write lock is still held"

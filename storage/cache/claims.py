@@ -22,10 +22,11 @@ from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.records.claims import Holder
 from whiteboard.storage.base import Claim
 from whiteboard.storage.page import row_checks
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import HASH_BITS, hashes_of
+from whiteboard.storage.sql.rows import Broken, select_index
 from whiteboard.storage.sqlite import claim_locks
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import HASH_BITS, Broken, hashes_of, select_index
 from whiteboard.storage.sqlite.write_queue import WriteLock
 
 _MOST_BYTES: Final = 8 * row_checks.MOST_ROWS

@@ -8,20 +8,13 @@ from typing import Final
 
 from whiteboard.records.reports import Evicted
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import delete_pages
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import delete_pages
 
 STEP_PAGES: Final = 16
 """Pages deleted in one transaction: some 5,000 index rows, which hold the write lock for tens of milliseconds."""
 
-_VACUUM_PAGES = 2048
 _INDEX_ROW_BYTES = 24
-
-
-def live_bytes(database: Database) -> int:
-    """Bytes of the file that hold something."""
-    used = int(database.pragma("page_count")) - int(database.pragma("freelist_count"))
-    return used * int(database.pragma("page_size"))
 
 
 def evict(
@@ -50,16 +43,16 @@ def evict(
     horizon = last_use(older_than)
     if not dry_run:
         _set_right(database)
-    while max_bytes is None or live_bytes(database) > max_bytes:
-        excess = None if max_bytes is None else live_bytes(database) - max_bytes
+    while max_bytes is None or database.live_bytes() > max_bytes:
+        excess = None if max_bytes is None else database.live_bytes() - max_bytes
         victims, planned = _oldest(database, excess, horizon)
         if dry_run or not victims:
             return planned if dry_run else Evicted(pages, packages, nbytes)
-        before = live_bytes(database)
+        before = database.live_bytes()
         for start in range(0, len(victims), STEP_PAGES):
             packages += database.write(partial(delete_pages, ids=victims[start : start + STEP_PAGES], reason=reason))
         pages += len(victims)
-        nbytes += max(0, before - live_bytes(database))
+        nbytes += max(0, before - database.live_bytes())
     return Evicted(pages, packages, nbytes)
 
 
@@ -69,8 +62,8 @@ def _set_right(database: Database) -> None:
     with database.read() as connection:
         if connection.exec_driver_sql("SELECT 1 FROM page_access WHERE last_use > ? LIMIT 1", now).first() is None:
             return
-    sql = "UPDATE page_access SET last_use = ?1 WHERE last_use > ?1"
-    database.write(lambda connection: connection.exec_driver_sql(sql, now))
+    sql = "UPDATE page_access SET last_use = ? WHERE last_use > ?"
+    database.write(lambda connection: connection.exec_driver_sql(sql, now * 2))
 
 
 def last_use(older_than: float | None) -> int:
@@ -81,30 +74,19 @@ def last_use(older_than: float | None) -> int:
 def _oldest(database: Database, excess: int | None, horizon: int) -> tuple[list[int], Evicted]:
     """The pages used longest ago, and before the horizon, that take up about `excess` bytes (None: all of them)."""
     # NULL: a page without a count was never used.
+    used = "CASE WHEN last_use IS NULL THEN 0 WHEN last_use > ? THEN ? ELSE last_use END"
     sql = (
         "SELECT page.id, page.n, page.nbytes FROM page LEFT JOIN page_access ON page_access.page_id = page.id "
-        "WHERE min(coalesce(last_use, 0), ?1) <= ?2 ORDER BY min(coalesce(last_use, 0), ?1), page.id"
+        f"WHERE {used} <= ? ORDER BY {used}, page.id"
     )
     now = int(time.time())
     victims: list[int] = []
     packages = nbytes = 0
     with database.read() as connection:
-        for page_id, n, size in connection.exec_driver_sql(sql, (now, horizon)):
+        for page_id, n, size in connection.exec_driver_sql(sql, (now, now, horizon, now, now)):
             if excess is not None and nbytes >= excess:
                 break
             victims.append(page_id)
             packages += row_checks.count(n)
             nbytes += row_checks.count(size) + row_checks.count(n) * _INDEX_ROW_BYTES
     return victims, Evicted(len(victims), packages, nbytes)
-
-
-def give_back(database: Database) -> None:
-    """Return free pages to the file system, in steps, and cut the log to nothing."""
-    free = int(database.pragma("freelist_count"))
-    while free > 0:
-        database.vacuum(_VACUUM_PAGES)
-        left = int(database.pragma("freelist_count"))
-        if left >= free:
-            break
-        free = left
-    database.checkpoint()

@@ -15,7 +15,8 @@ from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.format import Blob, decode_page
-from whiteboard.storage.sqlite.rows import hashes_of, read_pages, select_index
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import read_pages, select_index
 
 _MANY: Final = 4
 """From so many pages on, they are decoded in threads."""

@@ -25,25 +25,15 @@ from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.claims import FileClaim, holders
-from whiteboard.storage.cache.eviction import evict, live_bytes
+from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty, select_index
 from whiteboard.storage.sqlite import claim_locks
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import (
-    HASH_BITS,
-    Batch,
-    Broken,
-    PageRow,
-    count_packages,
-    hashes_of,
-    is_empty,
-    place_of,
-    read_row,
-    select_index,
-)
 
 _log = logging.getLogger(__name__)
 
@@ -147,17 +137,11 @@ class SqlitePackages(PackageStore):
         """
         hashed = int.from_bytes(key[:8], "big") >> (64 - self._bits)
         started = time.perf_counter_ns()
-        with self.database.read_bare() as raw:
-            if (place := place_of(raw, hashed)) is None:
-                return True
-            page_id, slot = place
-            if not type(page_id) is type(slot) is int or page_id in self._seen:
-                return False
-            try:
-                page = read_row(raw, page_id, slot)
-            except CorruptPackageError:
-                return False
-        if page is None or page.keys.tobytes() != key:
+        place = self.database.look(hashed, self._seen)
+        if isinstance(place, bool):
+            return place
+        page_id, page = place
+        if page.keys.tobytes() != key:
             return False
         found.add(page, missing, _FIRST, DISK)
         if self.admission is not None:
@@ -171,11 +155,16 @@ class SqlitePackages(PackageStore):
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)
         started = time.perf_counter_ns()
-        with self.database.read() as connection:
+
+        def look(connection: Connection) -> Lookup | None:
             # No lock is taken in here: a fork takes them first, and then waits for those who read.
             if len(missing) >= _MANY and is_empty(connection):
-                return  # nothing to look for, at the cost of one question
-            lookup = Lookup.run(connection, wanted, self._bits)
+                return None  # nothing to look for, at the cost of one question
+            return Lookup.run(connection, wanted, self._bits)
+
+        lookup = self.database.query(look)
+        if lookup is None:
+            return
         load_ns = (time.perf_counter_ns() - started) / len(missing)
         for page, rows, slots in lookup.hits:
             found.add(page, missing[rows], slots, DISK)
@@ -376,7 +365,7 @@ class SqlitePackages(PackageStore):
 
     def _make_room(self, nbytes: int) -> None:
         """Evict before the file would grow beyond its bound."""
-        if self.max_bytes is None or live_bytes(self.database) + nbytes <= self.max_bytes:
+        if self.max_bytes is None or self.database.live_bytes() + nbytes <= self.max_bytes:
             return
         evicted = evict(self.database, max(0, int(_EVICT_TO * self.max_bytes) - nbytes))
         if evicted.packages:

@@ -14,8 +14,9 @@ from whiteboard.records.packages import Page, Sampled
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import take
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import hashes_of, reached, select_pages
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import reached, select_pages
 
 _LIST = "SELECT id, n, digest FROM page WHERE op = ? AND id > ? ORDER BY id"
 

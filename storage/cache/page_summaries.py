@@ -11,8 +11,9 @@ import numpy as np
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import PageSummary
 from whiteboard.storage.page.format import unpack
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import hashes_of, select_index, select_pages
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import select_index, select_pages
 
 _COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")
 

@@ -17,8 +17,8 @@ from whiteboard.errors import CorruptPackageError, UnknownSystemError
 from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord, is_attr
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, unpack
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.rows import AS_COLUMN, read_data
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import rows_of
 
 _LAST: Final = 2**62
 """No commit has a number of so many; larger ones SQLite cannot be asked for."""
@@ -28,7 +28,7 @@ SEALED: Final = ("number", "parent", "changed", "stress", "residual_norm", "dige
 
 
 _SELECT_NODE_PAGES = (
-    f"SELECT number, id, header, digest, {AS_COLUMN} FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
+    "SELECT number, id, header, digest, {} FROM node_page WHERE system_id = ? AND number BETWEEN ? AND ? "
     "ORDER BY number, part"
 )
 _SELECT_DIGESTS = "SELECT number, digest FROM node_page WHERE system_id = ? ORDER BY number, part"
@@ -66,6 +66,13 @@ def by_name(connection: Connection, name: str) -> Row[Any] | None:
     """The row of a system with its origin's name, as it lies; None where there is none."""
     # A name that is no text in UTF-8, as an argument of a command may be, is no row's, and cannot be asked for.
     return connection.execute(_BY_NAME, {"name": name}).first() if row_checks.is_text(name) else None
+
+
+def add_system(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a system, and return its id."""
+    key = connection.execute(insert(t.system), values).inserted_primary_key
+    assert key is not None
+    return int(key[0])
 
 
 def record_of(row: Row[Any]) -> SystemRecord:
@@ -193,11 +200,11 @@ def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row[Any]]]) ->
     for span, row in rows:
         ranges[span.system_id] = (ranges.get(span.system_id, (row.number,))[0], row.number)
     pages: dict[tuple[int, int], list[Blob]] = defaultdict(list)
-    driver: Any = connection.connection.driver_connection
+    of = rows_of(connection)
     for system_id, (low, high) in ranges.items():
-        found = connection.exec_driver_sql(_SELECT_NODE_PAGES, (system_id, low, high))
+        found = connection.exec_driver_sql(_SELECT_NODE_PAGES.format(of.AS_COLUMN), (system_id, low, high))
         for number, page_id, header, digest, data in found:
-            whole = read_data(driver, "node_page", page_id) if data is None else data
+            whole = of.read_data(connection, "node_page", page_id) if data is None else data
             pages[system_id, number].append(Blob(header, digest, whole))
     return pages
 

@@ -18,9 +18,9 @@ from whiteboard.storage.commits.log import log_of, node_pages, opened, spans_of
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import decode_page, keeps_sources, unpack
 from whiteboard.storage.page.grouping import take
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import select_pages
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import select_pages
 
 
 @dataclass(frozen=True, slots=True)

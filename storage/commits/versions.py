@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from whiteboard.errors import (
     ConflictError,
@@ -33,6 +33,7 @@ from whiteboard.storage.commits.log import (
     LAST_OWN,
     SEALED,
     SYSTEMS,
+    add_system,
     by_name,
     check_head,
     check_whole,
@@ -50,9 +51,9 @@ from whiteboard.storage.commits.materialize import latest
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import Batch
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import Batch
 
 KEYFRAME_COMMITS: Final = 4096
 KEYFRAME_GROWTH: Final = 2
@@ -140,7 +141,11 @@ class SqliteVersions(VersionStore):
     ) -> None:
         def written(connection: Connection) -> None:
             self.writers.check(connection, system.name)
-            system_id = self._claim(connection, system, commit)
+            system_id = self._claim(connection, system, commit, log["seal"])
+            if system_id is None:
+                if batch is not None:
+                    batch.write(connection)
+                return
             if batch is not None:
                 batch.write(connection)
             connection.execute(ADD_COMMIT, {**log, "system_id": system_id})
@@ -184,9 +189,18 @@ class SqliteVersions(VersionStore):
 
         self.database.write(forked, durable=True)
 
-    def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
-        """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
+    def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord, sealed: bytes) -> int | None:
+        """The system's id, once it is certain that the commit follows its head; a first commit creates it.
+
+        None where this very commit is the head: an earlier call wrote it, and was not told.
+        """
         row = by_name(connection, system.name)
+        if commit.parent is not None and row is not None and row.uuid == system.uuid and row.head == commit.number:
+            last = select(t.commit_log.c.seal).where(
+                t.commit_log.c.system_id == row.id, t.commit_log.c.number == commit.number
+            )
+            if connection.execute(last).scalar() == sealed:
+                return None
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"
@@ -237,7 +251,7 @@ def _create(connection: Connection, system: SystemRecord, origin_id: int | None,
         "origin_id": origin_id,
         "origin_number": origin_number,
     }
-    return int(connection.execute(insert(t.system), values).lastrowid)
+    return add_system(connection, values)
 
 
 def _keyframe(

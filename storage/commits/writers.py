@@ -21,10 +21,11 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 from whiteboard.concurrency.processes import boot, started
 from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
 
-_BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name"))
+# Where others write at the same time, nobody takes a claim over before the commit that looked at it is done.
+_BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name")).with_for_update()
 
 _log = logging.getLogger(__name__)
 
@@ -61,13 +62,19 @@ class Writers:
 
         def claimed(connection: Connection) -> None:
             row = _row_of(connection, name)
-            if row is not None and row.token != self.token and not takeover and (why := _in_the_way(row)):
+            if (
+                row is not None
+                and row.token != self.token
+                and not takeover
+                and (why := self._in_the_way(connection, row))
+            ):
                 msg = f"system {name!r} is written by {why}"
                 raise ConflictError(msg)
             connection.execute(delete(t.writer).where(t.writer.c.name == name))
             connection.execute(insert(t.writer).values(name=name, token=self.token, **_identity()))
 
         _LIVING.add(self)
+        self._database.hold(self.token)
         before = name in self._names
         self._names.add(name)  # first, so that an interrupt leaves no row that nobody gives back
         try:
@@ -78,6 +85,15 @@ class Writers:
             raise
         if takeover:
             _log.info("took over system %r", name)
+
+    def _in_the_way(self, connection: Connection, row: Any) -> str:
+        """Say which living writer a row names, or return an empty string where it is dead."""
+        lives = self._database.writer_lives(connection, row.token)
+        if lives is None:
+            return _in_the_way(row)
+        return (
+            f"process {row.pid} on {row.host}: end it first, or take over (takeover=True, --takeover)" if lives else ""
+        )
 
     @contextmanager
     def claimed(self, name: str) -> Iterator[None]:
@@ -101,7 +117,7 @@ class Writers:
             return  # claimed by nobody here: then the head that a commit follows decides alone
         row = _row_of(connection, name)
         if row is None or row.token != self.token:
-            why = "" if row is None else _in_the_way(row)
+            why = "" if row is None else self._in_the_way(connection, row)
             who = f", {why}" if why else ""
             msg = f"system {name!r} has another writer now{who}; open it again and go on from there"
             raise ConflictError(msg)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import Float, Integer, LargeBinary, Row, Table, Text
+from sqlalchemy import BigInteger, Float, LargeBinary, Row, Table, Text
 
 from whiteboard.errors import CorruptPackageError
 
@@ -26,7 +26,7 @@ MOST_ROWS: Final = 2**21
 """No page has more rows: neither one of packages, at 512 bytes each at least, nor one of 32 MiB of nodes."""
 
 _DIGEST = re.compile("[0-9a-f]{32}")
-_KINDS: Final[dict[type, type]] = {Integer: int, Text: str, LargeBinary: bytes, Float: float}
+_KINDS: Final[dict[type, type]] = {BigInteger: int, Text: str, LargeBinary: bytes, Float: float}
 _MOST: Final = {("page", "n"): MOST_ROWS}
 
 

@@ -2,6 +2,6 @@
 
 `location` and `file_identity` say which file; `database` gives a `connection`, with `bounds` on what a statement takes;
 `write_queue` is who writes next, `claim_locks` who computes what, `wal` keeps the log short, `holders` are who has it
-open, `part_files` become files when they are whole; `tables` and `schema` say what is in it, `rows` and `recent_index`
-are the SQL of packages. May import `page`. A migration changes `tables` and `schema` together.
+open, `part_files` become files when they are whole; `schema` says what is in it, `rows` and `recent_index` are the SQL
+of packages. May import `page` and `sql`. A migration changes `sql.tables` and `schema` together.
 """

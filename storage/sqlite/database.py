@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,16 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
+from whiteboard.records.packages import Page
+from whiteboard.storage.sql import backend
+from whiteboard.storage.sql.location import Location
+from whiteboard.storage.sql.tables import APPLICATION_ID, VERSION_TABLE
+from whiteboard.storage.sqlite import rows
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES, Steps, let_write, was_endless
 from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.file_identity import Place
 from whiteboard.storage.sqlite.holders import holders
-from whiteboard.storage.sqlite.location import Location, can_write, create_empty, file_bytes, probe, wal_bytes
-from whiteboard.storage.sqlite.tables import APPLICATION_ID, VERSION_TABLE
+from whiteboard.storage.sqlite.location import can_write, create_empty, file_bytes, probe, wal_bytes
 from whiteboard.storage.sqlite.wal import LogKeeper
 from whiteboard.storage.sqlite.write_queue import WriteLock
 
@@ -43,6 +47,7 @@ _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
 _CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
+_VACUUM_PAGES = 2048
 _ALONE_MS = 500  # for somebody who closes just now
 
 
@@ -58,7 +63,7 @@ class _Reading:
         self.thread = threading.get_ident()
 
 
-class Database:
+class Database(backend.Database):
     """One SQLite file (or memory): a held writer connection under a lock, and a pool of readers.
 
     Making one reads the file and writes nothing; `prepare` sets it up for use once its schema is known to be right.
@@ -84,6 +89,7 @@ class Database:
     """
 
     fork_rank = 9
+    typed = False
 
     def __init__(
         self,
@@ -269,9 +275,7 @@ class Database:
             Nothing was written: for want of room or of a turn, or as the file is not the one any more that was opened.
         ReadOnlyError, ClosedError
         """
-        if self.readonly:
-            message = f"the store {self.location} was opened with readonly=True: nothing can be written"
-            raise ReadOnlyError(message)
+        self.check_writable()
         self.check_open()
         if self._place is not None:
             self._place.check_file()  # before the lock file is looked for
@@ -355,6 +359,45 @@ class Database:
             yield
         finally:
             self._reading.discard(reading)
+
+    def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+        with self.read_bare() as raw:
+            if (place := rows.place_of(raw, hashed)) is None:
+                return True
+            page_id, slot = place
+            if not type(page_id) is type(slot) is int or page_id in seen:
+                return False
+            try:
+                page = rows.read_row(raw, page_id, slot)
+            except CorruptPackageError:
+                return False
+            return False if page is None else (page_id, page)
+
+    def live_bytes(self) -> int:
+        used = int(self.pragma("page_count")) - int(self.pragma("freelist_count"))
+        return used * int(self.pragma("page_size"))
+
+    def give_back(self) -> None:
+        """Return free pages to the file system, in steps, and cut the log to nothing."""
+        free = int(self.pragma("freelist_count"))
+        while free > 0:
+            self.vacuum(_VACUUM_PAGES)
+            left = int(self.pragma("freelist_count"))
+            if left >= free:
+                break
+            free = left
+        self.checkpoint()
+
+    def structure(self) -> tuple[str, ...]:
+        try:
+            with self.read() as connection:
+                said = connection.exec_driver_sql("PRAGMA quick_check(20)").scalars().all()
+        except StoreError as error:
+            return (str(error),)
+        return tuple(line for line in said if line != "ok")
+
+    def version(self) -> dict[str, str]:
+        return {"sqlite": sqlite3.sqlite_version}
 
     def checkpoint(self) -> None:
         """Move the log into the file and cut it to nothing; where readers need it for long, a later write does so."""
@@ -484,7 +527,10 @@ class Database:
 
 def _engine(creator: Any, begin: str, pool: Any) -> Engine:
     # What comes back is settled by the connection itself.
-    engine = create_engine("sqlite://", creator=creator, poolclass=pool, pool_reset_on_return=None)
+    options = {"rows": rows}
+    engine = create_engine(
+        "sqlite://", creator=creator, poolclass=pool, pool_reset_on_return=None, execution_options=options
+    )
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

@@ -12,19 +12,12 @@ import sqlite3
 import stat
 import struct
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 from urllib.parse import quote
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from whiteboard.errors import ReadOnlyError, SchemaError, StoreError
+from whiteboard.storage.sql.tables import APPLICATION_ID
 from whiteboard.storage.sqlite.file_identity import SECOND_NAME
-from whiteboard.storage.sqlite.tables import APPLICATION_ID
-
-StoreUrl: TypeAlias = "str | os.PathLike[str]"
 
 _HEADER_BYTES = 100
 
@@ -32,69 +25,6 @@ _HEADER_BYTES = 100
 # none: https://sqlite.org/fileformat2.html#the_rollback_journal
 _JOURNAL = struct.Struct(">8s8xI492x")
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A store's backend and its file; `path` is absolute, its folder resolved, and None for ``:memory:``."""
-
-    backend: str
-    path: Path | None
-
-    @property
-    def url(self) -> str:
-        """The SQLAlchemy URL of the store."""
-        return f"{self.backend}://" if self.path is None else f"{self.backend}:///{self.path}"
-
-    def __str__(self) -> str:
-        return ":memory:" if self.path is None else str(self.path)
-
-
-def locate(url: StoreUrl) -> Location:
-    """Read a path, ``":memory:"`` or an SQLAlchemy URL; nothing on disk is touched.
-
-    Raises
-    ------
-    StoreError
-        The URL cannot be read, has query keys, or names no path.
-    """
-    text = os.fspath(url)
-    if "://" not in text:
-        return Location("sqlite", _absolute(text))
-    try:
-        parsed = make_url(text)
-        backend = parsed.get_backend_name()
-    except (ArgumentError, ValueError) as error:
-        message = f"cannot read the store URL {text!r}: expected sqlite:///PATH"
-        raise StoreError(message) from error
-    if parsed.query:
-        message = (
-            f"unknown query keys {sorted(parsed.query)} in the store URL {text!r}: options are arguments of open()"
-        )
-        raise StoreError(message)
-    if backend != "sqlite":
-        return Location(backend, None)
-    if parsed.host or parsed.username or parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        message = (
-            f"cannot read the store URL {text!r}: expected sqlite:///PATH, with three slashes and no driver or host"
-        )
-        raise StoreError(message)
-    return Location(backend, _absolute(parsed.database or ":memory:"))
-
-
-def locate_file(url: StoreUrl) -> Location:
-    """Read the path or URL of a store that is a file of SQLite's.
-
-    Raises
-    ------
-    StoreError
-        It is ``":memory:"``, of another backend, or cannot be read.
-    """
-    location = locate(url)
-    if location.backend != "sqlite" or location.path is None:
-        message = f"{os.fspath(url)!r} is no file: name one by its path, or as sqlite:///PATH"
-        raise StoreError(message)
-    return location
 
 
 def probe(path: Path, *, readonly: bool) -> bool:
@@ -176,17 +106,6 @@ def _make(path: Path) -> None:
         return
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     os.close(os.open(path, flags, 0o600))
-
-
-def _absolute(text: str) -> Path | None:
-    if text == ":memory:":
-        return None
-    if not text or "\x00" in text or text.endswith(os.sep):
-        message = f"{text!r} does not name a store: expected the path of a file, or ':memory:'"
-        raise StoreError(message)
-    path = Path(text)
-    # An existing link is followed once, here, so that two names of one file share its WAL and its lock file.
-    return path.resolve() if path.is_file() else path.parent.resolve() / path.name
 
 
 def _may_create(path: Path, *, readonly: bool) -> bool:

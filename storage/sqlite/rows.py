@@ -1,13 +1,10 @@
-"""The rows of packages in SQL: index rows by hash, pages by id, and the counts that eviction goes by."""
+"""The rows of packages in SQLite's SQL: index rows by hash, and pages by id, large ones through opened blobs."""
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -15,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page import page_checks, row_checks
-from whiteboard.storage.page.codec import DEFAULT, Encoding
+from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.digests import Laid, pieces
-from whiteboard.storage.page.format import Blob, Moved, Packed, encode_page, unpack
+from whiteboard.storage.page.format import Blob, Moved
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import recent_index
-from whiteboard.storage.sqlite import tables as t
 from whiteboard.storage.sqlite.connection import Held
 
 LIST: Final = 900
@@ -43,8 +39,6 @@ COUNT_PACKAGES: Final = (
     "SELECT (SELECT count(*) FROM package WHERE hash >= 0) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
 )
 
-HASH_BITS: Final = 63
-"""Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
 
 AS_COLUMN: Final = f"CASE WHEN length(data) < {_LARGE} THEN data END"
 """The data of a row in SQL, NULL where it is larger."""
@@ -54,89 +48,11 @@ _LARGE_PAGE = f"SELECT header, digest FROM page WHERE id = ? AND length(data) >=
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
-_UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"
-_UPSERT_ACCESS = (
-    "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
-    "last_use = excluded.last_use, hits = hits + excluded.hits"
-)
-_UPSERT_EVICTION = (
-    "INSERT INTO eviction VALUES (?, ?, ?, ?, ?) ON CONFLICT(reason) DO UPDATE SET pages = pages + excluded.pages, "
-    "packages = packages + excluded.packages, nbytes = nbytes + excluded.nbytes, last = excluded.last"
-)
+_INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_NODE_ROOM = _INSERT_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
 _DELETE_INDEX = (
     "DELETE FROM package WHERE hash = ? AND (page_id = ? OR typeof(page_id) <> 'integer' OR typeof(slot) <> 'integer')"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PageRow:
-    """A page ready to be inserted."""
-
-    op: str
-    n: int
-    cost_ns: int
-    hashes: NDArray[np.int64]
-    packed: Packed
-
-    @classmethod
-    def of(cls, page: Page, encoding: Encoding = DEFAULT, *, bits: int = HASH_BITS) -> PageRow:
-        """The row of a page: its arrays are encoded."""
-        return cls(page.op, page.n, page.cost_ns, hashes_of(page.keys, bits), encode_page(page, encoding))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the page's row."""
-        return len(self.packed.header) + self.packed.nbytes
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Pages and hashes that were found damaged: what is put for them again replaces them."""
-
-    pages: frozenset[int]
-    hashes: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Encoded pages, ready for the transaction of whoever writes them."""
-
-    rows: list[PageRow]
-    broken: Broken
-    uses: Counter[int]
-
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.uses)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all pages' rows."""
-        return sum(row.nbytes for row in self.rows)
-
-    def write(self, connection: Connection) -> None:
-        """Write pages, index rows and access counts."""
-        self.insert(connection)
-        count_uses(connection, self.uses)
-
-    def insert(self, connection: Connection) -> list[int]:
-        """Write pages and index rows; returns the pages' ids."""
-        if self.rows and (self.broken.pages or self.broken.hashes):
-            index = select_index(connection, np.unique(np.concatenate([row.hashes for row in self.rows])))
-            delete_index(
-                connection,
-                (
-                    (hashed, page_id)
-                    for hashed, page_id, _ in index.tolist()
-                    if page_id in self.broken.pages or hashed in self.broken.hashes
-                ),
-            )
-        return insert_pages(connection, self.rows)
-
-
-def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:
-    """The first `bits` bits of each row of an (n, 16) array of keys."""
-    words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
-    return (words >> np.uint64(64 - bits)).astype(np.int64)
 
 
 def place_of(raw: Held, hashed: int) -> tuple[Any, Any] | None:
@@ -183,36 +99,13 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     return rows[first]
 
 
-def reached(connection: Connection, page_id: int, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The rows of a page that the index leads to, ascending: others were stored elsewhere first, and are nobody's."""
-    hashes = hashes_of(keys)
-    index = select_index(connection, np.unique(hashes))
-    index = index[(index[:, 1] == page_id) & (index[:, 2] >= 0) & (index[:, 2] < len(keys))]
-    return np.sort(index[hashes[index[:, 2]] == index[:, 0], 2])
-
-
-def index_array(rows: Sequence[tuple[Any, Any, Any]]) -> NDArray[np.int64]:
-    """Index rows as an (m, 3) array, damaged ones as rows of page -1."""
-    try:
-        array = np.fromiter(chain.from_iterable(rows), np.int64, 3 * len(rows))
-    except (ValueError, TypeError, OverflowError):
-        array = np.array([row if type(row[1]) is type(row[2]) is int else (row[0], -1, -1) for row in rows], np.int64)
-    return array.reshape(-1, 3)
-
-
-def select_pages(connection: Connection, ids: Sequence[int]) -> dict[int, Blob]:
-    """The pages of the given ids; one that is not there is left out."""
-    return dict(read_pages(connection, ids))
-
-
 def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:
     """Yield the id and blob of each of some pages, by ascending id; one that is not there is left out.
 
     A page that SQLite itself finds damaged comes with empty data, which no digest fits.
     """
-    driver: Any = connection.connection.driver_connection
     for page_id, header, digest, data in _select_pages(connection, ids):
-        yield page_id, Blob(header, digest, read_data(driver, "page", page_id) if data is None else data)
+        yield page_id, Blob(header, digest, read_data(connection, "page", page_id) if data is None else data)
 
 
 def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
@@ -224,9 +117,10 @@ def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
         return [row for page_id in ids for row in _select_pages(connection, [page_id])]
 
 
-def read_data(driver: Any, table: str, row_id: int) -> bytes:
+def read_data(connection: Connection, table: str, row_id: int) -> bytes:
     """The data of a row that is too large for a column; empty where SQLite itself finds it damaged."""
     # A column is copied twice on its way here, an opened blob once.
+    driver: Any = connection.connection.driver_connection
     try:
         with driver.blobopen(table, "data", row_id, readonly=True) as blob:
             data: bytes = blob.read()
@@ -314,82 +208,28 @@ def insert_page(connection: Connection, page: PageRow) -> int:
     return page_id
 
 
-def update_page(connection: Connection, page_id: int, page: PageRow) -> None:
-    """Put a page in the place of one that is there; index rows and access counts stay."""
-    blob = page.packed.joined()
-    row = (page.op, page.n, page.nbytes, page.cost_ns, blob.header, blob.digest, blob.data, page_id)
-    connection.exec_driver_sql(_UPDATE_PAGE, row)
-
-
-def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
-    """Add to the counts by which eviction goes."""
-    if uses:
-        now = int(time.time())
-        connection.exec_driver_sql(_UPSERT_ACCESS, [(page_id, now, count) for page_id, count in uses.items()])
-
-
-def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> None:
-    """Delete index rows, given as (hash, page_id)."""
-    if rows := list(rows):
-        recent_index.settle(connection)
-        connection.exec_driver_sql(_DELETE_INDEX, rows)
-
-
-def ops_of(connection: Connection) -> list[str]:
-    """The ops that there are pages of, in order."""
-    sql = "SELECT min(id) AS id, op FROM page GROUP BY op ORDER BY op"
-    return [row.op for row in row_checks.rows(t.page, connection.exec_driver_sql(sql))]
-
-
-def by_op(connection: Connection) -> dict[str, dict[str, int]]:
-    """What the pages hold, by op: packages, pages, nbytes, and compute_ns, which is what a package cost on average."""
-    found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for row in row_checks.rows(t.page, connection.exec_driver_sql("SELECT id, op, n, nbytes, cost_ns FROM page")):
-        of = found[row.op]
-        for place, value in enumerate((row.n, 1, row.nbytes, row.cost_ns)):
-            of[place] += value
-    return {
-        op: {"packages": packages, "pages": pages, "nbytes": nbytes, "compute_ns": cost // max(packages, 1)}
-        for op, (packages, pages, nbytes, cost) in sorted(found.items())
-    }
-
-
-def evicted(connection: Connection) -> dict[str, dict[str, int]]:
-    """What left the store since it was made, by reason: pages, packages, nbytes, and when it last happened."""
-    rows = connection.exec_driver_sql("SELECT reason, pages, packages, nbytes, last FROM eviction ORDER BY reason")
-    return {
-        row.reason: {name: getattr(row, name) for name in ("pages", "packages", "nbytes", "last")}
-        for row in row_checks.rows(t.eviction, rows)
-    }
-
-
-def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int:
-    """Delete pages with their index rows and access counts, and count them; returns the number of index rows."""
-    rows: list[tuple[int, int]] = []
-    unreadable: list[int] = []
+def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> int:
+    """Delete index rows, given as (hash, page_id); returns how many there were."""
+    if not (rows := list(rows)):
+        return 0
     recent_index.settle(connection)
-    blobs = select_pages(connection, ids)
-    for page_id, blob in blobs.items():
-        try:
-            _, arrays = unpack(blob, only=("keys",))
-            rows += [(hashed, page_id) for hashed in hashes_of(arrays["keys"]).tolist()]
-        except (CorruptPackageError, KeyError, ValueError, IndexError):
-            unreadable.append(page_id)
-    before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
-    delete_index(connection, rows)
-    # What a damaged page held is written nowhere but in the index, which has to be searched for it.
-    for start in range(0, len(unreadable), LIST):
-        part = unreadable[start : start + LIST]
-        connection.exec_driver_sql(f"DELETE FROM package WHERE page_id IN ({_marks(part)})", tuple(part))
-    deleted = connection.exec_driver_sql("SELECT total_changes()").scalar_one() - before
-    each = [(page_id,) for page_id in ids]
-    if each:
-        connection.exec_driver_sql("DELETE FROM page WHERE id = ?", each)
-        connection.exec_driver_sql("DELETE FROM page_access WHERE page_id = ?", each)
-        parts: Iterable[Any] = (part for blob in blobs.values() for part in (blob.header, blob.data))
-        nbytes = sum(len(part) for part in parts if isinstance(part, bytes))
-        connection.exec_driver_sql(_UPSERT_EVICTION, (reason, len(blobs), int(deleted), nbytes, int(time.time())))
-    return int(deleted)
+    return int(connection.exec_driver_sql(_DELETE_INDEX, rows).rowcount)
+
+
+def insert_node_page(connection: Connection, row: tuple[int, int, int], blob: Laid) -> None:
+    """Insert a node page of a system, commit and part; what lies in a file is never in memory as a whole."""
+    cursor: Any = connection.connection.cursor()
+    if isinstance(blob.data, bytes):
+        cursor.execute(_INSERT_NODE_PAGE, (*row, blob.header, blob.digest, blob.data))
+        return
+    page_id = cursor.execute(_INSERT_NODE_ROOM, (*row, blob.header, blob.digest, len(blob.data))).lastrowid
+    with cursor.connection.blobopen("node_page", "data", page_id) as room:
+        for piece in pieces(blob.data):
+            room.write(piece)
+
+
+settle = recent_index.settle
+lately = recent_index.index
 
 
 def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:

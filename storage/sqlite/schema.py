@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from whiteboard.errors import SchemaError, StoreError
+from whiteboard.storage.sql.location import StoreUrl, locate
+from whiteboard.storage.sql.tables import FORMAT, HEAD_TRIGGER_NAME, VERSION_TABLE, metadata
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import StoreUrl, create_empty, locate
+from whiteboard.storage.sqlite.location import create_empty
 from whiteboard.storage.sqlite.part_files import sync_folder
-from whiteboard.storage.sqlite.tables import FORMAT, HEAD_TRIGGER_NAME, VERSION_TABLE, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -74,7 +75,7 @@ def _at_head(database: Database) -> None:
 def _made(database: Database) -> None:
     database.prepare()
     if database.revision() is None:
-        database.write(partial(_run, revision=HEAD))
+        database.write(partial(run, revision=HEAD))
         _log.info("made a new store: %s", database.location)
 
 
@@ -124,7 +125,7 @@ def _upgraded(database: Database) -> Changed:
     if before == HEAD:
         return Changed(HEAD, HEAD)  # another process has done it meanwhile
     if before is not None:
-        if before not in _revisions():
+        if before not in revisions():
             raise _refusal(database, before)
         _check_inert(database)
     return Changed(before, HEAD, database.alone(partial(_migrated, database, HEAD, copies=before is not None)))
@@ -133,7 +134,7 @@ def _upgraded(database: Database) -> Changed:
 def _migrated(database: Database, revision: str, *, copies: bool) -> Path | None:
     database.prepare()
     copy = _copied(database, f"before-{revision}") if copies else None
-    database.write(partial(_run, revision=revision), durable=True)
+    database.write(partial(run, revision=revision), durable=True)
     _log.info("%s has schema %s now%s", database.location, revision, f"; as it was: {copy}" if copy else "")
     return copy
 
@@ -155,9 +156,9 @@ def downgrade(url: StoreUrl, revision: str) -> Changed:
 
 def _downgraded(database: Database, revision: str) -> Changed:
     before = database.revision()
-    if before is None or before not in _revisions():
+    if before is None or before not in revisions():
         raise _refusal(database, before)
-    older = sorted(known for known in _revisions() if known <= before)
+    older = sorted(known for known in revisions() if known <= before)
     if revision not in older:
         message = f"the store {database.location} has schema {before}: name one of {', '.join(older)}"
         raise SchemaError(message)
@@ -262,16 +263,19 @@ def alembic_config() -> Config:
     return config
 
 
-def _run(connection: Connection, revision: str) -> None:
+def run(connection: Connection, revision: str) -> None:
+    """Run the migrations up, or down, to a revision, in the transaction of a connection."""
     from alembic import command
 
     config = alembic_config()
     config.attributes["connection"] = connection
     (command.upgrade if revision == HEAD else command.downgrade)(config, revision)
-    connection.exec_driver_sql(f"PRAGMA user_version={FORMAT}")
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA user_version={FORMAT}")
 
 
-def _revisions() -> set[str]:
+def revisions() -> set[str]:
+    """All revisions that there are."""
     from alembic.script import ScriptDirectory
 
     return {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
@@ -283,7 +287,7 @@ def _refusal(database: Database, revision: str | None) -> SchemaError:
         return SchemaError(f"{where}its making was interrupted; open it once for writing, which finishes it")
     if not revision:
         return SchemaError(f"{where}it has no whiteboard schema (no row in {VERSION_TABLE}); name another path")
-    if revision in _revisions() - {HEAD}:
+    if revision in revisions() - {HEAD}:
         upgrade_command = f"whiteboard db upgrade --store {database.location}"
         return SchemaError(f"{where}its schema {revision} is older than {HEAD}; run `{upgrade_command}`")
     shown = revision if revision.isprintable() and len(revision) <= _MOST_SHOWN else reprlib.repr(revision)

@@ -16,9 +16,10 @@ from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import joined
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import hashes_of, select_index
-from whiteboard.storage.sqlite.rows import laid as laid_in
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import laid as laid_in
+from whiteboard.storage.sql.rows import select_index
 
 # Larger pages are not decoded as a whole, but in parts of about so many bytes.
 LARGE: Final = 16 * 2**20

@@ -11,14 +11,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from whiteboard.storage.commits.log import SEALED, SYSTEMS, check_system, log_of, node_pages, spans_of
+from whiteboard.storage.opening import open_database
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import StoreUrl, locate_file
-from whiteboard.storage.sqlite.rows import INDEXED, count_packages, select_pages
-from whiteboard.storage.sqlite.schema import ensure
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.location import StoreUrl, locate_lasting
+from whiteboard.storage.sql.rows import count_packages, indexed, select_pages
 
 _SAME: Final = SEALED[:6]  # whatever is a keyframe here or there
 
@@ -92,7 +92,7 @@ def layout(connection: Connection, ops: Collection[str] | None, upto: int) -> li
 
 
 def _pages(connection: Connection, ops: Collection[str] | None) -> Iterator[tuple[int, int]]:
-    sql = f"SELECT id, op, n FROM page WHERE id IN ({INDEXED}) ORDER BY id"
+    sql = f"SELECT id, op, n FROM page WHERE id IN ({indexed(connection)}) ORDER BY id"
     found = row_checks.rows(t.page, connection.exec_driver_sql(sql))
     return ((page_id, n) for page_id, op, n in found if ops is None or op in ops)
 
@@ -133,12 +133,11 @@ def own_commits(database: Database, name: str, after: int, upto: int) -> Iterato
 
 def forecast(url: StoreUrl) -> dict[str, int]:
     """How many rows and bytes there are to move: pages that some package is found in, packages, systems, commits."""
-    database = Database(locate_file(url), readonly=True)
+    database = open_database(locate_lasting(url), readonly=True)
     try:
-        ensure(database)
         with database.read() as connection:
             run = connection.exec_driver_sql
-            live = f"FROM page WHERE id IN ({INDEXED})"
+            live = f"FROM page WHERE id IN ({indexed(connection)})"
             pages, nbytes = run(f"SELECT count(*), coalesce(sum(nbytes), 0) {live}").one()
             node_pages, node_bytes = run(
                 "SELECT count(*), coalesce(sum(length(header) + length(data)), 0) FROM node_page"

@@ -14,11 +14,12 @@ from typing import Any, BinaryIO, Final
 
 from whiteboard.errors import ArchiveError, CorruptPackageError, ParamError, UnknownCommitError, UnknownSystemError
 from whiteboard.records.reports import Progress
+from whiteboard.storage.opening import open_database
 from whiteboard.storage.page import page_checks, row_checks
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.location import StoreUrl, locate_lasting
+from whiteboard.storage.sql.rows import laid, ops_of
 from whiteboard.storage.sqlite import part_files, schema
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import StoreUrl, locate_file
-from whiteboard.storage.sqlite.rows import laid, ops_of
 from whiteboard.storage.transfer import archive, contents
 from whiteboard.storage.transfer.archive import COMMIT, DONE, HEAD, NODES, PAGE, SYSTEM, Reader, Writer
 from whiteboard.storage.transfer.contents import Incoming
@@ -101,9 +102,8 @@ def export(
     if path.exists() or path.is_symlink():
         message = f"cannot write the archive {path}: it exists; remove it, or name another path"
         raise ArchiveError(message)
-    database = Database(locate_file(url), readonly=True)
+    database = open_database(locate_lasting(url), readonly=True)
     try:
-        schema.ensure(database)
         head, chosen, pages = _plan(database, systems, ops, since)
         part = path
         try:

@@ -12,11 +12,11 @@ from typing import BinaryIO
 from whiteboard.errors import ArchiveError, CorruptPackageError
 from whiteboard.records.reports import Progress
 from whiteboard.storage.commits.writers import Writers
+from whiteboard.storage.opening import open_database
 from whiteboard.storage.page.digests import Laid
-from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.location import StoreUrl, locate_lasting
 from whiteboard.storage.sqlite.file_identity import refuse
-from whiteboard.storage.sqlite.location import StoreUrl, locate_file
 from whiteboard.storage.transfer.archive import COMMIT, NODES, PAGE, SYSTEM, Frame, Reader
 from whiteboard.storage.transfer.contents import LoggedCommit
 from whiteboard.storage.transfer.merge_packages import PackageMerge, Packages
@@ -49,10 +49,9 @@ def import_archive(url: StoreUrl, path: Path, *, progress: Progress | None = Non
     """
     with _opened(path) as file:
         found = survey(path, file)
-        database = Database(locate_file(url), cache_kib=MOVING_CACHE_KIB)
+        database = open_database(locate_lasting(url), moves=True)
         writers = Writers(database)
         try:
-            schema.ensure(database)
             return _apply(path, file, found, database, writers, progress)
         finally:
             try:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from whiteboard.errors import CorruptPackageError, StoreError
 from whiteboard.records.reports import Progress
 from whiteboard.storage.commits.writers import Writers
-from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
+from whiteboard.storage.opening import open_database
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.location import StoreUrl, locate_lasting
+from whiteboard.storage.sql.rows import laid
 from whiteboard.storage.sqlite.file_identity import same_file
-from whiteboard.storage.sqlite.location import StoreUrl, locate_file
-from whiteboard.storage.sqlite.rows import laid
 from whiteboard.storage.transfer import contents
 from whiteboard.storage.transfer.merge_packages import PackageMerge, Packages
 from whiteboard.storage.transfer.merge_systems import SystemMerge, Systems
@@ -49,19 +49,17 @@ def merge(into: StoreUrl, sources: Sequence[StoreUrl], *, progress: Progress | N
     ConflictError
         A living process writes one of the systems.
     """
-    target = locate_file(into)
+    target = locate_lasting(into)
     opened: list[Database] = []
     try:
         for source in sources:
-            location = locate_file(source)
+            location = locate_lasting(source)
             if location == target or same_file(location.path, target.path):
                 message = f"cannot merge {location} into {target}: they are one store; name another"
                 raise StoreError(message)
-            opened.append(Database(location, readonly=True))
-            schema.ensure(opened[-1])
-        database = Database(target, cache_kib=MOVING_CACHE_KIB)
+            opened.append(open_database(location, readonly=True))
+        database = open_database(target, moves=True)
         opened.append(database)
-        schema.ensure(database)
         writers = Writers(database)
         try:
             return [_merge(database, writers, source, progress) for source in opened[:-1]]

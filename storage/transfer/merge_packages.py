@@ -14,9 +14,10 @@ from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.digests import Laid, is_intact
 from whiteboard.storage.page.format import Blob, Packed, decode_page
 from whiteboard.storage.page.grouping import merged, take
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, hashes_of, select_index
-from whiteboard.storage.sqlite.rows import laid as laid_in
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, select_index
+from whiteboard.storage.sql.rows import laid as laid_in
 from whiteboard.storage.transfer.compare import LARGE, NAMED, PART, Conflict, compare, conflict_of, distance_of, is_at
 
 BATCH_BYTES: Final = 4 * 2**20

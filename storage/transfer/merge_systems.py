@@ -11,22 +11,21 @@ from functools import partial
 from itertools import count
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
-from whiteboard.storage.commits.log import ADD_COMMIT, ADD_NODE_PAGE, LAST_OWN, by_name, seal
+from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, add_system, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.digests import is_intact, pieces
+from whiteboard.storage.page.digests import is_intact
 from whiteboard.storage.page.format import moved
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database, rows_of
 from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identities
 
 BATCH_BYTES: Final = 4 * 2**20
 BATCH_COMMITS: Final = 256
-_INSERT_ROOM = ADD_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ class SystemMerge:
             origin, number = system.origin
             row = by_name(connection, self._placed.get(origin, origin))
             values |= {"origin_id": None if row is None else row.id, "origin_number": number}
-        return int(connection.execute(insert(t.system), values).lastrowid)
+        return add_system(connection, values)
 
 
 def damage(uuid: str, commit: LoggedCommit) -> str:
@@ -261,15 +260,6 @@ def _adopted(commit: LoggedCommit, uuid: str, new: str) -> LoggedCommit:
 def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit]) -> None:
     rows = [{**commit.values, "seal": commit.seal, "system_id": system_id} for commit in batch]
     connection.execute(ADD_COMMIT, rows)
-    cursor: Any = connection.connection.cursor()
     for commit in batch:
         for part, blob in enumerate(commit.blobs):
-            row = (system_id, commit.number, part, blob.header, blob.digest)
-            if isinstance(blob.data, bytes):
-                cursor.execute(ADD_NODE_PAGE, (*row, blob.data))
-                continue
-            # What lies in a file goes from there to its place, and is never in memory as a whole.
-            page_id = cursor.execute(_INSERT_ROOM, (*row, len(blob.data))).lastrowid
-            with cursor.connection.blobopen("node_page", "data", page_id) as room:
-                for piece in pieces(blob.data):
-                    room.write(piece)
+            rows_of(connection).insert_node_page(connection, (system_id, commit.number, part), blob)

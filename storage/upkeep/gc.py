@@ -8,13 +8,13 @@ import numpy as np
 
 from whiteboard.records.reports import Evicted, GcReport
 from whiteboard.storage.cache.claims import sweep
-from whiteboard.storage.cache.eviction import STEP_PAGES, evict, give_back, live_bytes
+from whiteboard.storage.cache.eviction import STEP_PAGES, evict
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.sqlite import recent_index
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import (
-    INDEXED,
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.rows import (
     delete_pages,
+    indexed,
+    lately,
     select_in,
     select_index,
 )
@@ -35,7 +35,7 @@ def gc(
     dry_run : bool
         Only count.
     """
-    before = live_bytes(database)
+    before = database.live_bytes()
     if not dry_run:
         sweep(database)
     unreferenced = _drop_unreferenced(database, dry_run=dry_run)
@@ -44,18 +44,20 @@ def gc(
         evicted = evict(database, max_bytes, older_than=older_than, dry_run=dry_run, reason="gc")
     if dry_run:
         return GcReport(evicted, unreferenced, before, max(0, before - evicted.nbytes - unreferenced.nbytes), dry_run)
-    give_back(database)
-    return GcReport(evicted, unreferenced, before, live_bytes(database), dry_run)
+    database.give_back()
+    return GcReport(evicted, unreferenced, before, database.live_bytes(), dry_run)
 
 
 def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
     """Drop pages whose every package was stored by another process first, or repaired away."""
     with database.read() as connection:
-        rows = list(connection.exec_driver_sql(f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({INDEXED})"))
-        lately = recent_index.index(connection)
-        if len(lately):
+        rows = list(
+            connection.exec_driver_sql(f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({indexed(connection)})")
+        )
+        new = lately(connection)
+        if len(new):
             # Of a package that two pages have, the one with a row in the index counts, or else the first.
-            doubles = np.setdiff1d(lately[:, 1], select_index(connection, lately[:, 0])[:, 1])
+            doubles = np.setdiff1d(new[:, 1], select_index(connection, new[:, 0])[:, 1])
             rows += select_in(connection, "SELECT id, n, nbytes FROM page WHERE id IN", doubles.tolist())
     if not dry_run:
         for start in range(0, len(rows), STEP_PAGES):

@@ -22,16 +22,15 @@ from sqlalchemy import Connection
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.records.packages import Page
 from whiteboard.records.reports import Progress
-from whiteboard.storage.cache.eviction import give_back
+from whiteboard.storage.opening import open_database
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import cuts, joined, take
-from whiteboard.storage.sqlite import recent_index
-from whiteboard.storage.sqlite.database import MOVING_CACHE_KIB, Database
-from whiteboard.storage.sqlite.location import StoreUrl, locate_file, probe
-from whiteboard.storage.sqlite.rows import PageRow, insert_page, ops_of, select_in, select_pages, update_page
-from whiteboard.storage.sqlite.schema import ensure
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.location import StoreUrl, locate_lasting
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.rows import insert_page, ops_of, select_in, select_pages, settle, update_page
 from whiteboard.storage.upkeep.recompress_plan import Form, Lying, Plan, Step, plan
 
 BATCH_BYTES: Final = 2 * 2**20
@@ -134,7 +133,7 @@ def recompress(
             if progress:
                 progress(done, total)
         _write(database, batch, said)
-        give_back(database)
+        database.give_back()
     finally:
         database.close()
     return said
@@ -167,16 +166,7 @@ def forecast(url: StoreUrl, form: Form, *, ops: Collection[str] | None = None) -
 
 
 def _opened(url: StoreUrl, *, readonly: bool) -> Database:
-    location = locate_file(url)
-    if location.path is not None:
-        probe(location.path, readonly=True)  # a store that is not there is not made
-    database = Database(location, readonly=readonly, cache_kib=MOVING_CACHE_KIB)
-    try:
-        ensure(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return open_database(locate_lasting(url), readonly=readonly, moves=True, makes=False)
 
 
 def _planned(database: Database, form: Form, ops: Collection[str] | None) -> tuple[Plan, Recompressed]:
@@ -257,7 +247,7 @@ def _write(database: Database, batch: Sequence[_Made], said: Recompressed) -> No
 
 
 def _replaced(batch: Sequence[_Made], connection: Connection) -> list[_Made]:
-    recent_index.settle(connection)  # packages are moved by their rows
+    settle(connection)  # packages are moved by their rows
     written = [made for made in batch if _stands(connection, made.sources)]
     for made in written:
         _replace(connection, made)

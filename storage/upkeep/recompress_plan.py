@@ -15,8 +15,8 @@ from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
 from whiteboard.storage.page.grouping import PAGE_BYTES, cuts, most_rows
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.rows import INDEXED
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.rows import indexed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def plan(connection: Connection, form: Form, ops: Collection[str] | None) -> Pla
     wanted = str(form.encoding)
     groups: dict[Any, list[Lying]] = defaultdict(list)
     found = connection.exec_driver_sql(
-        f"SELECT id, op, n, nbytes, digest, header FROM page WHERE id IN ({INDEXED}) ORDER BY id"
+        f"SELECT id, op, n, nbytes, digest, header FROM page WHERE id IN ({indexed(connection)}) ORDER BY id"
     )
     for row in found:
         if ops is not None and row.op not in ops:

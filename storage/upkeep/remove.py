@@ -16,21 +16,13 @@ from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemErro
 from whiteboard.records.packages import Page
 from whiteboard.records.reports import Evicted, Removed
 from whiteboard.storage.cache.claims import sweep
-from whiteboard.storage.cache.eviction import STEP_PAGES, give_back, last_use
+from whiteboard.storage.cache.eviction import STEP_PAGES, last_use
 from whiteboard.storage.commits.log import by_name
 from whiteboard.storage.page.format import decode_page
 from whiteboard.storage.page.grouping import take
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import (
-    Batch,
-    Broken,
-    PageRow,
-    delete_pages,
-    hashes_of,
-    select_in,
-    select_index,
-    select_pages,
-)
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, delete_pages, select_in, select_index, select_pages
 
 _KEY_BYTES: Final = 16
 
@@ -83,7 +75,7 @@ def forget(
             ids = [page.id for page in found[start : start + STEP_PAGES]]
             database.write(partial(delete_pages, ids=ids, reason=REASON))
         sweep(database)
-        give_back(database)
+        database.give_back()
     return total
 
 
@@ -118,9 +110,9 @@ def _pages(
     rows = connection.exec_driver_sql(
         f"SELECT page.id, page.n, page.nbytes{', page.header' if version is not None else ''} "
         "FROM page LEFT JOIN page_access ON page_id = page.id "
-        "WHERE (? IS NULL OR op = ?) AND coalesce(last_use, 0) <= ? "
+        f"WHERE {'' if op is None else 'op = ? AND '}coalesce(last_use, 0) <= ? "
         f"{'' if among is None else 'AND page.id IN (' + ','.join(map(str, among)) + ') '}ORDER BY page.id",
-        (op, op, horizon),
+        (horizon,) if op is None else (op, horizon),
     )
     return [row for row in rows if version is None or _version(row.header) == version]
 
@@ -154,7 +146,7 @@ def _forget_one(database: Database, key: bytes, places: list[tuple[int, int]], *
             rest = take(page, np.flatnonzero(np.arange(page.n) != slot))
             if not database.write(partial(_replace, page_id, rest)):
                 continue  # evicted meanwhile, with the package
-            give_back(database)
+            database.give_back()
         return Evicted(int(page.n == 1), 1, row.nbytes)
     return Evicted()
 
@@ -184,7 +176,7 @@ def remove(database: Database, name: str, *, dry_run: bool = False) -> Removed:
         with database.read() as connection:
             return _removed(name, connection, dry_run=True)
     done = database.write(partial(_removed, name, dry_run=False), durable=True)
-    give_back(database)
+    database.give_back()
     return done
 
 

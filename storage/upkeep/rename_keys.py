@@ -17,14 +17,15 @@ from whiteboard.records.packages import Page, PageHeader, Renamed
 from whiteboard.records.reports import Progress
 from whiteboard.records.systems import NodeValues
 from whiteboard.storage.commits import provenance
+from whiteboard.storage.opening import open_database
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import take
-from whiteboard.storage.sqlite import schema
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import StoreUrl, locate_file
-from whiteboard.storage.sqlite.rows import Batch, Broken, PageRow, delete_index, hashes_of, reached
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.location import StoreUrl, locate_lasting
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, delete_index, reached
 from whiteboard.storage.transfer import contents
 from whiteboard.storage.transfer.compare import Conflict, compare
 from whiteboard.storage.transfer.merge_packages import BATCH_BYTES, MOST_CONFLICTS
@@ -99,12 +100,8 @@ def rename(
 
 @contextmanager
 def _opened(url: StoreUrl, *, readonly: bool) -> Iterator[Database]:
-    location = locate_file(url)
-    # Opened for writing, a store that is not there would be made.
-    Database(location, readonly=True).close()
-    database = Database(location, readonly=readonly)
+    database = open_database(locate_lasting(url), readonly=readonly, makes=False)
     try:
-        schema.ensure(database)
         yield database
     finally:
         database.close()

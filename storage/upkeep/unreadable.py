@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Table
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import row_checks
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sqlite import recent_index
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer, t.claim)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
@@ -36,6 +36,8 @@ class Unreadable:
 
 def unreadable(database: Database) -> tuple[Unreadable, ...]:
     """Look at the counts, claims and index of what was written lately, and for commits that belong to no system."""
+    if database.typed:
+        return ()  # such rows cannot be
     found = [each for table in _LOOKED_AT for each in _looked_at(database, table)]
     with database.read() as connection:
         for table, where, why in _strays():
@@ -47,6 +49,8 @@ def unreadable(database: Database) -> tuple[Unreadable, ...]:
 
 def without_row(database: Database) -> list[int]:
     """The ids of systems that have commits or node pages, and no row."""
+    if database.typed:
+        return []
     sql = " UNION ".join(f"SELECT system_id FROM {table.name} WHERE {_LOST}" for table in _OF_SYSTEMS)
     with database.read() as connection:
         return sorted(connection.exec_driver_sql(sql).scalars())

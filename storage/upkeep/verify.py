@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from whiteboard.errors import CorruptPackageError, ParamError, StoreError
+from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.records.reports import DamagedPage, SystemReport, VerifyReport
 from whiteboard.storage.cache.eviction import STEP_PAGES
 from whiteboard.storage.commits.log import (
@@ -29,16 +29,10 @@ from whiteboard.storage.commits.log import (
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, decode_page
-from whiteboard.storage.sqlite import recent_index
-from whiteboard.storage.sqlite import tables as t
-from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.rows import (
-    delete_index,
-    delete_pages,
-    hashes_of,
-    index_array,
-    laid,
-)
+from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import delete_index, delete_pages, index_array, laid, lately
 from whiteboard.storage.transfer.compare import LARGE
 from whiteboard.storage.upkeep.unreadable import (
     Unreadable,
@@ -79,7 +73,7 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     if not 0 <= sample <= 1:
         message = f"sample must lie between 0 and 1, got {sample}"
         raise ParamError(message)
-    structure = _structure(database)
+    structure = database.structure()
     try:
         index = _index(database)
         with database.read() as connection:
@@ -121,15 +115,6 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     )
 
 
-def _structure(database: Database) -> tuple[str, ...]:
-    try:
-        with database.read() as connection:
-            said = connection.exec_driver_sql("PRAGMA quick_check(20)").scalars().all()
-    except StoreError as error:
-        return (str(error),)
-    return tuple(line for line in said if line != "ok")
-
-
 def _index(database: Database) -> NDArray[np.int64]:
     """All index rows: 24 bytes each, read in parts so that no list of a million tuples is made."""
     parts = [np.empty((0, 3), np.int64)]
@@ -137,7 +122,7 @@ def _index(database: Database) -> NDArray[np.int64]:
         cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
         while rows := cursor.fetchmany(50_000):
             parts.append(index_array(rows))
-        parts.append(recent_index.index(connection))
+        parts.append(lately(connection))
     return np.concatenate(parts)
 
 

@@ -14,7 +14,7 @@ from tests.cli.conftest import Bad, Cli, assert_refused
 from tests.rekeying import rewritten
 from tests.storage.samples import database_of, sql, transaction
 from whiteboard.storage.page.format import decode_page, encode_page
-from whiteboard.storage.sqlite.rows import select_pages
+from whiteboard.storage.sql.rows import select_pages
 
 pytestmark = pytest.mark.usefixtures("europe")
 

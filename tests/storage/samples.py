@@ -17,9 +17,10 @@ from sqlalchemy import Connection
 import whiteboard as wb
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
+from whiteboard.storage.sql import backend
+from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.stores import Stores
 from whiteboard.testing.samples import Model, assert_found, assert_state, key_of, page_of, value_of
 
@@ -40,10 +41,12 @@ __all__ = [
 ]
 
 
-def database_of(board: wb.Board) -> Database:
-    """The database that a board's store lies in."""
-    assert isinstance(board._store, Stores)
-    return board._store.database
+def database_of(opened: wb.Board | Stores) -> Database:
+    """The SQLite database that a board, or a store, lies in."""
+    store = opened._store if isinstance(opened, wb.Board) else opened
+    assert isinstance(store, Stores)
+    assert isinstance(store.database, Database)
+    return store.database
 
 
 def keys_of(numbers: Iterable[int]) -> list[bytes]:
@@ -59,8 +62,9 @@ def packages_at(where: str | Path, bounds: WriteBehind | None = None, hash_bits:
 
 
 @contextmanager
-def transaction(database: Database) -> Iterator[Connection]:
+def transaction(database: backend.Database) -> Iterator[Connection]:
     """One write transaction as a block, for tests that write behind the store's back."""
+    assert isinstance(database, Database)
     with database._mutex, database._writer.begin() as connection:
         yield connection
 

@@ -19,7 +19,7 @@ from whiteboard.integration.legacy.entries import Reader
 from whiteboard.integration.legacy.old_caches import KINDS, entries, kind_of
 from whiteboard.integration.legacy.results import Check, import_results
 from whiteboard.ops.user_module import referenced
-from whiteboard.storage.sqlite.location import locate
+from whiteboard.storage.sql.location import locate
 
 
 @click.command(

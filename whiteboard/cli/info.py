@@ -7,7 +7,7 @@ import click
 from whiteboard import board as boards
 from whiteboard.cli.options import echo, json_option, store_option
 
-_INFO = ("path", "schema", "sqlite", "systems", "packages", "pages", "bytes_disk", "ops", "evicted")
+_INFO = ("path", "schema", "sqlite", "postgresql", "systems", "packages", "pages", "bytes_disk", "ops", "evicted")
 
 
 @click.command(epilog="For example: whiteboard info --json")
@@ -18,7 +18,7 @@ def info(store: str, *, as_json: bool) -> None:
     with boards.open(store, readonly=True) as board:
         said = board.info()
     # What a process counts, and how it opened the store, says nothing of a store that was opened to be looked at.
-    shown = {name: said[name] for name in _INFO}
+    shown = {name: said[name] for name in _INFO if name in said}
     if as_json:
         echo(shown, as_json=True)
         return

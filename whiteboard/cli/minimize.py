@@ -26,8 +26,8 @@ from whiteboard.experiments.minimize import minimize as minimized
 from whiteboard.ops import registry
 from whiteboard.ops.spec import Gradient
 from whiteboard.ops.user_module import referenced
+from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite.file_identity import refuse
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.types import Array
 
 GRADIENTS = tuple(sorted(set(get_args(Gradient)) - {"vjp"}))

@@ -21,8 +21,8 @@ from whiteboard.experiments import load
 from whiteboard.experiments.definition import Experiment, Outcome, Plot
 from whiteboard.experiments.draw import check_plot
 from whiteboard.experiments.drive import drive
+from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite.file_identity import refuse
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.systems.history import Commit
 from whiteboard.systems.sinks import JsonlSink, NullSink
 from whiteboard.systems.system import System

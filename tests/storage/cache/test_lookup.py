@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.storage.samples import assert_found, key_of, packages_at, page_of, transaction
 from whiteboard.storage.cache import lookup
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.sqlite.rows import select_index
+from whiteboard.storage.sql.rows import select_index
 
 
 def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:

@@ -18,9 +18,9 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.page import format, grouping
+from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite import recent_index, schema
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.sqlite.rows import COUNT_PACKAGES
 
 

@@ -16,7 +16,7 @@ from tests.storage.samples import transaction
 from whiteboard.concurrency.processes import boot
 from whiteboard.errors import ConflictError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.storage.sqlite import tables as t
+from whiteboard.storage.sql import tables as t
 
 CLAIM = (
     "import sys, time; from whiteboard.storage import open_store\n"

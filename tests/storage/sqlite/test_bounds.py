@@ -13,9 +13,9 @@ import pytest
 
 import whiteboard as wb
 from tests.processes import run_code
+from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c"
 TABLES = (

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, run_python, transaction
+from tests.storage.samples import (
+    Model,
+    assert_found,
+    assert_state,
+    database_of,
+    key_of,
+    page_of,
+    run_python,
+    transaction,
+)
 from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCommitError, UnknownSystemError
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import Durability
@@ -39,7 +48,7 @@ def test_pragmas(stores: Stores) -> None:
         "cell_size_check": 1,
         "foreign_keys": 1,
     }
-    assert {name: stores.database.pragma(name) for name in expected} == expected
+    assert {name: database_of(stores).pragma(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
@@ -48,10 +57,10 @@ def test_durability(tmp_path: Path, durability: Durability, level: int) -> None:
     model = Model("a", 3)
     with open_store(tmp_path / "a.db", durability=durability) as stores:
         stores.versions.append(model.record, *model.step(), model.columns)
-        assert stores.database.pragma("synchronous") == level
+        assert database_of(stores).pragma("synchronous") == level
         stores.packages.put(page_of([1]))
         stores.packages.flush()
-        assert stores.database.pragma("synchronous") == 1
+        assert database_of(stores).pragma("synchronous") == 1
 
 
 def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:
@@ -71,7 +80,7 @@ def test_no_read_transaction_stays_open(stores: Stores) -> None:
     stores.packages.flush()
     assert_found(stores.packages.find([key_of(i) for i in range(50)]), range(50), lambda _: True)
     stores.versions.systems()
-    stores.database.checkpoint()
+    database_of(stores).checkpoint()
     assert Path(f"{stores.path}-wal").stat().st_size == 0
 
 
@@ -249,7 +258,7 @@ def test_flipped_bits_are_never_an_answer(tmp_path: Path) -> None:
 _DISK_FULL = """
 import resource, signal, sys
 import numpy as np
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of
+from tests.storage.samples import Model, assert_found, assert_state, database_of, key_of, page_of
 from whiteboard.errors import StoreError
 from whiteboard.storage import open_store
 
@@ -311,7 +320,7 @@ def test_what_a_script_leaves_open_is_flushed(tmp_path: Path) -> None:
 def test_a_file_that_could_not_be_written_for_a_moment_is_opened_again(tmp_path: Path) -> None:
     """SQLite opens for reading what it cannot open for writing: one write fails, and the next one goes through."""
     with open_store(tmp_path / "a.db") as stores:
-        database = stores.database
+        database = database_of(stores)
         database._close_all()
         held = database._held()
         held.execute("PRAGMA query_only=ON")  # as SQLite refuses what it has opened for reading

@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.storage.samples import Model, assert_found, assert_state, environment, key_of, page_of
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.cache.eviction import live_bytes
 from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
 
@@ -130,7 +129,7 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @rule(part=st.floats(0, 1))
     def evict(self, part: float) -> None:
-        gc(self.stores.database, max_bytes=int(part * live_bytes(self.stores.database)))
+        gc(self.stores.database, max_bytes=int(part * self.stores.database.live_bytes()))
         # Evicted from the file; a tier may hold it still, and what a put found stored was not written again.
         self.safe = set()
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.storage import Stores, open_store
+from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.rows import count_packages, select_index
 from whiteboard.storage.sqlite import recent_index
-from whiteboard.storage.sqlite.rows import count_packages, hashes_of, select_index
 from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
 

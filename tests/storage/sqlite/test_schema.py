@@ -21,9 +21,10 @@ from tests.storage.samples import assert_found, environment, key_of, page_of, ru
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.sqlite import schema, tables
+from whiteboard.storage.sql import tables
+from whiteboard.storage.sql.location import locate
+from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.merge import merge
 from whiteboard.storage.upkeep.recompress import recompress

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.samples import page_of
+from tests.storage.samples import database_of, page_of
 from whiteboard.errors import StoreError
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.sqlite import database
@@ -24,7 +24,7 @@ def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch
             with pytest.raises(StoreError, match=r"another process has held .*a\.db\.lock for 0\.05 s"):
                 other.packages.flush()
 
-        stores.database.exclusive(late)
+        database_of(stores).exclusive(late)
         assert stores.packages.stats()["packages"] == 0
         other.packages.flush()
     assert stores.packages.stats()["packages"] == 1

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.storage.samples import Model, assert_found, assert_state, key_of, page_of, sql, transaction
+from tests.storage.samples import Model, assert_found, assert_state, database_of, key_of, page_of, sql, transaction
 from whiteboard.errors import ParamError, ReadOnlyError
 from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.cache import eviction
-from whiteboard.storage.cache.eviction import live_bytes
-from whiteboard.storage.sqlite import recent_index, rows
+from whiteboard.storage.sql import rows
+from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
 
@@ -57,8 +57,8 @@ def _kept(stores: Stores) -> list[int]:
 def test_the_pages_used_longest_ago_go_first(stores: Stores, path: Path) -> None:
     """Collection stops at the bound, takes the oldest, and gives the space back to the file system."""
     _age(path)
-    stores.database.checkpoint()
-    before, size = live_bytes(stores.database), path.stat().st_size
+    database_of(stores).checkpoint()
+    before, size = stores.database.live_bytes(), path.stat().st_size
     report = gc(stores.database, max_bytes=before * 6 // 10)
     assert report.bytes_before == before
     assert report.bytes_after <= before * 6 // 10
@@ -67,14 +67,14 @@ def test_the_pages_used_longest_ago_go_first(stores: Stores, path: Path) -> None
     assert 3 <= report.evicted.pages <= 6
     assert path.stat().st_size < size * 8 // 10
     assert not Path(f"{path}-wal").stat().st_size
-    assert stores.database.pragma("freelist_count") == 0
+    assert database_of(stores).pragma("freelist_count") == 0
     assert verify(stores.database).ok
 
 
 def test_a_dry_run_takes_nothing(stores: Stores, path: Path) -> None:
     """A dry run reports what would go and leaves everything."""
     _age(path)
-    target = live_bytes(stores.database) // 2
+    target = stores.database.live_bytes() // 2
     planned = gc(stores.database, max_bytes=target, dry_run=True)
     assert planned.dry_run
     assert _kept(stores) == list(range(10))
@@ -96,7 +96,7 @@ def test_a_use_that_is_dated_in_the_future_keeps_no_page_for_ever(stores: Stores
     _age(path)
     ahead = int(time.time()) + 400 * 24 * 3600
     sql(path, f"UPDATE page_access SET last_use = {ahead} WHERE page_id <= 3")
-    target = live_bytes(stores.database) * 8 // 10
+    target = stores.database.live_bytes() * 8 // 10
     planned = gc(stores.database, max_bytes=target, dry_run=True)
     assert gc(stores.database, older_than=60.0, max_bytes=target).evicted.pages == planned.evicted.pages
     assert {0, 1, 2, 8, 9} < set(_kept(stores))
@@ -116,7 +116,7 @@ def test_a_use_keeps_a_page(stores: Stores, path: Path) -> None:
         other.packages.flush()
         _age(path)
         other.packages.find([key_of(1)])
-    gc(stores.database, max_bytes=live_bytes(stores.database) * 7 // 10)
+    gc(stores.database, max_bytes=stores.database.live_bytes() * 7 // 10)
     assert 0 in _kept(stores)
 
 
@@ -153,7 +153,7 @@ def test_a_bound_on_the_file(path: Path) -> None:
             if start % 500 == 0:
                 stores.versions.append(model.record, *model.step(), model.columns)
         stores.packages.flush()
-        assert live_bytes(stores.database) <= 600_000
+        assert stores.database.live_bytes() <= 600_000
         assert path.stat().st_size <= 660_000
         stats = stores.packages.stats()
         assert stats["evicted_packages"] > 1000

@@ -23,8 +23,8 @@ from whiteboard.storage import open_store
 from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.page.codec import DEFAULT, Encoding
 from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.sql.location import locate_lasting
 from whiteboard.storage.sqlite.database import Database
-from whiteboard.storage.sqlite.location import locate_file
 from whiteboard.storage.transfer.export import export
 from whiteboard.storage.transfer.import_archive import import_archive
 from whiteboard.storage.transfer.merge import merge
@@ -261,7 +261,7 @@ def test_a_store_that_is_being_read_page_by_page(nbytes: int, at: int, tmp_path:
 def test_rows_that_others_changed_are_left(tmp_path: Path) -> None:
     """A step whose pages are no longer what was read of them is not written."""
     path = filled(tmp_path / "a.db")
-    database = Database(locate_file(path))
+    database = Database(locate_lasting(path))
     todo, said = recompress._planned(database, Form(page_bytes=40_000), None)
     made = [recompress._make(database, step, DEFAULT, said) for step in todo.steps]
     recompress.recompress(path, Form(Encoding("lz4", 1)))
@@ -318,7 +318,7 @@ def test_what_cannot_be_rewritten(tmp_path: Path) -> None:
         (tmp_path / "cut.db").write_bytes(path.read_bytes()[:length])
         with pytest.raises(StoreError, match="truncated"):
             recompress.recompress(tmp_path / "cut.db", Form())
-    database = Database(locate_file(path), readonly=True)
+    database = Database(locate_lasting(path), readonly=True)
     todo, said = recompress._planned(database, Form(page_bytes=1), None)
     made = recompress._make(database, todo.steps[-1], DEFAULT, said)
     assert made is not None

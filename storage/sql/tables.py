@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     DDL,
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -31,16 +32,19 @@ VERSION_TABLE = "whiteboard_alembic_version"
 
 metadata = MetaData()
 
+Whole = BigInteger().with_variant(Integer, "sqlite")
+"""A whole number of 64 bits: SQLite has no other, and only an INTEGER there names rows."""
+
 # AUTOINCREMENT: the id of an evicted page is never given again, so an index row or an access
 # count that outlives its page can point nowhere, but never at another page.
 page = Table(
     "page",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Whole, primary_key=True),
     Column("op", Text, nullable=False),
-    Column("n", Integer, nullable=False),
-    Column("nbytes", Integer, nullable=False),
-    Column("cost_ns", Integer, nullable=False),
+    Column("n", Whole, nullable=False),
+    Column("nbytes", Whole, nullable=False),
+    Column("cost_ns", Whole, nullable=False),
     Column("header", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("data", LargeBinary, nullable=False),
@@ -54,9 +58,9 @@ Index("ix_page_op", page.c.op)
 package = Table(
     "package",
     metadata,
-    Column("hash", Integer, primary_key=True, autoincrement=False),
-    Column("page_id", Integer, nullable=False),
-    Column("slot", Integer, nullable=False),
+    Column("hash", Whole, primary_key=True, autoincrement=False),
+    Column("page_id", Whole, nullable=False),
+    Column("slot", Whole, nullable=False),
 )
 
 # hashes: of all packages of a page written lately, in their order, eight bytes each. They get rows in `package`
@@ -64,16 +68,16 @@ package = Table(
 recent = Table(
     "recent",
     metadata,
-    Column("page_id", Integer, primary_key=True, autoincrement=False),
+    Column("page_id", Whole, primary_key=True, autoincrement=False),
     Column("hashes", LargeBinary, nullable=False),
 )
 
 page_access = Table(
     "page_access",
     metadata,
-    Column("page_id", Integer, primary_key=True, autoincrement=False),
-    Column("last_use", Integer, nullable=False),
-    Column("hits", Integer, nullable=False),
+    Column("page_id", Whole, primary_key=True, autoincrement=False),
+    Column("last_use", Whole, nullable=False),
+    Column("hits", Whole, nullable=False),
 )
 
 # Totals since the store was made, one row a reason; last: seconds since 1970 of the last eviction.
@@ -81,10 +85,10 @@ eviction = Table(
     "eviction",
     metadata,
     Column("reason", Text, primary_key=True),
-    Column("pages", Integer, nullable=False),
-    Column("packages", Integer, nullable=False),
-    Column("nbytes", Integer, nullable=False),
-    Column("last", Integer, nullable=False),
+    Column("pages", Whole, nullable=False),
+    Column("packages", Whole, nullable=False),
+    Column("nbytes", Whole, nullable=False),
+    Column("last", Whole, nullable=False),
 )
 
 # head: the number of the last commit of its own, kept by a trigger, so that a commit lost from the end of
@@ -92,13 +96,13 @@ eviction = Table(
 system = Table(
     "system",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Whole, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("uuid", Text, nullable=False),
     Column("spec", Text, nullable=True),
-    Column("origin_id", Integer, ForeignKey("system.id"), nullable=True),
-    Column("origin_number", Integer, nullable=True),
-    Column("head", Integer, nullable=True),
+    Column("origin_id", Whole, ForeignKey("system.id"), nullable=True),
+    Column("origin_number", Whole, nullable=True),
+    Column("head", Whole, nullable=True),
 )
 
 # token: the open store that holds the claim; boot and started tell a living process from one that
@@ -110,8 +114,8 @@ writer = Table(
     Column("token", Text, nullable=False),
     Column("host", Text, nullable=False),
     Column("boot", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("started", Integer, nullable=False),
+    Column("pid", Whole, nullable=False),
+    Column("started", Whole, nullable=False),
 )
 
 # A bin that is being computed: hashes of its packages, eight bytes each, and nanoseconds that it will take, NULL where
@@ -119,11 +123,11 @@ writer = Table(
 claim = Table(
     "claim",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Whole, primary_key=True),
     Column("boot", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("started", Integer, nullable=False),
-    Column("cost_ns", Integer, nullable=True),
+    Column("pid", Whole, nullable=False),
+    Column("started", Whole, nullable=False),
+    Column("cost_ns", Whole, nullable=True),
     Column("hashes", LargeBinary, nullable=False),
 )
 
@@ -132,16 +136,16 @@ claim = Table(
 commit_log = Table(
     "commit_log",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("system_id", Integer, ForeignKey("system.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("parent", Integer, nullable=True),
-    Column("changed", Integer, nullable=False),
+    Column("id", Whole, primary_key=True),
+    Column("system_id", Whole, ForeignKey("system.id"), nullable=False),
+    Column("number", Whole, nullable=False),
+    Column("parent", Whole, nullable=True),
+    Column("changed", Whole, nullable=False),
     Column("stress", Float, nullable=True),
     Column("residual_norm", Float, nullable=True),
     Column("digest", Text, nullable=False),
-    Column("rows", Integer, nullable=False),
-    Column("keyframe", Integer, nullable=False),
+    Column("rows", Whole, nullable=False),
+    Column("keyframe", Whole, nullable=False),
     Column("seal", LargeBinary, nullable=False),
     UniqueConstraint("system_id", "number", name="uq_commit_log_system_number"),
 )
@@ -149,10 +153,10 @@ commit_log = Table(
 node_page = Table(
     "node_page",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("system_id", Integer, ForeignKey("system.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("part", Integer, nullable=False),
+    Column("id", Whole, primary_key=True),
+    Column("system_id", Whole, ForeignKey("system.id"), nullable=False),
+    Column("number", Whole, nullable=False),
+    Column("part", Whole, nullable=False),
     Column("header", LargeBinary, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("data", LargeBinary, nullable=False),
@@ -165,4 +169,4 @@ HEAD_TRIGGER = (
     f"CREATE TRIGGER {HEAD_TRIGGER_NAME} AFTER INSERT ON commit_log BEGIN "
     "UPDATE system SET head = max(coalesce(head, -1), NEW.number) WHERE id = NEW.system_id; END"
 )
-event.listen(commit_log, "after_create", DDL(HEAD_TRIGGER))  # type: ignore[no-untyped-call]
+event.listen(commit_log, "after_create", DDL(HEAD_TRIGGER).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]

@@ -1,0 +1,139 @@
+"""The rows of packages in PostgreSQL's SQL: lists go as one array, and many rows as one statement or one pipeline.
+
+Index rows are inserted by ascending hash: in any other order, writers at the same time would wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from whiteboard.storage.page.digests import Laid, pieces
+from whiteboard.storage.page.format import Blob, Moved
+from whiteboard.storage.postgres.connecting import Numbers
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.rows import count_uses, index_array
+
+INDEXED: Final = "SELECT page_id FROM package"
+"""The pages in which some package is found."""
+
+AS_COLUMN: Final = "data"
+"""The data of a row, however large."""
+
+_INSERT_PAGE = (
+    "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id"
+)
+_INSERT_INDEX = "INSERT INTO package (hash, page_id, slot) SELECT * FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING"
+_DELETE_INDEX = (
+    "DELETE FROM package USING unnest(%b, %b) AS gone(hash, page_id) "
+    "WHERE package.hash = gone.hash AND package.page_id = gone.page_id"
+)
+_INSERT_NODE_PAGE = (
+    "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (%s, %s, %s, %s, %s, %s)"
+)
+
+
+def is_empty(connection: Connection) -> bool:
+    """Return whether there is no package at all."""
+    return not connection.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM package)").scalar_one()
+
+
+def count_packages(connection: Connection) -> int:
+    """Packages that can be found."""
+    return int(connection.exec_driver_sql("SELECT count(*) FROM package").scalar_one())
+
+
+def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:
+    """The rows of a query that ends in IN, for values of any number."""
+    if not len(values):
+        return []
+    wanted = Numbers(np.asarray(values, np.int64))
+    found: list[Any] = _cursor(connection).execute(f"{sql.removesuffix('IN')}= ANY(%b)", (wanted,)).fetchall()
+    return found
+
+
+def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index rows (hash, page_id, slot) of the given hashes, ascending and each there once, (m, 3)."""
+    rows = index_array(select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist()))
+    return rows[np.argsort(rows[:, 0])]
+
+
+def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:
+    """Yield the id and blob of each of some pages, by ascending id; one that is not there is left out."""
+    rows = select_in(connection, "SELECT id, header, digest, data FROM page WHERE id IN", ids)
+    for page_id, *parts in sorted(rows, key=lambda row: int(row[0])):
+        yield page_id, Blob(*parts)
+
+
+def read_data(connection: Connection, table: str, row_id: int) -> bytes:
+    """The data of a row."""
+    found: tuple[bytes] = _cursor(connection).execute(f"SELECT data FROM {table} WHERE id = %s", (row_id,)).fetchone()
+    return found[0]
+
+
+@contextmanager
+def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
+    """A page while the block runs; None where it is not there."""
+    found = dict(read_pages(connection, [page_id])).get(page_id)
+    yield None if found is None else Moved(found.header, found.digest, found.data)
+
+
+def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
+    """Insert pages, and index them; a hash that has a package keeps it. Returns the pages' ids."""
+    if not pages:
+        return []
+    cursor = _cursor(connection)
+    cursor.executemany(_INSERT_PAGE, [_values(page) for page in pages], returning=True)
+    ids = [int(cursor.fetchone()[0])]
+    while cursor.nextset():
+        ids.append(int(cursor.fetchone()[0]))
+    hashes = np.concatenate([page.hashes for page in pages])
+    held = np.repeat(ids, [len(page.hashes) for page in pages])
+    slots = np.concatenate([np.arange(len(page.hashes)) for page in pages])
+    hashes, first = np.unique(hashes, return_index=True)  # ascending; of two alike, the first counts
+    if len(hashes):
+        cursor.execute(_INSERT_INDEX, (Numbers(hashes), Numbers(held[first]), Numbers(slots[first])))
+    count_uses(connection, dict.fromkeys(ids, 0))
+    return ids
+
+
+def insert_page(connection: Connection, page: PageRow) -> int:
+    """Insert a page alone, and return its id."""
+    return int(_cursor(connection).execute(_INSERT_PAGE, _values(page)).fetchone()[0])
+
+
+def insert_node_page(connection: Connection, row: tuple[int, int, int], blob: Laid) -> None:
+    """Insert a node page of a system, commit and part."""
+    data = blob.data if isinstance(blob.data, bytes) else b"".join(map(bytes, pieces(blob.data)))
+    _cursor(connection).execute(_INSERT_NODE_PAGE, (*row, blob.header, blob.digest, data))
+
+
+def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> int:
+    """Delete index rows, given as (hash, page_id); returns how many there were."""
+    gone = np.array(sorted(rows), np.int64).reshape(-1, 2)
+    if not len(gone):
+        return 0
+    return int(_cursor(connection).execute(_DELETE_INDEX, (Numbers(gone[:, 0]), Numbers(gone[:, 1]))).rowcount)
+
+
+def settle(connection: Connection) -> None:
+    """Nothing: every package has a row of its own."""
+
+
+def lately(connection: Connection) -> NDArray[np.int64]:  # noqa: ARG001
+    """No rows: every package has one of its own."""
+    return np.empty((0, 3), np.int64)
+
+
+def _values(page: PageRow) -> tuple[Any, ...]:
+    blob = page.packed.joined()
+    return page.op, page.n, page.nbytes, page.cost_ns, blob.header, blob.digest, blob.data
+
+
+def _cursor(connection: Connection) -> Any:
+    return connection.connection.cursor()

@@ -1,0 +1,153 @@
+"""The seam between backends of SQL: connections and transactions (`Database`), and the statements that differ (`Rows`).
+
+Beside `Rows`, statements are written for all backends, with ``?`` for values.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from whiteboard.errors import ReadOnlyError
+from whiteboard.records.packages import Page
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob
+from whiteboard.storage.sql.location import Location
+from whiteboard.storage.sql.page_row import PageRow
+
+T = TypeVar("T")
+
+
+class Rows(Protocol):
+    """What a backend's module `rows` has: see the functions of these names in `sql.rows`."""
+
+    @property
+    def INDEXED(self) -> str: ...
+    @property
+    def AS_COLUMN(self) -> str: ...
+    def is_empty(self, connection: Connection) -> bool: ...
+    def count_packages(self, connection: Connection) -> int: ...
+    def select_in(self, connection: Connection, sql: str, values: Sequence[int]) -> list[Any]: ...
+    def select_index(self, connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]: ...
+    def read_pages(self, connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]: ...
+    def read_data(self, connection: Connection, table: str, row_id: int) -> bytes: ...
+    def laid(self, connection: Connection, page_id: int) -> AbstractContextManager[Laid | None]: ...
+    def insert_page(self, connection: Connection, page: PageRow) -> int: ...
+    def insert_pages(self, connection: Connection, pages: Sequence[PageRow]) -> list[int]: ...
+    def insert_node_page(self, connection: Connection, row: tuple[int, int, int], blob: Laid) -> None: ...
+    def delete_index(self, connection: Connection, rows: Iterable[tuple[int, int]]) -> int: ...
+    def settle(self, connection: Connection) -> None: ...
+    def lately(self, connection: Connection) -> NDArray[np.int64]: ...
+
+
+def rows_of(connection: Connection) -> Rows:
+    """The statements of the backend that a connection is of."""
+    return cast("Rows", connection.get_execution_options()["rows"])
+
+
+class Database(ABC):
+    """A place where rows are: who reads and writes it, and when.
+
+    Attributes
+    ----------
+    location : Location
+    readonly : bool
+    lock : WriteLock or None
+        The lock file, by which processes of one machine claim what they compute; None where there is none.
+    durability : {"normal", "full"}
+    typed : bool
+        Whether a column holds values of its type only, and rows refer to rows that are there.
+    """
+
+    location: Location
+    readonly: bool
+    lock: Any = None
+    durability: str
+    typed: bool
+
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Connection]:
+        """One read transaction: everything read in it is of one moment. Keep it short."""
+
+    @abstractmethod
+    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        """Run `work` in one write transaction, and return what it returns. It may be run again where that failed.
+
+        Parameters
+        ----------
+        durable : bool
+            What is committed survives a power loss when the store's durability says so.
+
+        Raises
+        ------
+        StoreError
+            Nothing was written.
+        ReadOnlyError, ClosedError
+        """
+
+    def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:  # noqa: ARG002
+        """Look one package up by its hash, for less than a lookup of many takes; but in no page that was `seen`.
+
+        Returns
+        -------
+        (int, Page) or bool
+            Its page's id, and the package alone; True where there is certainly none, False where a lookup has to tell.
+        """
+        return False
+
+    @abstractmethod
+    def live_bytes(self) -> int:
+        """Bytes of the store that hold something."""
+
+    @abstractmethod
+    def give_back(self) -> None:
+        """Return what is free to the file system, where the backend can."""
+
+    @abstractmethod
+    def bytes_on_disk(self) -> int:
+        """Bytes that the store takes."""
+
+    @abstractmethod
+    def structure(self) -> tuple[str, ...]:
+        """What the database itself finds damaged; empty where nothing."""
+
+    @abstractmethod
+    def version(self) -> dict[str, str]:
+        """The name and version of the database's program."""
+
+    def query(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one read transaction, and return what it returns; again where a connection was lost."""
+        with self.read() as connection:
+            return work(connection)
+
+    def writer_lives(self, connection: Connection, token: str) -> bool | None:  # noqa: ARG002
+        """Whether the open store that claims are known by is open; None where only its process tells."""
+        return None
+
+    def hold(self, token: str) -> None:  # noqa: B027
+        """Be known as open by a token, from now to the close."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection. Closing twice is allowed, and after an interrupt needed."""
+
+    @property
+    @abstractmethod
+    def closed(self) -> bool:
+        """Whether it was closed, and nothing is left to close."""
+
+    @abstractmethod
+    def check_open(self) -> None:
+        """Raise `ClosedError` after `close`."""
+
+    def check_writable(self) -> None:
+        """Raise `ReadOnlyError` where it was opened for reading."""
+        if self.readonly:
+            message = f"the store {self.location} was opened with readonly=True: nothing can be written"
+            raise ReadOnlyError(message)

@@ -1,0 +1,43 @@
+"""A page as its row is made, and the hashes by which the index has its packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.records.packages import Page
+from whiteboard.storage.page.codec import DEFAULT, Encoding
+from whiteboard.storage.page.format import Packed, encode_page
+
+HASH_BITS: Final = 63
+"""Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageRow:
+    """A page ready to be inserted."""
+
+    op: str
+    n: int
+    cost_ns: int
+    hashes: NDArray[np.int64]
+    packed: Packed
+
+    @classmethod
+    def of(cls, page: Page, encoding: Encoding = DEFAULT, *, bits: int = HASH_BITS) -> PageRow:
+        """The row of a page: its arrays are encoded."""
+        return cls(page.op, page.n, page.cost_ns, hashes_of(page.keys, bits), encode_page(page, encoding))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the page's row."""
+        return len(self.packed.header) + self.packed.nbytes
+
+
+def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:
+    """The first `bits` bits of each row of an (n, 16) array of keys."""
+    words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
+    return (words >> np.uint64(64 - bits)).astype(np.int64)
