@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +42,10 @@ def test_each_says_what_it_is(tmp_path: Path) -> None:
 def test_help_has_code_that_runs(tmp_path: Path) -> None:
     """What ``help(wb)`` shows first can be pasted, and the names that it sends a reader to are there."""
     text = wb.__doc__ or ""
-    parts = re.findall(r"::\n\n((?:    .*\n|\n)+)", text)
+    parts = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(parts) == 2
     program = tmp_path / "program.py"
-    program.write_text("\n".join(map(textwrap.dedent, parts)) + "print(system.head.id)\n", "utf-8")
+    program.write_text("\n".join(parts) + "print(system.head.id)\n", "utf-8")
     done = subprocess.run(
         [sys.executable, str(program)], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )

@@ -3,30 +3,34 @@
 Whiteboard is for functions that take from milliseconds to hours and are needed again and again: in an optimizer that is
 stopped, in a sweep, in next week's run. And for systems of many cheap ops over nodes. One SQLite file keeps both.
 
-Your own function, as an optimizer calls it::
+Your own function, as an optimizer calls it:
 
-    import numpy as np
-    import whiteboard as wb
+```python
+import numpy as np
+import whiteboard as wb
 
-    @wb.op(gradient="returned")
-    def drag(x, *, mach=0.8):
-        return mach * float(x @ x), 2 * mach * x
+@wb.op(gradient="returned")
+def drag(x, *, mach=0.8):
+    return mach * float(x @ x), 2 * mach * x
 
-    with wb.open("cache.db") as board:
-        f = board.bind(drag, mach=0.5)
-        y, grad = f.value_and_grad(np.ones(3))  # computed once, and read from then on
-        board.call_many(drag, np.ones((9, 3)))  # nine jobs
-        board.table(drag)                       # what is kept, as columns
+with wb.open("cache.db") as board:
+    f = board.bind(drag, mach=0.5)
+    y, grad = f.value_and_grad(np.ones(3))  # computed once, and read from then on
+    board.call_many(drag, np.ones((9, 3)))  # nine jobs
+    board.table(drag)                       # what is kept, as columns
+```
 
-Nodes whose state moves by commits::
+Nodes whose state moves by commits:
 
-    with wb.open("cache.db") as board:
-        system = board.system("pair")
-        if system.head is None:
-            system.add_nodes([0, 1], p=np.array([[0.0, 0.0], [3.0, 4.0]]))
-            system.commit()
-        system.process([wb.Job("distance", (0, 1), target=1.0, attr="p")])
-        system.commit(wb.rules.StressDescent(0.5))
+```python
+with wb.open("cache.db") as board:
+    system = board.system("pair")
+    if system.head is None:
+        system.add_nodes([0, 1], p=np.array([[0.0, 0.0], [3.0, 4.0]]))
+        system.commit()
+    system.process([wb.Job("distance", (0, 1), target=1.0, attr="p")])
+    system.commit(wb.rules.StressDescent(0.5))
+```
 
 Start at `open`, `Board`, `op`, `Bound`; then `System`, `Job`, `JobBatch`, `rules`. ``wb.ops.names()`` lists the
 built-in operations, `errors` the errors, and ``whiteboard --help`` the command line.

@@ -128,6 +128,12 @@ def _edited(chance: random.Random, header: bytearray) -> bytearray:
 _BLOCKS = re.compile(rb'\A\{"blocks":\[\d+,"[^"]*"\],')
 
 
+def _answers(page: Page) -> bytes:
+    """Return all that a page answers with."""
+    arrays = [page.keys, *(page.arrays[name] for name in sorted(page.arrays))]
+    return repr([(each.dtype, each.shape, each.tobytes()) for each in arrays]).encode()
+
+
 def work(seed: int, count: int, *, forged: bool) -> None:
     """Decode `count` mutated blobs, and say every thousand of them how it goes."""
     limit = MAX_BYTES + SLACK
@@ -135,17 +141,20 @@ def work(seed: int, count: int, *, forged: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (3 * limit, 3 * limit))
     chance = random.Random(seed)
     blobs = corpus()
+    answers = {_answers(decode_page(blob)) for blob in blobs}
     accepted = refused = 0
     for number in range(count):
         blob = mutated(chance, chance.choice(blobs), blobs)
         if forged:
-            header = _BLOCKS.sub(
-                b"{", blob.header
-            )  # a header without blocks has a digest over all, which fits any data
+            # A header without blocks has a digest over all, which fits any data.
+            header = _BLOCKS.sub(b"{", blob.header)
             blob = Blob(header, digest_of(header, blob.data), blob.data)
+        whole = chance.random() < 0.5
         try:
-            decode_page(blob, provenance=chance.random() < 0.5)
-            accepted += 1
+            page = decode_page(blob, provenance=whole)
+            # What answers nobody is not read, and so not looked at: then the answers have to be those of a true page.
+            accepted += forged or whole or _answers(page) not in answers
+            refused += not (forged or whole or _answers(page) not in answers)
         except CorruptPackageError:
             refused += 1
         if (number + 1) % STEP == 0 or number + 1 == count:

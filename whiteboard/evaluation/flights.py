@@ -123,12 +123,12 @@ class Flights:
 
     def end(self, flight: Flight) -> None:
         """End a flight with what has come of it; done twice it is as if done once."""
-        flight.land()
-        with self._lock:
+        with self._lock:  # counted first: who finds a key free knows then that it may be in the store
             self.landed += 1
             for key in flight.keys:
                 if self._held.get(key) is flight:
                     del self._held[key]
+        flight.land()
 
 
 class _Here(threading.local):
