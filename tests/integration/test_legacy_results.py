@@ -111,14 +111,17 @@ def test_no_pickle_is_read_untrusted(place: Path) -> None:
 
 
 def test_only_one_program_reads_pickles() -> None:
-    """No file of the library or the scripts reads pickles but the one that is started for it, and benchmarks."""
+    """No file of the library or the scripts reads pickles but the one that is started for it, and benchmarks.
+
+    Workers and their board send each other pickles, which nobody else writes, and which lie nowhere.
+    """
     named = []
     for folder in ("whiteboard", "storage", "migrations", "scripts"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             text = path.read_text("utf-8")
             if any(word in text for word in ("import pickle", "import joblib", "allow_pickle=True", "pickle.loads")):
                 named.append(path.relative_to(ROOT).as_posix())
-    assert [name for name in named if "benching" not in name] == ["whiteboard/integration/legacy/unpickler.py"]
+    assert [name for name in named if "benching" not in name and "/workers/" not in name] == ["whiteboard/integration/legacy/unpickler.py"]
 
 
 def test_large_values_and_shards(place: Path) -> None:

@@ -184,7 +184,7 @@ def test_special_files_are_not_opened(tmp_path: Path) -> None:
     [
         ("sqlite:///a.db?mode=ro", "unknown query keys"),
         ("sqlite:///a.db?cache=shared&x=1", r"\['cache', 'x'\]"),
-        ("postgresql://host/db", "no storage backend for 'postgresql'"),
+        ("mysql://host/db", "no storage backend for 'mysql'"),
         ("sqlite+aiosqlite:///a.db", "cannot read the store URL"),
         ("sqlite://host/a.db", "cannot read the store URL"),
         ("://", "cannot read the store URL"),
