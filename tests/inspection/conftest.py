@@ -14,4 +14,5 @@ def _one_bin(monkeypatch: pytest.MonkeyPatch) -> None:
         return at_most
 
     monkeypatch.setattr(Costs, "jobs", jobs)
+    monkeypatch.setattr("whiteboard.evaluation.pipeline.DEAR_NS", 2**62)  # written with the rest, not at once
     monkeypatch.setattr(Costs, "first", staticmethod(lambda _: 10_000))
