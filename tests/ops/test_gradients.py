@@ -311,10 +311,10 @@ def test_wrong_returns_say_expected_and_got(board: wb.Board, case: Wrong) -> Non
     )
     x = np.ones((3, 3))
     x[2, 0] = 7
-    with pytest.warns(wb.UncachedWarning), pytest.raises(case.error, match=case.says) as caught:
+    with pytest.warns(wb.UncachedWarning), pytest.raises(wb.JobsError, match=case.says) as failed:
         board.call_many("wrong", x, np.ones((3, 2)))
-    assert str(caught.value).startswith("op 'wrong': ")
-    assert str(caught.value).endswith("(job 2)")
+    assert str(failed.value).startswith("op 'wrong': 1 of 3 jobs failed: job 2: ")
+    assert isinstance(failed.value.errors[2], case.error)
     with pytest.raises(case.error, match=case.says) as caught:
         board.call("wrong", x[2], np.ones(2))
     assert "(job" not in str(caught.value)
@@ -323,7 +323,7 @@ def test_wrong_returns_say_expected_and_got(board: wb.Board, case: Wrong) -> Non
     system.add_nodes([3], theta=np.ones((1, 2)))
     system.commit()
     jobs = [wb.Job("wrong", (i, 3), job_id=f"job {i}") for i in range(3)]
-    with pytest.raises(case.error, match=f"op 'wrong', job 'job 2': .*{case.says}"):
+    with pytest.raises(wb.JobsError, match=f"op 'wrong', job 'job 2': .*{case.says}"):
         system.process(jobs)
     assert board.stats()["puts"] == 0
 
