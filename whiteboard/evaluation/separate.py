@@ -29,7 +29,7 @@ def columns(
     """
     runs = _runs(pages, page, slot)
     whole = not len(page) or int(page.min()) >= 0
-    if len(runs) == 1:
+    if whole and len(runs) == 1:
         number, here, there = runs[0]
         if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
             return [_read_only(pages[number].arrays[name].view()) for name in fields]
