@@ -21,10 +21,12 @@ for _name in ("WHITEBOARD_STORE", "WHITEBOARD_VENV"):
 
 @pytest.fixture
 def builtin_ops_only() -> Iterator[None]:
-    """Forget, after a test, the ops that it registered."""
+    """Forget, after a test, the ops that it registered, and no others: a module of ops is imported once."""
     from whiteboard.ops import registry  # not before the environment is what it has to be
     from whiteboard.ops.catalogue import FAMILY
 
+    before = {name: entry for name, entry in registry._entries.items() if name not in FAMILY}
     yield
     for name in registry._entries.keys() - FAMILY.keys():
         del registry._entries[name]
+    registry._entries.update(before)
