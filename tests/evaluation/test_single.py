@@ -141,6 +141,15 @@ def test_hits_are_checked_as_those_of_columns(tmp_path: Path) -> None:
         assert (board.stats()["wrong"], answers[-1]) == (1, 6.0)
 
 
+def test_jobs_of_many_sources() -> None:
+    """Every source has its gradient, of a hit too."""
+    sources = [np.full(2, float(number)) for number in range(1100)]
+    with wb.open(":memory:") as board:
+        first, again = board.call("sum_k", *sources), board.call("sum_k", *sources)
+    assert (first.hit, again.hit, len(again.grads)) == ("miss", "memory", 1100)
+    assert [grad.tobytes() for grad in again.grads] == [grad.tobytes() for grad in first.grads]
+
+
 def test_a_result_keeps_no_more_alive_than_itself() -> None:
     """One row of a page of many is a copy."""
     with wb.open(":memory:") as board:

@@ -20,8 +20,6 @@ from whiteboard.types import FLOATS, Array, Params
 _FLOATS: Final = frozenset(map(id, FLOATS))
 """NumPy has one object for each dtype in the machine's byte order; an array with another one goes the longer way."""
 
-_GRADS: Final = tuple(f"g{slot}" for slot in range(1000))
-
 _MOST: Final = 1000
 """Prefixes that are kept, each with its op, whose `id` is then no other's."""
 
@@ -82,7 +80,7 @@ def taken(page: Page, row: int) -> tuple[Array, tuple[Array, ...]]:
     """Return y and what lies beside it of one package, read-only, in memory that keeps no more alive than itself."""
     alone = page.n == 1
     taken = []
-    for name in ("y", *_GRADS[: len(page.arrays) - 1]):
+    for name in ("y", *(f"g{slot}" for slot in range(len(page.arrays) - 1))):
         value = page.arrays[name][row]
         if value.ndim:  # else it is a number, which nobody can write to
             if not alone:
