@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,27 @@ def test_an_op_that_is_not_cached_runs_once(board: wb.Board) -> None:
         system.process(wb.JobBatch("hidden", [(0,), (1,)], target=np.zeros((2, 3))))
     assert len(CALLS) == 2
     assert system.waiting == 2
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.12])
+def test_components_share_a_run_however_long_it_takes(board: wb.Board, seconds: float) -> None:
+    """A Jacobian of six components takes two runs: one for the gradients of ones, and one for all cotangents."""
+    runs = []
+
+    def slow(x: Any) -> Any:
+        runs.append(1)
+        time.sleep(seconds)
+
+        def pull(cotangent: Any) -> Any:
+            time.sleep(seconds / 3)
+            return (2 * x * cotangent,)
+
+        return x * x, pull
+
+    ops.op(gradient="pullback", identity=f"slow {seconds}")(slow)
+    x = np.arange(6.0)
+    assert board.bind(slow).jacobian(x).tolist() == np.diag(2 * x).tolist()
+    assert len(runs) == 2
 
 
 def test_pairs_come_in_parts(board: wb.Board, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,3 +131,29 @@ def test_an_op_that_returns_the_wrong_thing_is_named(case: tuple[Any, Any, type[
     with pytest.raises(error, match=says) as caught:
         both(spec, np.ones((2, 3)))
     assert "op 'wrong'" in str(caught.value)
+
+
+@pytest.mark.parametrize("ends", [(), (0,), (1, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("bad", [(), (2,), (0, 1), (3, 4)])
+def test_a_run_in_parts_is_the_run(ends: tuple[int, ...], bad: tuple[int, ...]) -> None:
+    """Wherever it is handed over, the parts are the whole, each in its own memory, without those that have failed."""
+
+    def forward(xs: Any, out: Any) -> Any:
+        if xs[0][0] in bad:
+            raise ZeroDivisionError
+        return xs[0] * 2, None
+
+    spec = OpSpec("parts", 1, "general", forward, lambda s, c, n: (c * 2,), lambda *_: None, batch="loop")
+    x = np.arange(5.0)[:, None] * np.ones(3)
+    job = iter(range(5))
+    failed: dict[int, Exception] = {}
+    found = {}
+    with Session(spec, {}, [x]) as session:
+        for rows, results in session.parts(None, failed, lambda: next(job) in ends):
+            for each in results:
+                assert len(each) == rows.stop - rows.start
+                assert each.base is None
+            found.update({row: [each[row - rows.start] for each in results] for row in range(5)[rows] if results})
+    assert sorted(failed) == list(bad)
+    for row in set(range(5)) - set(bad):
+        assert [each.tolist() for each in found[row]] == [[2.0 * row] * 3, [2.0] * 3]

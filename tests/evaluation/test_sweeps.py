@@ -80,3 +80,39 @@ def test_bins_follow_the_cost() -> None:
     assert after(f, 100, 3.0) == 1
     assert after(g, 1000, 3.0) == 1000
     assert after(tanh, 1000, 1e-6) == 1000
+
+
+GROWING = """
+import os, signal, sys, time
+import numpy as np
+import whiteboard as wb
+
+store, log, kill = sys.argv[1], sys.argv[2], int(sys.argv[3])
+computed = 0
+
+@wb.op(gradient="none", identity="growing 1")
+def growing(x):
+    global computed
+    if x[0] >= 400:
+        time.sleep(0.03)
+        computed += 1
+        if computed == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with open(log, "a") as file:
+            file.write(f"{x[0]}\\n")
+    return x.sum()
+
+with wb.open(store) as board:
+    print(board.call_many(growing, np.arange(440.0)[:, None]).y.tobytes().hex())
+"""
+
+
+def test_jobs_that_get_dearer_within_a_bin(tmp_path: Path) -> None:
+    """What is done is handed over after a tenth of a second, whatever the jobs before these have cost."""
+    log = tmp_path / "log"
+    assert run_code(GROWING, tmp_path / "a.db", log, "30").returncode == -9
+    last = run_code(GROWING, tmp_path / "a.db", log, "0")
+    assert last.stdout.strip() == np.arange(440.0).tobytes().hex(), last.stderr
+    computed = Counter(log.read_text().splitlines())
+    assert len(computed) == 40
+    assert sum(computed.values()) <= 40 + 4

@@ -47,12 +47,12 @@ class Agreement:
 
     def distrusts(self, spec: OpSpec) -> bool:
         """Whether a package of the op, under its fingerprint of now, was found wrong in this process."""
-        return bool(self._distrusted) and _identity(spec) in self._distrusted
+        return bool(self._distrusted) and spec.code in self._distrusted
 
     def passes(self, spec: OpSpec, cost_ns: float) -> bool:
         """Count the time that one hit has saved, unless a check of it is due: then nothing is counted."""
         with self._lock:
-            due = self._checks.get(_identity(spec), 0) < FIRST
+            due = self._checks.get(spec.code, 0) < FIRST
             if due and self.spent_ns + cost_ns < SHARE * (self.saved_ns + cost_ns):
                 return False
             self.saved_ns += cost_ns
@@ -83,12 +83,12 @@ class Agreement:
         page, slot = plan.pages[plan.page[row[0]]], int(plan.slot[row[0]])
         with self._lock:
             self.saved_ns += float(costs[plan.page[hits]].sum())
-            done = self._checks.get(_identity(spec), 0)
+            done = self._checks.get(spec.code, 0)
             if (
                 done >= FIRST or self.spent_ns + page.cost_ns / page.n >= SHARE * self.saved_ns
             ):  # of unknown cost: never
                 return True
-            self._checks[_identity(spec)] = done + 1
+            self._checks[spec.code] = done + 1
             self.checked += 1
         start = perf_counter_ns()
         with pool.lend() as lend:
@@ -102,7 +102,7 @@ class Agreement:
 
     def _refuse(self, spec: OpSpec, key: str, what: str) -> None:
         self.wrong += 1
-        self._distrusted.add(_identity(spec))
+        self._distrusted.add(spec.code)
         print_of = spec.fingerprint.hex() if spec.fingerprint else ""
         warn(
             f"op {spec.name!r}: {what} of the package under key {key} is not what the op computes now: something has "
@@ -110,10 +110,6 @@ class Agreement:
             "packages of that fingerprint are misses in this process; raise version= of wb.op to leave them for good",
             WrongHitWarning,
         )
-
-
-def _identity(spec: OpSpec) -> Identity:
-    return spec.name, spec.version, spec.fingerprint
 
 
 def _difference(

@@ -23,12 +23,12 @@ class Costs:
 
     def of(self, spec: OpSpec) -> float | None:
         """Return what a job cost in the op's last bin; None where there was none."""
-        known = self._known.get(_identity(spec))
+        known = self._known.get(spec.code)
         return None if known is None else known[0]
 
     def is_sure(self, spec: OpSpec) -> bool:
         """Whether that bin had more than a few short jobs, which tell more of what was done for the first time."""
-        cost, n = self._known.get(_identity(spec), (0.0, 0))
+        cost, n = self._known.get(spec.code, (0.0, 0))
         return n >= promises.ROWS or cost * n >= SURE_NS
 
     def seconds(self, spec: OpSpec, n: int) -> float | None:
@@ -38,7 +38,7 @@ class Costs:
 
     def learn(self, spec: OpSpec, n: int, cost_ns: int) -> None:
         """Hear what a bin of n jobs has cost."""
-        self._known[_identity(spec)] = cost_ns / n, n
+        self._known[spec.code] = cost_ns / n, n
 
     def jobs(self, spec: OpSpec, at_most: int) -> int:
         """Return how many jobs the next bin should have.
@@ -47,7 +47,7 @@ class Costs:
         """
         if spec.exactness == "tolerance":
             return at_most
-        known = self._known.get(_identity(spec))
+        known = self._known.get(spec.code)
         if known is None:
             return min(at_most, self.first(spec)) if spec.user else at_most
         cost, n = known
@@ -57,7 +57,3 @@ class Costs:
     def first(spec: OpSpec) -> int:
         """Return how many jobs the first bin of an op has of which nothing is known."""
         return promises.ROWS if spec.batch == "lead_axis" else 1
-
-
-def _identity(spec: OpSpec) -> tuple[str, int, bytes | None]:
-    return spec.name, spec.version, spec.fingerprint

@@ -11,6 +11,7 @@ import numpy as np
 
 from whiteboard.errors import WhiteboardError
 from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.costs import BIN_NS
 from whiteboard.evaluation.flights import computing
 from whiteboard.evaluation.promises import Promises
 from whiteboard.evaluation.session import Session
@@ -105,7 +106,7 @@ class InThread:
         """
         start = time.perf_counter_ns()
         try:
-            yield self._session(task, rows)
+            yield from self._session(task, rows)
         except WhiteboardError as error:
             error.row = None if error.row is None else int(rows[error.row])
             raise
@@ -118,25 +119,39 @@ class InThread:
             for half in np.array_split(rows, 2):
                 yield from self._parts(task, half)
 
-    def _session(self, task: Task, rows: Ids) -> Outcome:
-        """Run one session over a bin."""
+    def _session(self, task: Task, rows: Ids) -> Iterator[Outcome]:
+        """Run one session over a bin; what is done after `BIN_NS` is handed over, whatever the rest takes."""
         spec = task.spec
         failed: dict[int, Exception] = {}
+        given = None if task.cotangent is None else task.cotangent[rows]
         start = time.perf_counter_ns()
-        with computing(), self._pool.lend() as lend, np.errstate(all="ignore"):  # non-finite results are results
+        with self._pool.lend() as lend:
             xs = task.sources.gather(rows, lend, share=spec.exactness == "tolerance")
-            given = None if task.cotangent is None else task.cotangent[rows]
             with Session(spec, task.params, xs, task.shape) as session:
-                arrays = session.run(given, failed)
-            cost = time.perf_counter_ns() - start
-            if not failed:
-                self._promises.test(spec, task.params, xs, arrays, given)
-                return Outcome(rows, rows, arrays, cost)
-        fine = np.delete(np.arange(len(rows)), list(failed))
-        return Outcome(rows, rows[fine], tuple(array[fine] for array in arrays), cost, _by_job(failed, rows))
+                parts = session.parts(given, failed, lambda: time.perf_counter_ns() - start >= BIN_NS)
+                while True:
+                    with computing(), np.errstate(all="ignore"):  # non-finite results are results
+                        part = next(parts, None)
+                        cost = time.perf_counter_ns() - start
+                        if part is not None and not failed:
+                            self._promises.test(spec, task.params, xs, part[1], given)
+                    if part is None:
+                        return
+                    yield _outcome(rows[part[0]], part[1], cost, failed, part[0].start)
+                    failed.clear()
+                    start = time.perf_counter_ns()
 
 
-def _by_job(failed: dict[int, Exception], rows: Ids) -> dict[int, Exception]:
+def _outcome(rows: Ids, arrays: tuple[Array, ...], cost: int, failed: dict[int, Exception], first: int) -> Outcome:
+    """Return what came of some rows of a bin, of which others stand before the first."""
+    if not failed:
+        return Outcome(rows, rows, arrays, cost)
+    told = {row - first: error for row, error in failed.items()}
+    fine = np.delete(np.arange(len(rows)), list(told))
+    return Outcome(rows, rows[fine], tuple(array[fine] for array in arrays), cost, by_job(told, rows))
+
+
+def by_job(failed: dict[int, Exception], rows: Ids) -> dict[int, Exception]:
     """Return errors by job that were by row of a bin."""
     for row, error in failed.items():
         if isinstance(error, WhiteboardError):

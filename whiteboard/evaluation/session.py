@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -91,12 +91,26 @@ class Session:
             results are no numbers of anything. Where all have failed there are no results. Without it the first error
             is raised.
         """
+        ((_, results),) = self.parts(cotangent, failed)
+        return results
+
+    def parts(
+        self,
+        cotangent: Array | None = None,
+        failed: dict[int, Exception] | None = None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[slice, tuple[Array, ...]]]:
+        """Yield what `run` returns in parts, each with its rows: a new one begins where `enough` says so after a job.
+
+        It is asked where the op is called job by job.
+        """
         self._start_forward()
         self._start_backward()
         beside: tuple[Array, ...] = ()
         saved: Any = None
         repeatable = False
-        for number in range(self._calls()):
+        first, calls = 0, self._calls()
+        for number in range(calls):
             try:
                 if cotangent is None or not repeatable or not self._repeats(number):
                     repeatable = False
@@ -111,9 +125,20 @@ class Session:
                 if failed is None or self._spec.batch != "loop":
                     raise
                 failed[number] = error
-        if failed and len(failed) == self._n:
+            if number + 1 < calls and enough():
+                yield slice(first, number + 1), self._results(slice(first, number + 1), beside, failed)
+                first = number + 1
+        yield slice(first, self._n), self._results(slice(first, self._n), beside, failed)
+
+    def _results(
+        self, rows: slice, beside: tuple[Array, ...], failed: dict[int, Exception] | None
+    ) -> tuple[Array, ...]:
+        """Return the results of some rows, in memory of their own; nothing where all of them have failed."""
+        if failed and all(row in failed for row in range(rows.start, rows.stop)):
             return ()
-        return (self._y(), *_canonical(beside))
+        assert self._out is not None  # there was a forward
+        whole = (self._out, *beside)
+        return _canonical(whole if rows == slice(0, self._n) else tuple(array[rows].copy() for array in whole))
 
     def _start_forward(self) -> None:
         self._forwards += 1

@@ -46,6 +46,4 @@ class Thrift:
 
 
 def _signature(task: Task) -> Signature:
-    spec = task.spec
-    of_op = spec.name, spec.version, spec.fingerprint
-    return *of_op, task.sources.shapes, task.sources.dtype, task.cotangent is None
+    return *task.spec.code, task.sources.shapes, task.sources.dtype, task.cotangent is None

@@ -168,6 +168,11 @@ class OpSpec:
         """What of the record is part of the fingerprint beside the code."""
         return (self.kind, self.batch, self.exactness, -1 if self.arity is None else self.arity)
 
+    @property
+    def code(self) -> tuple[str, int, bytes | None]:
+        """Name, version and fingerprint: what says which code it is."""
+        return self.name, self.version, self.fingerprint
+
     def at(self, shapes: tuple[Shape, ...], dtype: np.dtype[Any], params: Params) -> OpSpec:
         """Return the op with the fingerprint and the forward that it has for one signature.
 

@@ -22,7 +22,7 @@ from whiteboard.concurrency.parallel import cores
 from whiteboard.errors import BinTimeoutError, ExecutorError, ParamError, WhiteboardError, WorkerWarning, warn
 from whiteboard.evaluation.buffers import BufferPool, Lender
 from whiteboard.evaluation.costs import Costs
-from whiteboard.evaluation.execution import InThread, Outcome, Task
+from whiteboard.evaluation.execution import InThread, Outcome, Task, by_job
 from whiteboard.evaluation.flights import is_nested
 from whiteboard.identity import arithmetic, keys
 from whiteboard.ops.spec import OpSpec
@@ -220,7 +220,7 @@ class InWorkers:
                 answer.error.row = int(rows[answer.error.row])
             raise answer.error
         for part in answer.outcomes:
-            yield replace(part, bin=rows, rows=rows[part.rows], failed=_by_job(part.failed, rows))
+            yield replace(part, bin=rows, rows=rows[part.rows], failed=by_job(part.failed, rows))
 
     def _submit(self, task: Task, rows: Ids) -> Future[Any]:
         try:
@@ -264,27 +264,27 @@ class InWorkers:
     def _why_not(self, spec: OpSpec) -> str:
         """Say why an op stays here; empty where it can go."""
         if self._shares:
-            return self._stays.get(_identity(spec), "")
+            return self._stays.get(spec.code, "")
         if spec.fingerprint is None:
             self._stay(spec, spec.opaque)
         try:
             self._op(spec)
         except Exception as error:
             self._stay(spec, f"it cannot be pickled: {_named(error)}")
-        return self._stays.get(_identity(spec), "")
+        return self._stays.get(spec.code, "")
 
     def _op(self, spec: OpSpec) -> Passed:
         if self._shares:
             return Passed(spec.name, here=spec)
-        if (found := self._passed.get(_identity(spec))) is None:
-            found = self._passed[_identity(spec)] = passed(spec)
+        if (found := self._passed.get(spec.code)) is None:
+            found = self._passed[spec.code] = passed(spec)
         return found
 
     def _stay(self, spec: OpSpec, reason: str) -> None:
         """Compute an op here from now on; said once."""
         with self._lock:
-            new = _identity(spec) not in self._stays
-            self._stays[_identity(spec)] = reason
+            new = spec.code not in self._stays
+            self._stays[spec.code] = reason
         if new:
             warn(
                 f"op {spec.name!r} is computed in this process, and not by {self._workers.executor!r}: {reason}",
@@ -319,13 +319,6 @@ def _failed(rows: Ids, error: Exception) -> Outcome:
     return Outcome(rows, rows[:0], (), 0, dict.fromkeys(rows.tolist(), error))
 
 
-def _by_job(failed: dict[int, Exception], rows: Ids) -> dict[int, Exception]:
-    for row, error in failed.items():
-        if isinstance(error, WhiteboardError):
-            error.row = int(rows[row])
-    return {int(rows[row]): error for row, error in failed.items()}
-
-
 def _told(task: Task, rows: Ids) -> str:
     some = f"job {rows[0]}" if len(rows) == 1 else f"jobs {rows[0]} to {rows[-1]}, {len(rows)} in a bin"
     return f"op {task.spec.name!r}, {some}"
@@ -333,7 +326,3 @@ def _told(task: Task, rows: Ids) -> str:
 
 def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _identity(spec: OpSpec) -> tuple[Any, ...]:
-    return spec.name, spec.version, spec.fingerprint

@@ -52,7 +52,7 @@ def compute(job: BinJob) -> BinDone | Refused:
 
 def _differs(job: BinJob, spec: OpSpec) -> Refused | None:
     """Say what is other here than where the job comes from, if anything is that results depend on."""
-    if (spec.name, spec.version, spec.fingerprint) != (job.name, job.version, job.fingerprint):
+    if spec.code != (job.name, job.version, job.fingerprint):
         here = spec.fingerprint.hex() if spec.fingerprint else spec.opaque
         expected = job.fingerprint.hex() if job.fingerprint else "none"
         why = f"version {spec.version}, fingerprint {here}; expected version {job.version}, fingerprint {expected}"
