@@ -40,13 +40,13 @@ from whiteboard.systems.jobs import Job, OpResult, results_told
 from whiteboard.systems.submission import Submission, answer
 from whiteboard.systems.system import System
 from whiteboard.types import Array, Errors, OpLike, Params, Stale
-from whiteboard.workers.client import Workers
 
 if TYPE_CHECKING:
     from whiteboard.inspection.asking import Inspection
     from whiteboard.inspection.audit import AuditReport
     from whiteboard.inspection.explain import Explanation
     from whiteboard.inspection.table import Omission, Table
+    from whiteboard.workers.client import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -689,7 +689,11 @@ def open(
         if value < 1:
             msg = f"{name}: expected a positive number, got {value!r}"
             raise ParamError(msg)
-    workers = Workers.of(executor, bin_timeout)
+    workers = None
+    if executor is not None or bin_timeout is not None:
+        from whiteboard.workers.client import Workers  # most boards have none
+
+        workers = Workers.of(executor, bin_timeout)
     store = open_store(
         url,
         memory_bytes=memory_bytes,
