@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
+from whiteboard.storage.page.blosc import CODECS, blosc
 
 RAW: Final = "raw"
 BLOSC2: Final = "blosc2"
@@ -36,7 +37,7 @@ _UNSPLIT = 0x10
 _SPECIAL_NONE, _SPECIAL_ZERO = 0x00, 0x10
 _SHUFFLE = bytes((1, 0, 0, 0, 0, 0))
 # What a chunk's header says of its codec: the format in its flags, and the number of the compressor.
-_FORMATS: Final = {"blosclz": (0x00, 0), "lz4": (0x20, 1), "zstd": (0x80, 5)}
+_FORMATS: Final = {"blosclz": (0x00, CODECS["blosclz"]), "lz4": (0x20, CODECS["lz4"]), "zstd": (0x80, CODECS["zstd"])}
 # What is decoded only to see that it can be goes so many bytes at a time. Blocks of Blosc2 are from 8 KB to 4 MB, and
 # no more than a few lengths of streams longer than what they decode to.
 _PIECE_BYTES = 8 * 2**20
@@ -91,7 +92,7 @@ PLAIN: Final = Encoding(RAW, 0)
 def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, bytes | memoryview]:
     """Bytes of a C-contiguous array, and whether they are raw or a chunk."""
     if encoding.codec != RAW and array.nbytes >= _SMALLEST and _promises(array, encoding):
-        chunk = _compress(array, encoding)
+        chunk = blosc().compress(array, encoding.codec, encoding.level)
         if len(chunk) <= _PAYS * array.nbytes and _is_readable(chunk, array.nbytes):
             return BLOSC2, chunk
     return RAW, array.reshape(-1).view(np.uint8).data
@@ -231,21 +232,6 @@ def _checked_dtype(text: object) -> np.dtype[Any]:
         raise CorruptPackageError(message) from error
 
 
-def _compress(array: NDArray[Any], encoding: Encoding) -> bytes:
-    import blosc2
-
-    chunk = blosc2.compress2(
-        array,
-        codec=blosc2.Codec[encoding.codec.upper()],
-        clevel=encoding.level,
-        typesize=array.itemsize,
-        filters=[blosc2.Filter.SHUFFLE],
-        filters_meta=[0],
-        nthreads=1,
-    )
-    return bytes(chunk)
-
-
 def _promises(array: NDArray[Any], encoding: Encoding) -> bool:
     """Whether parts of an array compress well enough; of a small one only the whole tells."""
     if array.nbytes <= 2 * _PROBE_PARTS * _PROBE_BYTES:
@@ -254,7 +240,7 @@ def _promises(array: NDArray[Any], encoding: Encoding) -> bool:
     size = max(1, _PROBE_BYTES // array.itemsize)
     step = (len(flat) - size) // (_PROBE_PARTS - 1)
     probe = np.concatenate([flat[start : start + size] for start in range(0, _PROBE_PARTS * step, step)])
-    return len(_compress(probe, encoding)) <= _PAYS * probe.nbytes
+    return len(blosc().compress(probe, encoding.codec, encoding.level)) <= _PAYS * probe.nbytes
 
 
 def _is_readable(chunk: bytes, nbytes: int) -> bool:
@@ -292,11 +278,8 @@ def _check_chunk(head: bytes, length: int, nbytes: int) -> None:
 
 
 def _decompress(chunk: memoryview, out: NDArray[Any]) -> None:
-    import blosc2
-
     try:
-        # One thread: two can wait for each other for ever over a malformed chunk.
-        blosc2.decompress2(chunk, out, nthreads=1)
-    except (RuntimeError, ValueError, TypeError) as error:
+        blosc().decompress(chunk, out)
+    except ValueError as error:
         message = f"the chunk does not decompress: {error}"
         raise CorruptPackageError(message) from error

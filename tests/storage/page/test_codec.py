@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.page import codec
+from whiteboard.storage.page import blosc, codec
 from whiteboard.storage.page.codec import BLOSC2, PLAIN, RAW, Encoding, decode, encode
 
 ARRAYS = hnp.arrays(
@@ -58,6 +58,31 @@ def test_every_codec_pays_and_passes_the_gate(array: np.ndarray[Any, Any], encod
     encoded = encode(array, encoding)
     assert encoded[0] == BLOSC2
     np.testing.assert_array_equal(_decode(encoded, array), array)
+
+
+@pytest.mark.parametrize("name", blosc.CODECS)
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(9000), np.arange(9000, dtype=">i4"), np.random.default_rng(0).normal(size=50), np.arange(64) / 64],
+)
+def test_library_and_package_are_one(array: np.ndarray[Any, Any], name: str) -> None:
+    """Blosc2's library, called by itself, writes the chunks that its package does; each reads the other's."""
+    library, package = blosc.blosc(), blosc.Package()
+    for level in (1, 9):
+        chunk = library.compress(array, name, level)
+        assert chunk == package.compress(array, name, level)
+        for each in (library, package):
+            out = np.empty_like(array)
+            each.decompress(memoryview(chunk), out)
+            np.testing.assert_array_equal(out, array)
+
+
+def test_both_refuse_what_is_malformed() -> None:
+    """A chunk that ends too early, and one for another array, are errors of one kind."""
+    chunk = blosc.blosc().compress(np.arange(1000.0), "zstd", 1)
+    for each in (blosc.blosc(), blosc.Package()):
+        with pytest.raises(ValueError, match=r"Blosc2 said|while decompressing"):
+            each.decompress(memoryview(chunk[:40]), np.empty(1000))
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,15 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
 
 
 def test_a_store_at_head_opens_without_alembic(tmp_path: Path) -> None:
-    """Opening and using a store whose schema is at head imports neither Alembic nor, before a page, Blosc2."""
+    """Opening and using a store whose schema is at head imports neither Alembic nor Blosc2's package."""
     path = tmp_path / "a.db"
-    open_store(path).close()
+    with open_store(path) as stores:
+        stores.packages.put(page_of([1]))
     code = (
-        "import sys; from whiteboard.storage import open_store\n"
-        "with open_store(sys.argv[1]) as stores: stores.packages.find([bytes(16)])\n"
+        "import sys; from tests.storage.samples import key_of, page_of; from whiteboard.storage import open_store\n"
+        "with open_store(sys.argv[1]) as stores:\n"
+        "    assert stores.packages.find([key_of(1)])\n"
+        "    stores.packages.put(page_of([2]))\n"
         "assert not {'alembic', 'blosc2', 'mako'} & set(sys.modules), sorted(sys.modules)"
     )
     done = run_python(code, str(path))
