@@ -24,7 +24,7 @@ from whiteboard.records.claims import Holder
 from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
-from whiteboard.storage.cache.claims import FileClaim, holders
+from whiteboard.storage.cache.claims import SqlClaim, holders
 from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
@@ -33,7 +33,6 @@ from whiteboard.storage.page.grouping import fits, merged, owned, take
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, hashes_of
 from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty, select_index
-from whiteboard.storage.sqlite import claim_locks
 
 _log = logging.getLogger(__name__)
 
@@ -217,22 +216,18 @@ class SqlitePackages(PackageStore):
     # -- claims
 
     def claim(self) -> Claim | None:
-        lock = self.database.lock
-        if lock is None or not claim_locks.supported():
-            return None
-        return FileClaim(self.database, lock, self._broken, self._bits)
+        locks = self.database.locks
+        return None if locks is None else SqlClaim(self.database, locks, self._broken, self._bits)
 
     def settle(self, pages: Sequence[Page], claim: Claim) -> None:
         for page in pages:
             self._add(page)
-        assert isinstance(claim, FileClaim)  # it is of this store
+        assert isinstance(claim, SqlClaim)  # it is of this store
         self._flush_when_due(claim, sum(page.n for page in pages))
 
     def holders(self, keys: Sequence[bytes]) -> list[Holder]:
-        lock = self.database.lock
-        if lock is None or not claim_locks.supported():
-            return []
-        return holders(self.database, lock, keys, self._bits)
+        locks = self.database.locks
+        return [] if locks is None else holders(self.database, locks, keys, self._bits)
 
     def _broken(self) -> Broken:
         """Return what was found damaged."""
@@ -382,7 +377,7 @@ class SqlitePackages(PackageStore):
                 with suppress(StoreError):
                     self._find_on_disk(keys, np.arange(page.n), Gathering(page.n))
 
-    def _flush_when_due(self, claim: FileClaim | None = None, packages: int = 0) -> None:
+    def _flush_when_due(self, claim: SqlClaim | None = None, packages: int = 0) -> None:
         """Flush for a caller who did not ask for it: a failure is told once and tried again later."""
         if time.monotonic() < self._retry_at:
             return
@@ -417,6 +412,6 @@ class SqlitePackages(PackageStore):
                 setattr(self.counters, name, getattr(self.counters, name) + count)
 
 
-def _settled(batch: Batch, claim: FileClaim, packages: int, connection: Connection) -> None:
+def _settled(batch: Batch, claim: SqlClaim, packages: int, connection: Connection) -> None:
     batch.write(connection)
     claim.settle(connection, packages)

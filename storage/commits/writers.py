@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
-from whiteboard.concurrency.processes import boot, started
+from whiteboard.concurrency.processes import boot, has_ended, started
 from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
@@ -91,9 +91,9 @@ class Writers:
         lives = self._database.writer_lives(connection, row.token)
         if lives is None:
             return _in_the_way(row)
-        return (
-            f"process {row.pid} on {row.host}: end it first, or take over (takeover=True, --takeover)" if lives else ""
-        )
+        if not lives or has_ended(row.boot, row.pid, row.started):  # the server hears of it a moment later
+            return ""
+        return f"process {row.pid} on {row.host}: end it first, or take over (takeover=True, --takeover)"
 
     @contextmanager
     def claimed(self, name: str) -> Iterator[None]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any, Final, TypeVar
 
-import psycopg
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
@@ -19,7 +16,8 @@ from whiteboard.errors import ClosedError, StoreError
 from whiteboard.storage.postgres import rows
 from whiteboard.storage.postgres.connecting import connect, schema_of
 from whiteboard.storage.postgres.failures import Again, Lost, is_lost, translated
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.postgres.holding import Holding, lock_of
+from whiteboard.storage.sql.backend import Database, Locks
 from whiteboard.storage.sql.location import Location
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -31,7 +29,7 @@ ASK_SECONDS = 15.0
 
 _PAUSE_SECONDS: Final = 0.05
 _INDEX_ROW_BYTES: Final = 24
-_TABLES: Final = ("page", "package", "page_access", "eviction", "system", "commit_log", "node_page", "writer")
+_TABLES: Final = ("page", "package", "page_access", "eviction", "system", "commit_log", "node_page", "writer", "claim")
 
 T = TypeVar("T")
 
@@ -56,8 +54,7 @@ class PostgresDatabase(Database):
         self.location, self.readonly, self.durability = location, readonly, durability
         self.schema = schema_of(location)
         self._closed = False
-        self._holding = threading.Lock()
-        self._session: psycopg.Connection[Any] | None = None
+        self._holding = Holding(location, self.check_open)
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=lambda: connect(location),
@@ -175,31 +172,23 @@ class PostgresDatabase(Database):
 
     # -- who has it open
 
+    @property
+    def locks(self) -> Locks | None:
+        return None if self.readonly else self._holding
+
     def hold(self, token: str) -> None:
-        with self._holding, translated(self.location):
-            self.check_open()
-            session = self._session
-            with suppress(psycopg.Error):
-                if session is not None and session.execute("SELECT 1").fetchone():
-                    return
-            if session is not None:
-                session.close()
-            self._session = connect(self.location)
-            self._session.execute("SELECT pg_advisory_lock(%s)", (_lock(token),))
+        self._holding.last(lock_of(token))
 
     def writer_lives(self, connection: Connection, token: str) -> bool:
         """Whether a session has the lock of that token; the server ends a session with its client."""
         sql = "SELECT pg_try_advisory_xact_lock(?)"
-        return not connection.exec_driver_sql(sql, (_lock(token),)).scalar_one()
+        return not connection.exec_driver_sql(sql, (lock_of(token),)).scalar_one()
 
     # -- the end
 
     def close(self) -> None:
         self._closed = True
-        with self._holding:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+        self._holding.close()
         self._engine.dispose()
 
     @property
@@ -213,18 +202,13 @@ class PostgresDatabase(Database):
 
     def before_fork(self) -> None:
         """Wait for whoever changes what is held."""
-        self._holding.acquire()
+        self._holding.quiet()
 
     def after_fork(self, *, child: bool) -> None:
         """Leave the parent's connections to it: a child makes its own."""
-        self._holding.release()
+        self._holding.woken(child=child)
         if child:
             self._engine.dispose(close=False)
-            self._session = None
-
-
-def _lock(token: str) -> int:
-    return int.from_bytes(blake2b(token.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def _with_marks(*said: Any) -> tuple[str, Any]:

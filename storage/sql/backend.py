@@ -51,6 +51,46 @@ def rows_of(connection: Connection) -> Rows:
     return cast("Rows", connection.get_execution_options()["rows"])
 
 
+class Hold(ABC):
+    """A number that is held: until it is freed, on purpose, by being dropped, or by the end of its process.
+
+    Attributes
+    ----------
+    number : int
+    """
+
+    number: int
+
+    @property
+    @abstractmethod
+    def lives(self) -> bool:
+        """Whether it is this process's, and was not freed: a forked child has none of its parent's."""
+
+    @abstractmethod
+    def free(self, *, later: bool = False) -> None:
+        """Let go; `later` where nobody waits for it, as no row has its number any more."""
+
+
+class Locks(ABC):
+    """Locks that are known by numbers and end with the process that has them: they tell the living from the dead."""
+
+    @abstractmethod
+    def hold(self) -> Hold:
+        """Hold a number that nobody else holds.
+
+        Raises
+        ------
+        StoreError
+        """
+
+    @abstractmethod
+    def held(self, connection: Connection, numbers: Iterable[int]) -> set[int]:
+        """Those of some numbers that somebody holds."""
+
+    def alone(self, connection: Connection) -> None:  # noqa: B027
+        """Be the only one who claims until the transaction ends: nothing to do where there is one writer at a time."""
+
+
 class Database(ABC):
     """A place where rows are: who reads and writes it, and when.
 
@@ -58,8 +98,6 @@ class Database(ABC):
     ----------
     location : Location
     readonly : bool
-    lock : WriteLock or None
-        The lock file, by which processes of one machine claim what they compute; None where there is none.
     durability : {"normal", "full"}
     typed : bool
         Whether a column holds values of its type only, and rows refer to rows that are there.
@@ -67,7 +105,6 @@ class Database(ABC):
 
     location: Location
     readonly: bool
-    lock: Any = None
     durability: str
     typed: bool
 
@@ -120,6 +157,11 @@ class Database(ABC):
     @abstractmethod
     def version(self) -> dict[str, str]:
         """The name and version of the database's program."""
+
+    @property
+    def locks(self) -> Locks | None:
+        """By which processes know who computes what; None where no other process can, or it cannot be known."""
+        return None
 
     def query(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one read transaction, and return what it returns; again where a connection was lost."""

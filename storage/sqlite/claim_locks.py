@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import struct
 import weakref
 from collections.abc import Iterable
@@ -16,17 +17,20 @@ from contextlib import suppress
 from io import FileIO
 from typing import Final
 
+from sqlalchemy import Connection
+
+from whiteboard.storage.sql.backend import Hold, Locks
 from whiteboard.storage.sqlite.write_queue import WriteLock
 
 # struct flock: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK: Final = struct.Struct("hhqqi4x")
 _FIRST: Final = 2**41
 
+_MOST: Final = 2**40
+"""Numbers of claims are below this."""
+
 _opened: weakref.WeakValueDictionary[int, FileIO] = weakref.WeakValueDictionary()
 """By descriptor, what this process has opened here."""
-
-MOST: Final = 2**40
-"""Numbers of claims are below this."""
 
 
 def supported() -> bool:
@@ -34,29 +38,52 @@ def supported() -> bool:
     return hasattr(fcntl, "F_OFD_SETLK")
 
 
-def opened(lock: WriteLock) -> FileIO:
-    """Open the lock file; what is locked by it is free when it is closed, on purpose or by its end.
+class FileLocks(Locks):
+    """Locks on bytes of a lock file, for processes of one machine."""
 
-    Raises
-    ------
-    StoreError
-    """
-    file = lock.opened()
-    _opened[file.fileno()] = file
-    return file
+    def __init__(self, lock: WriteLock) -> None:
+        self._lock = lock
+
+    def hold(self) -> FileHold:
+        file = self._file()
+        number = secrets.randbelow(_MOST)
+        while not _locked(file, number):  # of a claim whose row was deleted and whose holder goes on
+            number = secrets.randbelow(_MOST)
+        return FileHold(file, number)
+
+    def held(self, connection: Connection, numbers: Iterable[int]) -> set[int]:  # noqa: ARG002
+        asked = [number for number in numbers if 0 <= number < _MOST]
+        if not asked:
+            return set()
+        with self._file() as file:
+            return {number for number in asked if _is_held(file.fileno(), number)}
+
+    def _file(self) -> FileIO:
+        """Open the lock file; what is locked by it is free when it is closed, on purpose or by its end."""
+        file = self._lock.opened()
+        _opened[file.fileno()] = file
+        return file
 
 
-def hold(file: FileIO, number: int) -> bool:
-    """Lock a number for as long as the file is open; False where somebody has it."""
+class FileHold(Hold):
+    """A byte of the lock file, locked by an opening of its own."""
+
+    def __init__(self, file: FileIO, number: int) -> None:
+        self._file, self.number = file, number
+
+    @property
+    def lives(self) -> bool:
+        return not self._file.closed  # in a forked child it is closed
+
+    def free(self, *, later: bool = False) -> None:  # noqa: ARG002
+        self._file.close()
+
+
+def _locked(file: FileIO, number: int) -> bool:
     with suppress(BlockingIOError, PermissionError):
         fcntl.fcntl(file.fileno(), fcntl.F_OFD_SETLK, _at(number))
         return True
     return False
-
-
-def held(file: FileIO, numbers: Iterable[int]) -> set[int]:
-    """Those of some numbers that somebody has locked by another opening of the file."""
-    return {number for number in numbers if 0 <= number < MOST and _is_held(file.fileno(), number)}
 
 
 def _is_held(fd: int, number: int) -> bool:

@@ -23,7 +23,7 @@ from whiteboard.records.packages import Page
 from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.location import Location
 from whiteboard.storage.sql.tables import APPLICATION_ID, VERSION_TABLE
-from whiteboard.storage.sqlite import rows
+from whiteboard.storage.sqlite import claim_locks, rows
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES, Steps, let_write, was_endless
 from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.file_identity import Place
@@ -395,6 +395,11 @@ class Database(backend.Database):
         except StoreError as error:
             return (str(error),)
         return tuple(line for line in said if line != "ok")
+
+    @property
+    def locks(self) -> backend.Locks | None:
+        lock = self.lock
+        return None if lock is None or not claim_locks.supported() else claim_locks.FileLocks(lock)
 
     def version(self) -> dict[str, str]:
         return {"sqlite": sqlite3.sqlite_version}

@@ -60,11 +60,12 @@ with wb.open(store, durability="normal") as board:
 
 @contextmanager
 def processes(
-    tmp_path: Path, count: int, n: int, seconds: float, *, lease: float = 30.0, bad: int = -1
+    tmp_path: Path, count: int, n: int, seconds: float, *, lease: float = 30.0, bad: int = -1, store: str = ""
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Begin some processes that ask for the same keys, once all of them are there."""
-    wb.open(tmp_path / "a.db").close()
-    arguments = [tmp_path / "a.db", tmp_path / "log", n, seconds, lease, bad]
+    store = store or str(tmp_path / "a.db")
+    wb.open(store).close()
+    arguments = [store, tmp_path / "log", n, seconds, lease, bad]
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     pipe = subprocess.PIPE
     with ExitStack() as stack:
@@ -116,8 +117,8 @@ def test_each_key_is_computed_once(tmp_path: Path, n: int, seconds: float) -> No
         said = [told(each) for each in begun]
     assert computed(tmp_path) == Counter(range(n))
     assert sum(each["misses"] for each in said) == n
-    assert sum(each["waited"] for each in said) == 3 * n
-    assert all(each["hits_disk"] + each["hits_memory"] == each["waited"] for each in said)
+    assert sum(each["hits_disk"] + each["hits_memory"] for each in said) == 3 * n
+    assert 0 < sum(each["waited"] for each in said) <= 3 * n  # who begins late finds the first ones there
     assert sum(each["misses"] > 0 for each in said) >= 2
     with wb.open(tmp_path / "a.db") as board:
         assert board._store.info()["claims"] == 0

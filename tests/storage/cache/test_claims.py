@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -163,12 +164,21 @@ def test_a_forked_child_inherits_nothing(stores: Stores) -> None:
     claim.release()
 
 
+def _live(begun: Event) -> None:
+    """Be there, and do nothing."""
+    begun.set()
+    time.sleep(60)
+
+
 def test_a_forked_child_does_not_keep_its_parents_claims(stores: Stores) -> None:
     """Once the parent has given them back they are free, whatever children live on."""
     claim = taken(stores.packages, range(3))
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    child = context.Process(target=_live, args=(begun,))
     child.start()
     try:
+        assert begun.wait(30)
         claim._let_go()  # type: ignore[attr-defined]  # as if killed: the row stays
         assert rows(stores) == 1
         assert parts(taken(stores.packages, range(3)))[2] == [0, 1, 2]
