@@ -24,8 +24,7 @@ def levels() -> dict[str, dict[str, str]]:
     At the lowest one the C library, where it is glibc, and OpenBLAS do without fused operations too.
     """
     found: list[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    starts = sorted({len(found) // 2, 0}) if found else []
-    off = [" ".join(reversed(found[start:])) for start in reversed(starts)]
+    off = [" ".join(reversed(found[start:])) for start in (1, 0) if found[start:]]  # of the oldest first
     named = {f"without {names}": {"NPY_DISABLE_CPU_FEATURES": names} for names in off}
     if named and platform.machine() == "x86_64":
         [*named.values()][-1].update(GLIBC_TUNABLES="glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4", OPENBLAS_CORETYPE="Prescott")

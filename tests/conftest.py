@@ -20,13 +20,22 @@ for _name in ("WHITEBOARD_STORE", "WHITEBOARD_VENV"):
 
 
 @pytest.fixture
-def builtin_ops_only() -> Iterator[None]:
-    """Forget, after a test, the ops that it registered, and no others: a module of ops is imported once."""
+def builtin_ops_only(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hide the ops that other test modules registered, and forget, after a test, those that it registered.
+
+    Test modules are all imported before the first test runs, and only once.
+    """
     from whiteboard.ops import registry  # not before the environment is what it has to be
     from whiteboard.ops.catalogue import FAMILY
 
-    before = {name: entry for name, entry in registry._entries.items() if name not in FAMILY}
+    def others() -> dict[str, registry.Entry]:
+        return {name: entry for name, entry in registry._entries.items() if name not in FAMILY}
+
+    before = others()
+    for name, entry in before.items():
+        if getattr(entry.code[0], "__module__", None) != request.module.__name__:
+            del registry._entries[name]
     yield
-    for name in registry._entries.keys() - FAMILY.keys():
+    for name in others():
         del registry._entries[name]
     registry._entries.update(before)

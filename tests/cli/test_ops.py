@@ -12,6 +12,8 @@ from whiteboard import ops
 from whiteboard.ops import registry
 from whiteboard.ops.catalogue import FAMILY
 
+pytestmark = pytest.mark.usefixtures("builtin_ops_only")
+
 BROKEN = """
 import whiteboard as wb
 
@@ -66,7 +68,6 @@ def test_all_ops_pass_their_check(cli: Cli) -> None:
     assert json.loads(cli("ops", "tanh", "--check", "--json").out)["check"] == "passed"
 
 
-@pytest.mark.usefixtures("builtin_ops_only")
 def test_a_broken_op_is_found_and_named(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's op with a VJP five times too large at 1e-7 fails the check, by name, with status 1."""
     monkeypatch.syspath_prepend(tmp_path)
