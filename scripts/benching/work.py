@@ -7,12 +7,16 @@ there before the clock starts, as they are for the second call of a session.
 from __future__ import annotations
 
 import itertools
+import secrets
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import joblib
@@ -20,6 +24,7 @@ import numpy as np
 
 import whiteboard as wb
 from scripts.benching import measure
+from whiteboard.storage import open_store
 
 WORKERS = 2
 SECONDS = 1.0
@@ -129,13 +134,97 @@ def threads(folder: Path, runs: int) -> list[dict[str, Any]]:
     return rows
 
 
+def hits_beside(folder: Path, runs: int) -> list[dict[str, Any]]:
+    """Measure hits in memory while nothing else goes on, and while another thread computes jobs of 100 ms."""
+    x, rows = np.ones(1), []
+    with wb.open(folder / "beside.db") as board:
+
+        def hit(_: object) -> object:
+            return board.call("released", x, params={"seconds": 0.0})
+
+        def hits() -> list[float]:
+            time.sleep(0.02)  # until the other has begun
+            return measure.timings(hit, runs=50)
+
+        hit(None)
+        alone, beside = [], []
+        for _ in range(runs):
+            alone += hits()
+            other = threading.Thread(target=answered(board, "released", 0.1), args=(fresh(20),))
+            other.start()
+            beside += hits()
+            other.join()
+    for name, seconds in (("nothing", alone), ("a thread that computes", beside)):
+        row = {"beside": name, "hits": len(seconds), "median ms": 1e3 * median(seconds)}
+        rows.append({**row, "slowest ms": 1e3 * max(seconds)})
+    return rows
+
+
+def ask(store: Path, log: Path, first: float, keys: int, ready: Barrier) -> None:
+    """Ask for the same keys as others do, of an op that says what it computes."""
+
+    def logged(x: Any) -> Any:
+        with log.open("a") as file:
+            file.write(f"{x[0]}\n")
+        time.sleep(0.1)
+        return x[0] ** 2
+
+    wb.op("logged", gradient="none", identity="logged")(logged)
+    with wb.open(store) as board:
+        ready.wait()
+        board.call_many("logged", np.arange(first, first + keys)[:, None])
+        ready.wait()
+
+
+def same_keys(folder: Path, runs: int, clients: int = 4, keys: int = 16) -> list[dict[str, Any]]:
+    """Measure processes that ask a store for the same keys of 100 ms; what one alone would take is 0.1 s a key."""
+    context, store, log = get_context("spawn"), folder / "same.db", folder / "log"
+    wb.open(store).close()
+    seconds = []
+    for run in range(runs):
+        ready = context.Barrier(clients + 1)
+        arguments = (store, log, float(keys * run), keys, ready)
+        begun = [context.Process(target=ask, args=arguments) for _ in range(clients)]
+        for each in begun:
+            each.start()
+        ready.wait()
+        start = time.perf_counter()
+        ready.wait()
+        seconds.append(time.perf_counter() - start)
+        for each in begun:
+            each.join()
+    computed = len(log.read_text().splitlines()) / runs
+    return [{"processes": clients, "keys": keys, "computed": computed, "s": median(seconds), "one alone s": 0.1 * keys}]
+
+
+def claims(folder: Path, runs: int) -> list[dict[str, Any]]:
+    """Measure what it takes to claim a bin and to give it back."""
+    rows = []
+    with open_store(folder / "claims.db") as stores:
+        for n in (1, 16, 256):
+            keys = [secrets.token_bytes(16) for _ in range(n)]
+
+            def claim(_: object, keys: list[bytes] = keys) -> None:
+                taken = stores.packages.claim()
+                assert taken is not None  # a file has claims
+                taken.take(keys, len(keys), seconds=0.1)
+                taken.release()
+
+            rows.append({"keys a bin": n, "claim ms": 1e3 * measure.timed(claim, runs=20 * runs)})
+    return rows
+
+
 def main() -> None:
     """Measure, and print."""
     options = measure.parser("Jobs in threads and processes.").parse_args()
     with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         tables = {
-            f"{WORKERS} processes, all misses": processes(Path(name), options.runs),
-            "Threads, functions that release the interpreter": threads(Path(name), options.runs),
+            f"{WORKERS} processes, all misses": processes(folder, options.runs),
+            "Threads, functions that release the interpreter": threads(folder, options.runs),
+            "A hit in memory": hits_beside(folder, options.runs),
+            "Processes that ask for the same keys at once": same_keys(folder, options.runs),
+            "Claims of bins": claims(folder, options.runs),
         }
     measure.report(measure.machine("joblib", "loky"), tables, options.json)
 
