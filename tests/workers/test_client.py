@@ -23,6 +23,7 @@ from whiteboard.evaluation.costs import Costs
 from whiteboard.ops import user
 from whiteboard.workers import client
 from whiteboard.workers.client import Workers
+from whiteboard.workers.messages import Refused
 from whiteboard.workers.processes import Processes
 
 OPS = ("sample_loop", "sample_lead", "sample_blas", "mul", "matmul")
@@ -191,6 +192,38 @@ def test_other_code_is_computed_here(pools: dict[str, Executor], monkeypatch: py
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             board.call_many("sample_loop", x + 1)
+
+
+class Odd(Executor):
+    """Two workers, of which some calls meet one that refuses."""
+
+    _max_workers = 2
+
+    def __init__(self, every: int) -> None:
+        self.calls, self.every = 0, every
+
+    def submit(self, fn: Any, /, *args: Any, **_: Any) -> Future[Any]:
+        self.calls += 1
+        future: Future[Any] = Future()
+        future.set_result(Refused("code", "it is odd") if self.calls % self.every == 0 else fn(*args))
+        return future
+
+
+@pytest.mark.usefixtures("_everything_leaves")
+def test_one_odd_worker_costs_its_bins_alone() -> None:
+    """What it refuses is computed here, and the rest there; what all refuse stays here. Each is said once."""
+    x = np.arange(40.0)[:, None]
+    calls = {}
+    for every in (1, 4):
+        odd = Odd(every)
+        with wb.open(":memory:", executor=odd, bin_jobs=1) as board:
+            with pytest.warns(wb.WorkerWarning, match="in this process, where .* refuses it: it is odd") as told:
+                y = board.call_many("sample_lead", x, x).y
+            assert len(told) == 1
+        np.testing.assert_array_equal(y, np.tanh(x) * x)
+        calls[every] = odd.calls
+    assert calls[1] < 10
+    assert calls[4] == 40
 
 
 @pytest.mark.usefixtures("_everything_leaves")

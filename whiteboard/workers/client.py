@@ -128,6 +128,8 @@ class InWorkers:
         self._shares = isinstance(workers.executor, ThreadPoolExecutor)
         self._passed: dict[Any, Passed] = {}
         self._stays: dict[Any, str] = {}
+        self._refusals: dict[Any, int] = {}
+        self._warned: set[Any] = set()
         self._lock = locks.lock()
 
     def most(self, spec: OpSpec, left: int) -> int:
@@ -211,10 +213,11 @@ class InWorkers:
             yield _failed(rows, failure)
             return
         if isinstance(answer, Refused):
-            self._stay(task.spec, answer.told)
+            self._refuse(task.spec, answer.told)
             yield from self._inside.outcomes(task, iter([rows]))
             return
         assert isinstance(answer, BinDone)
+        self._refusals.pop(task.spec.code, None)
         if answer.error is not None:
             if isinstance(answer.error, WhiteboardError) and answer.error.row is not None:
                 answer.error.row = int(rows[answer.error.row])
@@ -280,16 +283,26 @@ class InWorkers:
             found = self._passed[spec.code] = passed(spec)
         return found
 
-    def _stay(self, spec: OpSpec, reason: str) -> None:
-        """Compute an op here from now on; said once."""
+    def _refuse(self, spec: OpSpec, reason: str) -> None:
+        """Count a refusal: one of several workers may be odd, but an op of which all is refused for a while stays."""
         with self._lock:
-            new = spec.code not in self._stays
-            self._stays[spec.code] = reason
+            refusals = self._refusals[spec.code] = self._refusals.get(spec.code, 0) + 1
+            if refusals >= AHEAD * self._workers.lanes:
+                self._stays[spec.code] = reason
+        self._warn(spec, f"where {self._workers.executor!r} refuses it: {reason}")
+
+    def _stay(self, spec: OpSpec, reason: str) -> None:
+        """Compute an op here from now on."""
+        self._stays[spec.code] = reason
+        self._warn(spec, f"and not by {self._workers.executor!r}: {reason}")
+
+    def _warn(self, spec: OpSpec, why: str) -> None:
+        """Say, once an op, that it is computed here."""
+        with self._lock:
+            new = spec.code not in self._warned
+            self._warned.add(spec.code)
         if new:
-            warn(
-                f"op {spec.name!r} is computed in this process, and not by {self._workers.executor!r}: {reason}",
-                WorkerWarning,
-            )
+            warn(f"op {spec.name!r} is computed in this process, {why}", WorkerWarning)
 
     def _broken(self, task: Task, rows: Ids, error: BaseException) -> ExecutorError:
         told = f"{_told(task, rows)}: {self._workers.executor!r} is broken: {_named(error)}; what was done is kept"
