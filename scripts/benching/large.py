@@ -126,7 +126,9 @@ def row(size: int, dtype: str, kind: str, runs: int) -> dict[str, Any]:
         written = measure.interleaved(
             {way: (lambda store: store.write(), begin(way, new=True)) for way in ways}, runs=runs
         )
-        found = measure.interleaved({way: (lambda store: store.read(), begin(way, new=False)) for way in ways}, runs=runs)
+        found = measure.interleaved(
+            {way: (lambda store: store.read(), begin(way, new=False)) for way in ways}, runs=runs
+        )
         opened.pop().close()
     told: dict[str, Any] = {"bytes": size, "dtype": dtype, "numbers": kind, "packages": n}
     for what, seconds in (("miss", written), ("hit", found)):

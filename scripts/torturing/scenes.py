@@ -189,12 +189,12 @@ def _normal(path: Path, do: Do) -> None:
 
 def _cut(path: Path, do: Do) -> None:
     """The log is cut again and again, in the background and by whoever writes."""
-    before = wal._CUT_BYTES, wal._MOST_BYTES, wal._CUT_AGAIN_BYTES
-    wal._CUT_BYTES, wal._MOST_BYTES, wal._CUT_AGAIN_BYTES = 100_000, 300_000, 50_000
+    before = wal._CUT_BYTES, wal._MOST_BYTES, wal._BURST_BYTES, wal._CUT_AGAIN_BYTES
+    wal._CUT_BYTES, wal._MOST_BYTES, wal._BURST_BYTES, wal._CUT_AGAIN_BYTES = 100_000, 300_000, 300_000, 50_000
     try:
         rounds(path, do, range(1, ROUNDS), "full")
     finally:
-        wal._CUT_BYTES, wal._MOST_BYTES, wal._CUT_AGAIN_BYTES = before
+        wal._CUT_BYTES, wal._MOST_BYTES, wal._BURST_BYTES, wal._CUT_AGAIN_BYTES = before
 
 
 def _gc(path: Path, do: Do) -> None:

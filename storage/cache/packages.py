@@ -247,7 +247,11 @@ class SqlitePackages(PackageStore):
     def flush(self) -> None:
         if self.database.readonly:
             return
-        self.flushed(lambda batch: self.database.write(batch.write) if batch else None)
+        self.flushed(self._write)
+
+    def _write(self, batch: Batch) -> None:
+        for part in batch.parts():
+            self.database.write(part.write)
 
     def flushed(self, write: Callable[[Batch], None]) -> None:
         """Give `write` all that is pending, encoded: it is forgotten when that returns, and kept when it raises."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ _UPSERT_EVICTION = (
     "nbytes = so_far.nbytes + excluded.nbytes, last = excluded.last"
 )
 
+PART_BYTES: Final = 24 * 2**20
+"""Pages of so many bytes are written in one transaction: what SQLite has no room for in its cache it writes twice."""
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -62,6 +65,17 @@ class Batch:
     def nbytes(self) -> int:
         """Bytes of all pages' rows."""
         return sum(row.nbytes for row in self.rows)
+
+    def parts(self, nbytes: int = PART_BYTES) -> Iterator[Batch]:
+        """Yield it in parts of at most so many bytes, or one page each, for a transaction each; nothing of none."""
+        rows: list[PageRow] = []
+        for row in self.rows:
+            if rows and sum(each.nbytes for each in rows) + row.nbytes > nbytes:
+                yield Batch(rows, self.broken, Counter())
+                rows = []
+            rows.append(row)
+        if rows or self.uses:
+            yield Batch(rows, self.broken, self.uses)
 
     def write(self, connection: Connection) -> None:
         """Write pages, index rows and access counts."""

@@ -17,8 +17,10 @@ _CUT_BYTES = 8 * 2**20
 _CUT_AFTER_SECONDS = 0.1
 # A reader that uses it keeps it from being cut: what could be moved is moved, and it is tried again so much later.
 _CUT_AGAIN_BYTES = 4 * 2**20
-# From this size on readers are waited for, while they that come use the file alone, and not for long.
+# From this size on readers that were in the way are waited for, while they that come use the file alone, and not for
+# long. Where none was, it has grown so in one burst, of large packages: that it is cut behind, but for a bound.
 _MOST_BYTES = 32 * 2**20
+_BURST_BYTES = 128 * 2**20
 _WAIT_MS = 40
 
 
@@ -51,13 +53,10 @@ class LogKeeper:
     def written(self) -> None:
         """Hear of a transaction; the caller still keeps others from writing."""
         size = wal_bytes(self._path)
-        if size >= max(self._cut_at, _MOST_BYTES):
+        if size >= max(self._cut_at, _MOST_BYTES if self._cut_at > _CUT_BYTES else _BURST_BYTES):
             self._cut(_WAIT_MS)
         elif size >= self._cut_at and not self._waiting:
-            # While the interpreter ends no thread can be started, and the last connection that closes cuts it.
-            with suppress(RuntimeError):
-                Alarm(_CUT_AFTER_SECONDS, self._cut_later)
-                self._waiting = True
+            self._wait(size)
 
     def cut(self) -> bool:
         """Cut it, and say whether it was: a reader is not waited for longer than a moment."""
@@ -67,7 +66,16 @@ class LogKeeper:
         """Hear that this is the child of a fork, where no thread but one goes on."""
         self._waiting = False
 
-    def _cut_later(self) -> None:
+    def _wait(self, size: int) -> None:
+        # While the interpreter ends no thread can be started, and the last connection that closes cuts it.
+        with suppress(RuntimeError):
+            Alarm(_CUT_AFTER_SECONDS, lambda: self._cut_later(size))
+            self._waiting = True
+
+    def _cut_later(self, before: int) -> None:
+        if before + _CUT_BYTES <= (size := wal_bytes(self._path)) < _BURST_BYTES:
+            self._wait(size)  # in a burst, which would have to wait
+            return
         # Closed, or the disk full: a later write says what is wrong.
         with suppress(StoreError, ClosedError):
             self._exclusive(self._cut_if_long)

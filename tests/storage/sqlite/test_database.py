@@ -88,6 +88,7 @@ def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A log that a reader keeps from being started anew grows without an error, and is cut when the reader is done."""
     monkeypatch.setattr(wal, "_CUT_BYTES", 300_000)
     monkeypatch.setattr(wal, "_MOST_BYTES", 300_000)
+    monkeypatch.setattr(wal, "_BURST_BYTES", 300_000)
     monkeypatch.setattr(wal, "_CUT_AGAIN_BYTES", 100_000)
     monkeypatch.setattr(wal, "_WAIT_MS", 1)
     path = tmp_path / "a.db"
