@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from whiteboard.storage.sql.tables import VERSION_TABLE, metadata
+from whiteboard.storage.sql.metadata import metadata
+from whiteboard.storage.sql.tables import VERSION_TABLE
 
 connection = context.config.attributes.get("connection")
 if connection is None:

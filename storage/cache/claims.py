@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.concurrency import processes
 from whiteboard.errors import CorruptPackageError, StoreError
@@ -21,7 +20,7 @@ from whiteboard.records.claims import Holder
 from whiteboard.storage.base import Claim
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database, Hold, Locks
+from whiteboard.storage.sql.backend import Connection, Database, Hold, Locks
 from whiteboard.storage.sql.page_row import HASH_BITS, hashes_of
 from whiteboard.storage.sql.rows import Broken, select_index
 

@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import hashes_of
 from whiteboard.storage.sql.rows import read_pages, select_index
 

@@ -14,7 +14,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.concurrency.alarm import Alarm
 from whiteboard.concurrency.at_fork import watch
@@ -30,7 +29,7 @@ from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, hashes_of
 from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty, select_index
 

@@ -21,7 +21,7 @@ _COLUMNS: Final = ("keys", "src_ids", "versions", "tokens")
 def summaries(database: Database, op: str) -> Iterator[PageSummary]:
     """Every readable page of an op, the newest first; one is in memory at a time."""
     with database.read() as connection:
-        ids = connection.exec_driver_sql("SELECT id FROM page WHERE op = ? ORDER BY id DESC", (op,)).scalars().all()
+        ids = list(connection.exec_driver_sql("SELECT id FROM page WHERE op = ? ORDER BY id DESC", (op,)).scalars())
     for page_id in ids:
         found = _page(database, page_id)
         if found is not None:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from blake3 import blake3
-from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from whiteboard.errors import CorruptPackageError, UnknownSystemError
 from whiteboard.records.systems import CommitRecord, NodeColumns, SystemRecord, is_attr
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, unpack
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import rows_of
+from whiteboard.storage.sql.backend import Connection, Row, rows_of
 
 _LAST: Final = 2**62
 """No commit has a number of so many; larger ones SQLite cannot be asked for."""
@@ -32,22 +31,23 @@ _SELECT_NODE_PAGES = (
     "ORDER BY number, part"
 )
 _SELECT_DIGESTS = "SELECT number, digest FROM node_page WHERE system_id = ? ORDER BY number, part"
-_ORIGIN = t.system.alias("origin")
-SYSTEMS = select(t.system, _ORIGIN.c.name.label("origin_name")).select_from(
-    t.system.outerjoin(_ORIGIN, t.system.c.origin_id == _ORIGIN.c.id)
+SYSTEMS: Final = (
+    "SELECT system.*, origin.name AS origin_name FROM system LEFT JOIN system AS origin ON system.origin_id = origin.id"
 )
-# Made once: putting a statement together costs more than running it.
-_BY_NAME = SYSTEMS.where(t.system.c.name == bindparam("name"))
-BY_ID = SYSTEMS.where(t.system.c.id == bindparam("id"))
-LAST_OWN = select(func.max(t.commit_log.c.number)).where(t.commit_log.c.system_id == bindparam("id"))
-ADD_COMMIT = insert(t.commit_log)
-ADD_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
-_BEHIND = (t.commit_log.c.system_id == bindparam("id"), t.commit_log.c.number > bindparam("after"))
-_INSIDE = (*_BEHIND, t.commit_log.c.number <= bindparam("upto"))
-_ALL = select(t.commit_log).where(*_BEHIND).order_by(t.commit_log.c.number)
-_SOME = select(t.commit_log).where(*_INSIDE).order_by(t.commit_log.c.number)
-_SINCE = _SOME.where(t.commit_log.c.number >= bindparam("since"))
-_KEYFRAME = select(func.max(t.commit_log.c.number)).where(*_INSIDE, t.commit_log.c.keyframe == 1)
+BY_ID: Final = f"{SYSTEMS} WHERE system.id = ?"
+LAST_OWN: Final = "SELECT max(number) FROM commit_log WHERE system_id = ?"
+ADD_NODE_PAGE: Final = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
+_BY_NAME = f"{SYSTEMS} WHERE system.name = ?"
+_ADD_COMMIT = (
+    f"INSERT INTO commit_log (system_id, {', '.join(SEALED)}, seal) VALUES ({', '.join('?' * (len(SEALED) + 2))})"
+)
+# of a system, above a number
+_ALL = "SELECT * FROM commit_log WHERE system_id = ? AND number > ? ORDER BY number"
+# and up to another one
+_SOME = "SELECT * FROM commit_log WHERE system_id = ? AND number > ? AND number <= ? ORDER BY number"
+# and from a third one on
+_SINCE = "SELECT * FROM commit_log WHERE system_id = ? AND number > ? AND number <= ? AND number >= ? ORDER BY number"
+_KEYFRAME = "SELECT max(number) FROM commit_log WHERE system_id = ? AND number > ? AND number <= ? AND keyframe = 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +62,26 @@ class Span:
     head: int | None
 
 
-def by_name(connection: Connection, name: str) -> Row[Any] | None:
+def by_name(connection: Connection, name: str) -> Row | None:
     """The row of a system with its origin's name, as it lies; None where there is none."""
     # A name that is no text in UTF-8, as an argument of a command may be, is no row's, and cannot be asked for.
-    return connection.execute(_BY_NAME, {"name": name}).first() if row_checks.is_text(name) else None
+    return connection.exec_driver_sql(_BY_NAME, (name,)).first() if row_checks.is_text(name) else None
 
 
 def add_system(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a system, and return its id."""
-    key = connection.execute(insert(t.system), values).inserted_primary_key
-    assert key is not None
-    return int(key[0])
+    """Insert a system, given as its columns, one of them its name, and return its id."""
+    names, marks = ", ".join(values), ", ".join("?" * len(values))
+    connection.exec_driver_sql(f"INSERT INTO system ({names}) VALUES ({marks})", tuple(values.values()))
+    return int(connection.exec_driver_sql("SELECT id FROM system WHERE name = ?", (values["name"],)).scalar_one())
 
 
-def record_of(row: Row[Any]) -> SystemRecord:
+def add_commits(connection: Connection, system_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert commits of a system, given as their fields and seals; at least one."""
+    values = [(system_id, *(row[name] for name in SEALED), row["seal"]) for row in rows]
+    connection.exec_driver_sql(_ADD_COMMIT, values)
+
+
+def record_of(row: Row) -> SystemRecord:
     """What the table says of a system.
 
     Raises
@@ -101,7 +107,7 @@ def is_name(name: str) -> bool:
     return bool(name) and name.isprintable()
 
 
-def check_system(row: Row[Any]) -> Row[Any]:
+def check_system(row: Row) -> Row:
     """A system's row, with its origin's name, once its values are some that a system has.
 
     Raises
@@ -124,7 +130,7 @@ def _gone(name: str) -> CorruptPackageError:
     return CorruptPackageError(f"system {name!r}: the system that it was forked from is gone")
 
 
-def commit_of(row: Row[Any]) -> CommitRecord:
+def commit_of(row: Row) -> CommitRecord:
     return CommitRecord(row.number, row.parent, row.changed, row.stress, row.residual_norm, row.digest)
 
 
@@ -145,7 +151,7 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
         if row.origin_id is None:
             return spans[::-1]
         upto = after if upto is None else min(upto, after)
-        forked, row = row.name, connection.execute(BY_ID, {"id": row.origin_id}).one()
+        forked, row = row.name, connection.exec_driver_sql(BY_ID, (row.origin_id,)).one()
         if row.id in through:
             message = (
                 f"system {name!r}: {forked!r}, which it comes from, was forked from {row.name!r}: it has no beginning"
@@ -153,24 +159,26 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
             raise CorruptPackageError(message)
 
 
-def log_of(connection: Connection, span: Span) -> Sequence[Row[Any]]:
+def log_of(connection: Connection, span: Span) -> Sequence[Row]:
     """The commits of a span, oldest first, as they lie in the table."""
-    bounds = {"id": span.system_id, "after": span.after}
+    bounds = span.system_id, span.after
     if span.upto is None:
-        rows = connection.execute(_ALL, bounds)  # a number that is a text, which is above all numbers, is seen so
+        rows = connection.exec_driver_sql(
+            _ALL, bounds
+        )  # a number that is a text, which is above all numbers, is seen so
     else:
-        rows = connection.execute(_SOME, {**bounds, "upto": span.upto})
+        rows = connection.exec_driver_sql(_SOME, (*bounds, span.upto))
     return list(row_checks.rows(t.commit_log, rows, f"system {span.name!r}: "))
 
 
-def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[Span, Row[Any]]]:
+def since_keyframe(connection: Connection, spans: Sequence[Span]) -> list[tuple[Span, Row]]:
     """Commits from the last keyframe on, oldest first."""
-    found: list[tuple[Span, Row[Any]]] = []
+    found: list[tuple[Span, Row]] = []
     for span in reversed(spans):
         upto = _LAST if span.upto is None else span.upto
-        bounds = {"id": span.system_id, "after": span.after, "upto": upto}
-        last = connection.execute(_KEYFRAME, bounds).scalar()
-        rows = connection.execute(_SINCE, {**bounds, "since": span.after if last is None else last})
+        bounds = span.system_id, span.after, upto
+        last = connection.exec_driver_sql(_KEYFRAME, bounds).scalar()
+        rows = connection.exec_driver_sql(_SINCE, (*bounds, span.after if last is None else last))
         found[:0] = [(span, row) for row in row_checks.rows(t.commit_log, rows, f"system {span.name!r}: ")]
         if last is not None:
             break
@@ -186,7 +194,7 @@ def check_head(name: str, spans: Sequence[Span], last: int) -> None:
         raise CorruptPackageError(message)
 
 
-def check_whole(name: str, rows: Sequence[Row[Any]]) -> None:
+def check_whole(name: str, rows: Sequence[Row]) -> None:
     """Raise where a commit is missing between a keyframe and the last commit."""
     numbers = [row.number for row in rows]
     if not rows[0].keyframe or numbers != list(range(numbers[0], numbers[-1] + 1)):
@@ -194,7 +202,7 @@ def check_whole(name: str, rows: Sequence[Row[Any]]) -> None:
         raise CorruptPackageError(message)
 
 
-def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row[Any]]]) -> dict[tuple[int, int], list[Blob]]:
+def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row]]) -> dict[tuple[int, int], list[Blob]]:
     """The node pages of commits, by system and number: one query a system."""
     ranges: dict[int, tuple[int, int]] = {}
     for span, row in rows:
@@ -209,7 +217,7 @@ def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row[Any]]]) ->
     return pages
 
 
-def checked_log(connection: Connection, name: str) -> list[Row[Any]]:
+def checked_log(connection: Connection, name: str) -> list[Row]:
     """All commits of a history, oldest first, each behind its seal."""
     spans = spans_of(connection, name)
     rows = [(span, row) for span in spans for row in log_of(connection, span)]
@@ -226,7 +234,7 @@ def checked_log(connection: Connection, name: str) -> list[Row[Any]]:
     return [row for _, row in rows]
 
 
-def check_seal(name: str, span: Span, row: Row[Any], digests: Sequence[Any]) -> None:
+def check_seal(name: str, span: Span, row: Row, digests: Sequence[Any]) -> None:
     """Raise where a commit's row or the digests of its pages are not those that were written."""
     values = {name: getattr(row, name) for name in SEALED}
     try:
@@ -238,7 +246,7 @@ def check_seal(name: str, span: Span, row: Row[Any], digests: Sequence[Any]) -> 
         raise CorruptPackageError(message)
 
 
-def opened(name: str, span: Span, row: Row[Any], blobs: Sequence[Blob]) -> list[NodeColumns]:
+def opened(name: str, span: Span, row: Row, blobs: Sequence[Blob]) -> list[NodeColumns]:
     """The node rows of one commit, once its seal and every digest fit."""
     check_seal(name, span, row, [blob.digest for blob in blobs])
     try:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
-
 from whiteboard.errors import (
     ConflictError,
     DtypeError,
@@ -28,11 +26,11 @@ from whiteboard.records.systems import CommitRecord, NodeColumns, State, SystemR
 from whiteboard.storage.base import VersionStore
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.commits.log import (
-    ADD_COMMIT,
     ADD_NODE_PAGE,
     LAST_OWN,
     SEALED,
     SYSTEMS,
+    add_commits,
     add_system,
     by_name,
     check_head,
@@ -51,8 +49,7 @@ from whiteboard.storage.commits.materialize import latest
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
-from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.rows import Batch
 
 KEYFRAME_COMMITS: Final = 4096
@@ -60,6 +57,7 @@ KEYFRAME_GROWTH: Final = 2
 
 _PART_BYTES = 32 * 2**20
 _NAMES: Final = 256
+_SEAL = "SELECT seal FROM commit_log WHERE system_id = ? AND number = ?"
 
 
 @dataclass(slots=True)
@@ -83,7 +81,7 @@ class SqliteVersions(VersionStore):
 
     def systems(self) -> list[SystemRecord]:
         with self.database.read() as connection:
-            rows = connection.execute(SYSTEMS.order_by(t.system.c.name)).all()
+            rows = connection.exec_driver_sql(f"{SYSTEMS} ORDER BY system.name").all()
         return [record_of(row) for row in rows]
 
     def names(self) -> Iterator[str]:
@@ -148,7 +146,7 @@ class SqliteVersions(VersionStore):
                 return
             if batch is not None:
                 batch.write(connection)
-            connection.execute(ADD_COMMIT, {**log, "system_id": system_id})
+            add_commits(connection, system_id, [log])
             if blobs:
                 parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
                 connection.exec_driver_sql(ADD_NODE_PAGE, parts)
@@ -195,12 +193,13 @@ class SqliteVersions(VersionStore):
         None where this very commit is the head: an earlier call wrote it, and was not told.
         """
         row = by_name(connection, system.name)
-        if commit.parent is not None and row is not None and row.uuid == system.uuid and row.head == commit.number:
-            last = select(t.commit_log.c.seal).where(
-                t.commit_log.c.system_id == row.id, t.commit_log.c.number == commit.number
-            )
-            if connection.execute(last).scalar() == sealed:
-                return None
+        if (
+            commit.parent is not None
+            and row is not None
+            and (row.uuid, row.head) == (system.uuid, commit.number)
+            and connection.exec_driver_sql(_SEAL, (row.id, commit.number)).scalar() == sealed
+        ):
+            return None
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"
@@ -209,7 +208,7 @@ class SqliteVersions(VersionStore):
         if row is None:
             message = f"there is no system {system.name!r} for commit {commit.number} to go on"
             raise UnknownSystemError(message)
-        head = connection.execute(LAST_OWN, {"id": row.id}).scalar()
+        head = connection.exec_driver_sql(LAST_OWN, (row.id,)).scalar()
         head = row.origin_number if head is None else head
         if head != commit.parent or row.uuid != system.uuid:
             what = (
@@ -235,7 +234,7 @@ class SqliteVersions(VersionStore):
 
 
 def _create(connection: Connection, system: SystemRecord, origin_id: int | None, origin_number: int | None) -> int:
-    if connection.execute(select(t.system.c.id).where(t.system.c.name == system.name)).first() is not None:
+    if connection.exec_driver_sql("SELECT id FROM system WHERE name = ?", (system.name,)).first() is not None:
         message = f"a system {system.name!r} exists already; take another name"
         raise SpecError(message)
     spec = None if system.spec is None else json.dumps(dict(system.spec), sort_keys=True)

@@ -16,16 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select
-
 from whiteboard.concurrency.processes import boot, has_ended, started
 from whiteboard.errors import ConflictError, CorruptPackageError, WhiteboardError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database, Row, rows_of
 
-# Where others write at the same time, nobody takes a claim over before the commit that looked at it is done.
-_BY_NAME = select(t.writer).where(t.writer.c.name == bindparam("name")).with_for_update()
+_BY_NAME = "SELECT * FROM writer WHERE name = ?"
+_DELETE = "DELETE FROM writer WHERE name = ?"
+_INSERT = "INSERT INTO writer (name, token, host, boot, pid, started) VALUES (?, ?, ?, ?, ?, ?)"
 
 _log = logging.getLogger(__name__)
 
@@ -70,8 +69,8 @@ class Writers:
             ):
                 msg = f"system {name!r} is written by {why}"
                 raise ConflictError(msg)
-            connection.execute(delete(t.writer).where(t.writer.c.name == name))
-            connection.execute(insert(t.writer).values(name=name, token=self.token, **_identity()))
+            connection.exec_driver_sql(_DELETE, (name,))
+            connection.exec_driver_sql(_INSERT, (name, self.token, *_identity().values()))
 
         _LIVING.add(self)
         self._database.hold(self.token)
@@ -128,9 +127,8 @@ class Writers:
             _LIVING.discard(self)  # first, so that a claim that cannot be deleted is a dead one all the same
         names = set(self._names) if name is None else self._names & {name}
         if names:
-            mine = t.writer.c.token == self.token
-            theirs = delete(t.writer).where(mine, t.writer.c.name.in_(names))
-            self._database.write(lambda connection: connection.execute(theirs))
+            mine = [(name, self.token) for name in sorted(names)]
+            self._database.write(lambda connection: connection.exec_driver_sql(f"{_DELETE} AND token = ?", mine))
             self._names -= names
 
 
@@ -138,9 +136,10 @@ _LIVING: weakref.WeakSet[Writers] = weakref.WeakSet()
 """Those of this process that write: a claim of any other of it is of a board that was closed, or let go."""
 
 
-def _row_of(connection: Connection, name: str) -> Row[Any] | None:
+def _row_of(connection: Connection, name: str) -> Row | None:
     """The claim of a system; one that is damaged is nobody's, as no process can be told by it."""
-    row = connection.execute(_BY_NAME, {"name": name}).first()
+    # Where others write at the same time, nobody takes a claim over before the commit that looked at it is done.
+    row = connection.exec_driver_sql(_BY_NAME + rows_of(connection).TO_CHANGE, (name,)).first()
     try:
         return row if row is None else row_checks.row(t.writer, row)
     except CorruptPackageError:

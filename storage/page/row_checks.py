@@ -12,10 +12,8 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from typing import Any, Final, NoReturn
-
-from sqlalchemy import BigInteger, Float, LargeBinary, Row, Table, Text
+from types import UnionType
+from typing import Any, Final, NoReturn, get_args
 
 from whiteboard.errors import CorruptPackageError
 
@@ -26,19 +24,43 @@ MOST_ROWS: Final = 2**21
 """No page has more rows: neither one of packages, at 512 bytes each at least, nor one of 32 MiB of nodes."""
 
 _DIGEST = re.compile("[0-9a-f]{32}")
-_KINDS: Final[dict[type, type]] = {BigInteger: int, Text: str, LargeBinary: bytes, Float: float}
 _MOST: Final = {("page", "n"): MOST_ROWS}
 
 
-def row(table: Table, found: Row[Any], of: str = "") -> Any:
+class Table:
+    """What the values of a table's columns are.
+
+    Parameters
+    ----------
+    name : str
+    columns : type or UnionType
+        The type of a column's values, with None where there may be none.
+
+    Attributes
+    ----------
+    kinds : dict
+        By name of a column: the type of its values, whether there may be none, and the largest.
+    """
+
+    __slots__ = ("kinds", "name")
+
+    def __init__(self, name: str, /, **columns: type | UnionType) -> None:
+        self.name = name
+        self.kinds: dict[str, tuple[type, bool, int]] = {}
+        for column, given in columns.items():
+            kind, *optional = get_args(given) or (given,)
+            self.kinds[column] = kind, bool(optional), _MOST.get((name, column), 2**63 - 1)
+
+
+def row(table: Table, found: Any, of: str = "") -> Any:
     """A row, or some columns of one, once each value is of its column's type; all numbers count something, from 0.
 
     Parameters
     ----------
     table : Table
         In `tables`; columns that are not its own are left to whoever asked for them.
-    found : Row
-        Its first value is the one that the message names it by.
+    found : tuple
+        With its columns' names in ``_fields``, and its values by them; the message names it by the first value.
     of : str
         What the message says first.
 
@@ -46,7 +68,7 @@ def row(table: Table, found: Row[Any], of: str = "") -> Any:
     ------
     CorruptPackageError
     """
-    kinds = _kinds(table)
+    kinds = table.kinds
     for name, value in zip(found._fields, found, strict=True):
         if name not in kinds:
             continue
@@ -62,7 +84,7 @@ def row(table: Table, found: Row[Any], of: str = "") -> Any:
     return found
 
 
-def rows(table: Table, found: Iterable[Row[Any]], of: str = "") -> Iterator[Any]:
+def rows(table: Table, found: Iterable[Any], of: str = "") -> Iterator[Any]:
     """The same of many."""
     return (row(table, each, of) for each in found)
 
@@ -70,15 +92,6 @@ def rows(table: Table, found: Iterable[Row[Any]], of: str = "") -> Iterator[Any]
 def count(value: object) -> int:
     """A number from a row that counts something; 0 for a value that is none."""
     return value if type(value) is int and 0 <= value <= 2**53 else 0
-
-
-@cache
-def _kinds(table: Table) -> dict[str, tuple[type, bool, int]]:
-    """By name of a column: the type of its values, whether there may be none, and the largest."""
-    return {
-        column.name: (_KINDS[type(column.type)], bool(column.nullable), _MOST.get((table.name, column.name), 2**63 - 1))
-        for column in table.columns
-    }
 
 
 def _fits(value: Any, most: int) -> bool:

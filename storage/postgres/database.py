@@ -17,7 +17,7 @@ from whiteboard.storage.postgres import rows
 from whiteboard.storage.postgres.connecting import connect, schema_of
 from whiteboard.storage.postgres.failures import Again, Lost, is_lost, translated
 from whiteboard.storage.postgres.holding import Holding, lock_of
-from whiteboard.storage.sql.backend import Database, Locks
+from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.location import Location
 
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -34,7 +34,7 @@ _TABLES: Final = ("page", "package", "page_access", "eviction", "system", "commi
 T = TypeVar("T")
 
 
-class PostgresDatabase(Database):
+class PostgresDatabase(backend.Database):
     """One schema of a database on a server.
 
     Parameters
@@ -66,12 +66,12 @@ class PostgresDatabase(Database):
         watch(self)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[backend.Connection]:
         self.check_open()
         with translated(self.location), self._begun(_READ) as connection:
             yield connection
 
-    def query(self, work: Callable[[Connection], T]) -> T:
+    def query(self, work: Callable[[backend.Connection], T]) -> T:
         try:
             return super().query(work)
         except (Lost, Again):
@@ -96,7 +96,7 @@ class PostgresDatabase(Database):
             with suppress(DBAPIError):
                 connection.close()
 
-    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:  # noqa: ARG002
+    def write(self, work: Callable[[backend.Connection], T], *, durable: bool = False) -> T:  # noqa: ARG002
         self.check_writable()
         self.check_open()
         for left in reversed(range(_TRIES)):
@@ -108,7 +108,7 @@ class PostgresDatabase(Database):
                     raise
         raise AssertionError
 
-    def _transacted(self, work: Callable[[Connection], T]) -> T:
+    def _transacted(self, work: Callable[[backend.Connection], T]) -> T:
         xid = None
         try:
             with self._begun("BEGIN") as connection:
@@ -173,13 +173,13 @@ class PostgresDatabase(Database):
     # -- who has it open
 
     @property
-    def locks(self) -> Locks | None:
+    def locks(self) -> backend.Locks | None:
         return None if self.readonly else self._holding
 
     def hold(self, token: str) -> None:
         self._holding.last(lock_of(token))
 
-    def writer_lives(self, connection: Connection, token: str) -> bool:
+    def writer_lives(self, connection: backend.Connection, token: str) -> bool:
         """Whether a session has the lock of that token; the server ends a session with its client."""
         sql = "SELECT pg_try_advisory_xact_lock(?)"
         return not connection.exec_driver_sql(sql, (lock_of(token),)).scalar_one()

@@ -16,11 +16,10 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import psycopg
-from sqlalchemy import Connection
 
 from whiteboard.storage.postgres.connecting import Numbers, connect, schema_of
 from whiteboard.storage.postgres.failures import is_lost, translated
-from whiteboard.storage.sql.backend import Hold, Locks
+from whiteboard.storage.sql.backend import Connection, Hold, Locks
 from whiteboard.storage.sql.location import Location
 
 _MOST: Final = 2**40

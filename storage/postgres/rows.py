@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.storage.page.digests import Laid, pieces
 from whiteboard.storage.page.format import Blob, Moved
 from whiteboard.storage.postgres.connecting import Numbers
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sql.rows import count_uses, index_array
 
@@ -24,6 +24,9 @@ INDEXED: Final = "SELECT page_id FROM package"
 
 AS_COLUMN: Final = "data"
 """The data of a row, however large."""
+
+TO_CHANGE: Final = " FOR UPDATE"
+"""What ends a query for rows that the transaction changes: others wait with changing them."""
 
 _INSERT_PAGE = (
     "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id"

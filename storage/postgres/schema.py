@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage.postgres.database import PostgresDatabase
+from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.tables import VERSION_TABLE
 from whiteboard.storage.sqlite.schema import HEAD, revisions, run
 
@@ -59,7 +60,7 @@ def upgrade(database: PostgresDatabase) -> tuple[str | None, str]:
     return before, HEAD
 
 
-def _revision(database: PostgresDatabase, connection: Connection) -> str | None:
+def _revision(database: PostgresDatabase, connection: backend.Connection) -> str | None:
     sql = "SELECT to_regclass(?)::text"
     if connection.exec_driver_sql(sql, (f'"{database.schema}".{VERSION_TABLE}',)).scalar_one() is None:
         return None

@@ -6,13 +6,12 @@ Beside `Rows`, statements are written for all backends, with ``?`` for values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import ReadOnlyError
 from whiteboard.records.packages import Page
@@ -23,6 +22,42 @@ from whiteboard.storage.sql.page_row import PageRow
 
 T = TypeVar("T")
 
+Row: TypeAlias = Any
+"""A tuple of values, each also an attribute by the name of its column; the names are in ``_fields``."""
+
+
+class Result(Protocol):
+    """What a statement gave, as SQLAlchemy has it. Where a row has to be there and is not, the store is damaged."""
+
+    @property
+    def rowcount(self) -> int: ...
+    def __iter__(self) -> Iterator[Row]: ...
+    def all(self) -> Sequence[Row]: ...
+    def first(self) -> Row | None: ...
+    def one(self) -> Row: ...
+    def one_or_none(self) -> Row | None: ...
+    def scalar(self) -> Any: ...
+    def scalar_one(self) -> Any: ...
+    def scalars(self) -> Iterable[Any]: ...
+
+
+class Connection(Protocol):
+    """A connection within a transaction: the part of SQLAlchemy's that statements for all backends need.
+
+    SQLAlchemy's own is used on a server. A file has one that is a few lines over the driver (`sqlite.transaction`): for
+    a process that asks for one package, to import SQLAlchemy took longer than everything else together.
+    """
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection."""
+
+    def exec_driver_sql(self, statement: str, parameters: Any = None, /) -> Result:
+        """Run a statement with ``?`` for its values: those of a tuple, or of each tuple of a list in turn."""
+
+    def get_execution_options(self) -> Mapping[str, Any]:
+        """``rows``: the backend's module of that name."""
+
 
 class Rows(Protocol):
     """What a backend's module `rows` has: see the functions of these names in `sql.rows`."""
@@ -31,6 +66,8 @@ class Rows(Protocol):
     def INDEXED(self) -> str: ...
     @property
     def AS_COLUMN(self) -> str: ...
+    @property
+    def TO_CHANGE(self) -> str: ...
     def is_empty(self, connection: Connection) -> bool: ...
     def count_packages(self, connection: Connection) -> int: ...
     def select_in(self, connection: Connection, sql: str, values: Sequence[int]) -> list[Any]: ...

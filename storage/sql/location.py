@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
-
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from whiteboard.errors import StoreError
 
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
 StoreUrl: TypeAlias = "str | os.PathLike[str]"
+
+_FILE: Final = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ def locate(url: StoreUrl) -> Location:
     text = os.fspath(url)
     if "://" not in text:
         return Location("sqlite", _absolute(text))
+    if text.startswith(_FILE) and "?" not in text:  # as it is read below, without SQLAlchemy
+        return Location("sqlite", _absolute(text.removeprefix(_FILE) or ":memory:"))
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         parsed = make_url(text)
         backend = parsed.get_backend_name()

@@ -15,14 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, unpack
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import rows_of
+from whiteboard.storage.sql.backend import Connection, rows_of
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
 
 _UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"

@@ -17,9 +17,7 @@ from contextlib import suppress
 from io import FileIO
 from typing import Final
 
-from sqlalchemy import Connection
-
-from whiteboard.storage.sql.backend import Hold, Locks
+from whiteboard.storage.sql.backend import Connection, Hold, Locks
 from whiteboard.storage.sqlite.write_queue import WriteLock
 
 # struct flock: l_type, l_whence, l_start, l_len, l_pid.

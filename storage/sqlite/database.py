@@ -7,15 +7,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Container, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
-
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, NoResultFound
-from sqlalchemy.pool import NullPool, StaticPool
 
 from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError
@@ -29,8 +25,12 @@ from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.file_identity import Place
 from whiteboard.storage.sqlite.holders import holders
 from whiteboard.storage.sqlite.location import can_write, create_empty, file_bytes, probe, wal_bytes
+from whiteboard.storage.sqlite.transaction import MissingRowError, Transaction
 from whiteboard.storage.sqlite.wal import LogKeeper
 from whiteboard.storage.sqlite.write_queue import WriteLock
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 WAIT_SECONDS = 60.0
 """How long a write waits for another process before it is an error."""
@@ -52,6 +52,9 @@ _ALONE_MS = 500  # for somebody who closes just now
 
 
 T = TypeVar("T")
+C = TypeVar("C")
+
+_BEGIN: Final = "BEGIN IMMEDIATE"
 
 
 class _Reading:
@@ -117,8 +120,6 @@ class Database(backend.Database):
             create_empty(path)
         self._place = None if path is None else Place(path)
         self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
-        self._writer = _engine(self._held, "BEGIN IMMEDIATE", StaticPool)
-        self._readers = _engine(self._reader, "BEGIN DEFERRED", NullPool)
         self._spare: list[Held] = []
         watch(self)
 
@@ -261,7 +262,7 @@ class Database(backend.Database):
                 if lock.acquire(file, WAIT_SECONDS):
                     return work()
 
-    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+    def write(self, work: Callable[[backend.Connection], T], *, durable: bool = False) -> T:
         """Run `work` in one write transaction, and return what it returns.
 
         Parameters
@@ -275,27 +276,57 @@ class Database(backend.Database):
             Nothing was written: for want of room or of a turn, or as the file is not the one any more that was opened.
         ReadOnlyError, ClosedError
         """
+        return self._written(work, _begun, durable=durable)
+
+    def migrate(self, work: Callable[[sqlalchemy.Connection], T], *, durable: bool = False) -> T:
+        """As `write`, by a connection of SQLAlchemy's: migrations need one."""
+        from sqlalchemy import create_engine, event
+        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.pool import StaticPool
+
+        engine = create_engine("sqlite://", creator=self._held, poolclass=StaticPool, pool_reset_on_return=None)
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: sqlalchemy.Connection) -> None:
+            connection.exec_driver_sql(_BEGIN)
+
+        try:
+            return self._written(work, lambda _: engine.begin(), durable=durable)
+        except DBAPIError as error:
+            raise _translate(self.location, error.orig) from error
+        except AssertionError as error:
+            # SQLAlchemy finds its transaction half ended where an interrupt came into it.
+            if isinstance(error.__context__, KeyboardInterrupt | MemoryError):
+                raise error.__context__ from None
+            raise
+
+    def _written(
+        self, work: Callable[[C], T], begin: Callable[[Held], AbstractContextManager[C]], *, durable: bool
+    ) -> T:
         self.check_writable()
         self.check_open()
         if self._place is not None:
             self._place.check_file()  # before the lock file is looked for
-        return self.exclusive(lambda: self._transact(work, durable=durable))
+        return self.exclusive(lambda: self._transact(work, begin, durable=durable))
 
-    def _transact(self, work: Callable[[Connection], T], *, durable: bool) -> T:
+    def _transact(
+        self, work: Callable[[C], T], begin: Callable[[Held], AbstractContextManager[C]], *, durable: bool
+    ) -> T:
         try:
-            return self._transacted(work, durable=durable)
-        except (sqlite3.Error, DBAPIError) as error:
+            return self._transacted(work, begin, durable=durable)
+        except Exception as error:
             # Where a file cannot be opened for writing, be it for a moment, SQLite opens it for reading, and leaves it
             # so: the next write opens it again.
-            code = _primary(error.orig if isinstance(error, DBAPIError) else error)
-            if code == sqlite3.SQLITE_READONLY and self.location.path is not None:
+            if _primary(getattr(error, "orig", error)) == sqlite3.SQLITE_READONLY and self.location.path is not None:
                 self._close_all()
             raise
 
-    def _transacted(self, work: Callable[[Connection], T], *, durable: bool) -> T:
+    def _transacted(
+        self, work: Callable[[C], T], begin: Callable[[Held], AbstractContextManager[C]], *, durable: bool
+    ) -> T:
         raw = self._idle()
         self._set_synchronous(raw, "FULL" if durable and self.durability == "full" else "NORMAL")
-        with raw, self._writer.begin() as connection:  # raw: whatever comes between, no transaction stays open
+        with raw, begin(raw) as connection:  # raw: whatever comes between, no transaction stays open
             done = work(connection)
             if self._place is not None:
                 self._place.check()
@@ -312,32 +343,22 @@ class Database(backend.Database):
         return raw
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[backend.Connection]:
         """One read transaction: everything read in it is of one moment. Keep it short."""
         if self.location.path is None:
             # The one connection of ":memory:" is shared, so a reader there waits for the writer.
             with self._mutex, translated(self.location):
                 self.check_open()
-                self._idle()  # so no transaction may be open here: in memory nothing is read inside `write`
-                with self._writer.begin() as connection:
+                # so no transaction may be open here: in memory nothing is read inside `write`
+                raw = self._idle()
+                with raw, _begun(raw) as connection:
                     yield connection
-            return
-        with self._registered(), translated(self.location), self._readers.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def read_bare(self) -> Iterator[Held]:
-        """As `read`, by the driver's own connection: for a statement or two, which SQLAlchemy takes longer to begin."""
-        if self.location.path is None:
-            with self._mutex, translated(self.location):
-                self.check_open()
-                yield self._idle()
             return
         with self._registered(), translated(self.location):
             raw = self._reader()
             try:
                 raw.execute("BEGIN DEFERRED")
-                yield raw
+                yield Transaction(raw)
             finally:
                 raw.close()  # its transaction too
 
@@ -361,7 +382,8 @@ class Database(backend.Database):
             self._reading.discard(reading)
 
     def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
-        with self.read_bare() as raw:
+        with self.read() as connection:
+            raw = connection.connection
             if (place := rows.place_of(raw, hashed)) is None:
                 return True
             page_id, slot = place
@@ -391,7 +413,7 @@ class Database(backend.Database):
     def structure(self) -> tuple[str, ...]:
         try:
             with self.read() as connection:
-                said = connection.exec_driver_sql("PRAGMA quick_check(20)").scalars().all()
+                said = list(connection.exec_driver_sql("PRAGMA quick_check(20)").scalars())
         except StoreError as error:
             return (str(error),)
         return tuple(line for line in said if line != "ok")
@@ -483,7 +505,6 @@ class Database(backend.Database):
         spare, self._spare = self._spare, []
         for raw in spare:
             raw.shut()
-        self._writer.dispose(close=False)  # the pool would go on lending the connection that it knows
         if self._raw is not None:
             self._raw.settle()
             self._raw.shut()
@@ -530,18 +551,10 @@ class Database(backend.Database):
             raise ClosedError(message)
 
 
-def _engine(creator: Any, begin: str, pool: Any) -> Engine:
-    # What comes back is settled by the connection itself.
-    options = {"rows": rows}
-    engine = create_engine(
-        "sqlite://", creator=creator, poolclass=pool, pool_reset_on_return=None, execution_options=options
-    )
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
+def _begun(raw: Held) -> AbstractContextManager[backend.Connection]:
+    """A write transaction, which the driver's connection ends."""
+    raw.execute(_BEGIN)
+    return nullcontext(Transaction(raw))
 
 
 @contextmanager
@@ -549,18 +562,14 @@ def translated(location: Location) -> Iterator[None]:
     """Raise what SQLite raises as one-line errors of the store."""
     try:
         yield
-    except AssertionError as error:
-        # SQLAlchemy finds its transaction half ended where an interrupt came into it.
-        if isinstance(error.__context__, KeyboardInterrupt | MemoryError):
-            raise error.__context__ from None
-        raise
-    except NoResultFound as error:
+    except MissingRowError as error:
         message = f"the store {location} is damaged: a row that it leads to is not there"
         raise CorruptPackageError(message) from error
-    except DBAPIError as error:
-        raise _translate(location, error.orig) from error
     except sqlite3.Error as error:
         raise _translate(location, error) from error
+    except UnicodeDecodeError as error:  # of SQLite's message, which quotes a damaged schema
+        message = f"the store {location} is damaged: its schema cannot be read; restore it from a copy"
+        raise CorruptPackageError(message) from error
     except UnicodeEncodeError as error:  # a text that was read from a damaged row is asked for
         message = f"the store {location}: {error.object!r} is no text in UTF-8"
         raise CorruptPackageError(message) from error

@@ -140,6 +140,8 @@ def _check_header(path: Path, size: int, *, readonly: bool) -> None:
         if code != sqlite3.SQLITE_CORRUPT:
             raise _refusal(path, f"SQLite cannot read it ({error})") from error
         application_id, damaged = APPLICATION_ID, True
+    except UnicodeDecodeError:  # of the message: it quotes a damaged schema
+        application_id, damaged = APPLICATION_ID, True
     if application_id != APPLICATION_ID:
         message = f"cannot open the store {path}: it is a SQLite file of another application; name another path"
         raise SchemaError(message)

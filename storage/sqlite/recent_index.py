@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.storage.page.row_checks import MOST_ROWS
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sqlite.connection import Held
 
 _MOST_HASHES: Final = 49_152

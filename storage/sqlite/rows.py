@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.digests import Laid, pieces
 from whiteboard.storage.page.format import Blob, Moved
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import recent_index
@@ -42,6 +42,9 @@ COUNT_PACKAGES: Final = (
 
 AS_COLUMN: Final = f"CASE WHEN length(data) < {_LARGE} THEN data END"
 """The data of a row in SQL, NULL where it is larger."""
+
+TO_CHANGE: Final = ""
+"""What ends a query for rows that the transaction changes: here nobody else writes meanwhile."""
 
 _PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
 _LARGE_PAGE = f"SELECT header, digest FROM page WHERE id = ? AND length(data) >= {_LARGE}"
@@ -120,9 +123,8 @@ def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
 def read_data(connection: Connection, table: str, row_id: int) -> bytes:
     """The data of a row that is too large for a column; empty where SQLite itself finds it damaged."""
     # A column is copied twice on its way here, an opened blob once.
-    driver: Any = connection.connection.driver_connection
     try:
-        with driver.blobopen(table, "data", row_id, readonly=True) as blob:
+        with connection.connection.blobopen(table, "data", row_id, readonly=True) as blob:
             data: bytes = blob.read()
             return data
     except sqlite3.Error as error:
@@ -134,7 +136,6 @@ def read_data(connection: Connection, table: str, row_id: int) -> bytes:
 @contextmanager
 def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
     """A page while the block runs, its data read a part at a time where it is large; None where it is not there."""
-    driver: Any = connection.connection.driver_connection
     found = _select_pages(connection, [page_id])
     if not found:
         yield None
@@ -144,7 +145,7 @@ def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
         yield Moved(header, digest, data)
         return
     try:
-        blob = driver.blobopen("page", "data", page_id, readonly=True)
+        blob = connection.connection.blobopen("page", "data", page_id, readonly=True)
     except sqlite3.Error as error:
         if not _is_damage(error):
             raise

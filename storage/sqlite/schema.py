@@ -1,4 +1,7 @@
-"""Which schema a store has, and how it gets the one that this version reads: Alembic alone makes and changes it."""
+"""Which schema a store has, and how it gets the one that this version reads: Alembic alone changes it.
+
+A new store is made as Alembic makes one, letter by letter, by `new_store`.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
-
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage.sql.location import StoreUrl, locate
-from whiteboard.storage.sql.tables import FORMAT, HEAD_TRIGGER_NAME, VERSION_TABLE, metadata
+from whiteboard.storage.sql.tables import FORMAT, HEAD_TRIGGER_NAME, TABLES, VERSION_TABLE
+from whiteboard.storage.sqlite import new_store
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import create_empty
 from whiteboard.storage.sqlite.part_files import sync_folder
 
 if TYPE_CHECKING:
+    import sqlalchemy
     from alembic.config import Config
 
 HEAD = "0005"
@@ -75,7 +78,7 @@ def _at_head(database: Database) -> None:
 def _made(database: Database) -> None:
     database.prepare()
     if database.revision() is None:
-        database.write(partial(run, revision=HEAD))
+        database.write(partial(new_store.make, revision=HEAD))
         _log.info("made a new store: %s", database.location)
 
 
@@ -134,7 +137,7 @@ def _upgraded(database: Database) -> Changed:
 def _migrated(database: Database, revision: str, *, copies: bool) -> Path | None:
     database.prepare()
     copy = _copied(database, f"before-{revision}") if copies else None
-    database.write(partial(run, revision=revision), durable=True)
+    database.migrate(partial(run, revision=revision), durable=True)
     _log.info("%s has schema %s now%s", database.location, revision, f"; as it was: {copy}" if copy else "")
     return copy
 
@@ -201,7 +204,7 @@ def _statements(database: Database, *, foreign: bool = False) -> dict[str, str]:
 
     Tables of others, with their indexes, are left out unless `foreign`: nothing here asks them anything.
     """
-    ours = {*metadata.tables, VERSION_TABLE}
+    ours = {*(table.name for table in TABLES), VERSION_TABLE}
     return {
         f"{kind} {name}": " ".join(_SPACES.sub(r"\1", _QUOTES.sub("", str(sql))).split()).lower()
         for kind, name, table, sql in database.made_of()
@@ -263,7 +266,7 @@ def alembic_config() -> Config:
     return config
 
 
-def run(connection: Connection, revision: str) -> None:
+def run(connection: sqlalchemy.Connection, revision: str) -> None:
     """Run the migrations up, or down, to a revision, in the transaction of a connection."""
     from alembic import command
 

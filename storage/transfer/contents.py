@@ -8,19 +8,19 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
-
 from whiteboard.storage.commits.log import SEALED, SYSTEMS, check_system, log_of, node_pages, spans_of
 from whiteboard.storage.opening import open_database
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting
 from whiteboard.storage.sql.rows import count_packages, indexed, select_pages
 
 _SAME: Final = SEALED[:6]  # whatever is a keyframe here or there
+_NUMBERS = "SELECT number FROM commit_log WHERE system_id = ? AND number > ? AND number <= ? ORDER BY number"
+_COMMIT = "SELECT * FROM commit_log WHERE system_id = ? AND number = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +112,22 @@ def incoming(connection: Connection) -> list[Incoming]:
             None if row.origin_name is None else (row.origin_name, row.origin_number),
             identities(connection, row.name),
         )
-        for row in map(check_system, connection.execute(SYSTEMS.order_by(t.system.c.id)))
+        for row in map(check_system, connection.exec_driver_sql(f"{SYSTEMS} ORDER BY system.id"))
     ]
 
 
 def own_commits(database: Database, name: str, after: int, upto: int) -> Iterator[LoggedCommit]:
     """The commits that a system made itself, with numbers above `after` up to `upto`; one read each."""
-    log = t.commit_log
     with database.read() as connection:
         span = spans_of(connection, name)[-1]
-        inside = (log.c.system_id == span.system_id, log.c.number > max(after, span.after), log.c.number <= upto)
-        numbers = connection.execute(select(log.c.number).where(*inside).order_by(log.c.number)).scalars().all()
+        bounds = span.system_id, max(after, span.after), upto
+        numbers = list(connection.exec_driver_sql(_NUMBERS, bounds).scalars())
     for number in numbers:
         with database.read() as connection:
-            found = connection.execute(select(log).where(*inside, log.c.number == number)).one()
-            row = row_checks.row(log, found, f"system {name!r}: ")
+            found = connection.exec_driver_sql(_COMMIT, (span.system_id, number)).one()
+            row = row_checks.row(t.commit_log, found, f"system {name!r}: ")
             blobs = tuple(node_pages(connection, [(span, row)])[span.system_id, number])
-        yield LoggedCommit({name: row._mapping[name] for name in SEALED}, row.seal, blobs)
+        yield LoggedCommit({name: getattr(row, name) for name in SEALED}, row.seal, blobs)
 
 
 def forecast(url: StoreUrl) -> dict[str, int]:

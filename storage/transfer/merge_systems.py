@@ -11,17 +11,14 @@ from functools import partial
 from itertools import count
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
-
 from whiteboard.errors import ConflictError, CorruptPackageError, UnknownCommitError
-from whiteboard.storage.commits.log import ADD_COMMIT, LAST_OWN, add_system, by_name, seal
+from whiteboard.storage.commits.log import LAST_OWN, add_commits, add_system, by_name, seal
 from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.digests import is_intact
 from whiteboard.storage.page.format import moved
-from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database, rows_of
+from whiteboard.storage.sql.backend import Connection, Database, rows_of
 from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identities
 
 BATCH_BYTES: Final = 4 * 2**20
@@ -73,9 +70,7 @@ class SystemMerge:
             The history begins after its first commit, and the store has no system that stands there.
         """
         with self._database.read() as connection:
-            rows = {
-                row.name: row for row in connection.execute(select(t.system.c.name, t.system.c.uuid, t.system.c.spec))
-            }
+            rows = {row.name: row for row in connection.exec_driver_sql("SELECT name, uuid, spec FROM system")}
             alike = sorted((name for name in rows if _base(name) == _base(system.name)), key=len)
             for name in sorted(alike, key=lambda name: name != system.name):  # its own name before the others
                 ours = identities(connection, name)
@@ -171,7 +166,7 @@ class SystemMerge:
             raise UnknownCommitError(message)
         head = -1 if system.origin is None else system.origin[1]
         self._place_as(system, name)
-        taken = connection.execute(select(t.system.c.id).where(t.system.c.uuid == system.uuid)).first()
+        taken = connection.exec_driver_sql("SELECT id FROM system WHERE uuid = ?", (system.uuid,)).first()
         return Placement(name, _other_uuid(system.uuid, name) if taken else system.uuid, head, exists=False)
 
     def _place_as(self, system: Incoming, name: str) -> None:
@@ -184,7 +179,7 @@ class SystemMerge:
         row = by_name(connection, where.name)
         if row is None and not where.exists and head == where.head:
             return self._create(connection, system, where)
-        stands = None if row is None else connection.execute(LAST_OWN, {"id": row.id}).scalar()
+        stands = None if row is None else connection.exec_driver_sql(LAST_OWN, (row.id,)).scalar()
         if row is not None and stands is None:
             stands = -1 if row.origin_number is None else row.origin_number
         if row is None or stands != head or row.uuid != where.uuid:
@@ -258,8 +253,7 @@ def _adopted(commit: LoggedCommit, uuid: str, new: str) -> LoggedCommit:
 
 
 def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit]) -> None:
-    rows = [{**commit.values, "seal": commit.seal, "system_id": system_id} for commit in batch]
-    connection.execute(ADD_COMMIT, rows)
+    add_commits(connection, system_id, [{**commit.values, "seal": commit.seal} for commit in batch])
     for commit in batch:
         for part, blob in enumerate(commit.blobs):
             rows_of(connection).insert_node_page(connection, (system_id, commit.number, part), blob)

@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.records.packages import Page
@@ -27,7 +26,7 @@ from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import cuts, joined, take
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sql.rows import insert_page, ops_of, select_in, select_pages, settle, update_page

@@ -9,13 +9,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection
-
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, Encoding
 from whiteboard.storage.page.grouping import PAGE_BYTES, cuts, most_rows
 from whiteboard.storage.sql import tables as t
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.rows import indexed
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError, UnknownSystemError
 from whiteboard.records.packages import Page
@@ -20,7 +19,7 @@ from whiteboard.storage.cache.eviction import STEP_PAGES, last_use
 from whiteboard.storage.commits.log import by_name
 from whiteboard.storage.page.format import decode_page
 from whiteboard.storage.page.grouping import take
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
 from whiteboard.storage.sql.rows import Batch, Broken, delete_pages, select_in, select_index, select_pages
 

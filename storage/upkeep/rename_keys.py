@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page, PageHeader, Renamed
@@ -22,7 +21,7 @@ from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.location import StoreUrl, locate_lasting
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
 from whiteboard.storage.sql.rows import Batch, Broken, delete_index, reached

@@ -10,12 +10,10 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table
-
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sqlite import recent_index
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer, t.claim)
@@ -80,13 +78,13 @@ def delete_unreadable(connection: Connection, rows: Unreadable) -> None:
     connection.exec_driver_sql(f"DELETE FROM {rows.table} WHERE rowid = ?", [(row_id,) for row_id in rows.row_ids])
 
 
-def _strays() -> Iterator[tuple[Table, str, str]]:
+def _strays() -> Iterator[tuple[row_checks.Table, str, str]]:
     yield t.recent, recent_index.ODD, "that hold no hashes"
     for table in _OF_SYSTEMS:
         yield table, "typeof(system_id) <> 'integer'", "that belong to no system"
 
 
-def _looked_at(database: Database, table: Table) -> Iterator[Unreadable]:
+def _looked_at(database: Database, table: row_checks.Table) -> Iterator[Unreadable]:
     sql = f"SELECT * FROM {table.name}"
     try:
         with database.read() as connection:
@@ -104,5 +102,5 @@ def _looked_at(database: Database, table: Table) -> Iterator[Unreadable]:
                 yield Unreadable(table.name, (row_id,), str(error))
 
 
-def _ids(connection: Connection, table: Table, where: str = "1") -> list[int]:
+def _ids(connection: Connection, table: row_checks.Table, where: str = "1") -> list[int]:
     return list(connection.exec_driver_sql(f"SELECT rowid FROM {table.name} WHERE {where}").scalars())

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.records.reports import DamagedPage, SystemReport, VerifyReport
@@ -30,7 +29,7 @@ from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sql import tables as t
-from whiteboard.storage.sql.backend import Database
+from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.page_row import hashes_of
 from whiteboard.storage.sql.rows import delete_index, delete_pages, index_array, laid, lately
 from whiteboard.storage.transfer.compare import LARGE
@@ -77,7 +76,7 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     try:
         index = _index(database)
         with database.read() as connection:
-            pages = connection.exec_driver_sql("SELECT id FROM page ORDER BY id").scalars().all()
+            pages = list(connection.exec_driver_sql("SELECT id FROM page ORDER BY id").scalars())
         odd = unreadable(database)
         lost = without_row(database)
     except CorruptPackageError as error:
@@ -182,7 +181,7 @@ def _systems(database: Database) -> tuple[SystemReport, ...]:
 
 def _system_ids(database: Database) -> Sequence[int]:
     with database.read() as connection:
-        return connection.exec_driver_sql("SELECT id FROM system").scalars().all()
+        return list(connection.exec_driver_sql("SELECT id FROM system").scalars())
 
 
 def _name(connection: Connection, system_id: int) -> None:
@@ -207,7 +206,7 @@ def _system(database: Database, system_id: int) -> SystemReport:
     name = _named(database, system_id) or f"(row {system_id})"
     try:
         with database.read() as connection:
-            record_of(connection.execute(BY_ID, {"id": system_id}).one())
+            record_of(connection.exec_driver_sql(BY_ID, (system_id,)).one())
             spans = spans_of(connection, name)
             log = [(span, row) for span in spans for row in log_of(connection, span)]
         for span, row in log:

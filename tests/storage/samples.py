@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
-
 import whiteboard as wb
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.cache.write_behind import WriteBehind
 from whiteboard.storage.sql import backend
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.location import locate
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.transaction import Transaction
 from whiteboard.storage.stores import Stores
 from whiteboard.testing.samples import Model, assert_found, assert_state, key_of, page_of, value_of
 
@@ -65,8 +65,9 @@ def packages_at(where: str | Path, bounds: WriteBehind | None = None, hash_bits:
 def transaction(database: backend.Database) -> Iterator[Connection]:
     """One write transaction as a block, for tests that write behind the store's back."""
     assert isinstance(database, Database)
-    with database._mutex, database._writer.begin() as connection:
-        yield connection
+    with database._mutex, database._idle() as raw:
+        raw.execute("BEGIN IMMEDIATE")
+        yield Transaction(raw)
 
 
 def sql(path: str | Path, statement: str, *values: object) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ def plain(value: Any, where: str) -> Array:
     DtypeError
         For a masked array, whose mask would be lost; `where` opens the message.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # whose import takes 15 ms, and without which there is no masked array
+    if masked is not None and isinstance(value, masked.MaskedArray):
         msg = f"{where}: a masked array is refused: give its filled(…) values, and its mask as a source of its own"
         raise DtypeError(msg)
     return np.asarray(value)

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from tests.storage.samples import transaction
 from whiteboard.concurrency.processes import boot
 from whiteboard.errors import ConflictError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.storage.sql import tables as t
 
 CLAIM = (
     "import sys, time; from whiteboard.storage import open_store\n"
@@ -81,7 +79,8 @@ def test_what_a_claim_says_of_its_writer_decides(change: dict[str, Any], refused
         one.writers.claim("s")
         if change:
             with transaction(two.database) as connection:
-                connection.execute(update(t.writer).values(**change))
+                for column, value in change.items():
+                    connection.exec_driver_sql(f"UPDATE writer SET {column} = ?", (value,))
         if refused is None:
             two.writers.claim("s")
         else:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests import postgres
-from whiteboard.storage.sql.tables import metadata
+from whiteboard.storage.sql.metadata import metadata
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def test_damaged_rows_and_dead_ones(stores: Stores, url: str) -> None:
     schema = make_url(url).query["schema"]
     claims = [taken(stores.packages, range(number, number + 3)) for number in (0, 3, 6)]
     with stores.database.read() as connection:
-        numbers = connection.exec_driver_sql("SELECT id FROM claim").scalars().all()
+        numbers = list(connection.exec_driver_sql("SELECT id FROM claim").scalars())
     for number, change in zip(numbers, ("hashes = ''", "pid = -1", "id = -5"), strict=True):
         postgres.run(f'UPDATE "{schema}".claim SET {change} WHERE id = {number}')
     assert len(stores.packages.holders(keys_of(range(9)))) == 0

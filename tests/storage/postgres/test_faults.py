@@ -63,7 +63,7 @@ def test_a_session_that_ends_in_the_middle(url: str) -> None:
 
         stores.database.write(work)
         with stores.database.read() as connection:
-            found = connection.exec_driver_sql("SELECT page_id FROM page_access ORDER BY page_id").scalars().all()
+            found = list(connection.exec_driver_sql("SELECT page_id FROM page_access ORDER BY page_id").scalars())
         assert found == [2, 102]
 
 

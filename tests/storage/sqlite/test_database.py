@@ -71,7 +71,7 @@ def test_readers_do_not_wait_for_a_writer(stores: Stores) -> None:
         connection.exec_driver_sql("DELETE FROM page")
         with stores.database.read() as reader:
             assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 1
-        connection.rollback()
+        connection.connection.rollback()
 
 
 def test_no_read_transaction_stays_open(stores: Stores) -> None:

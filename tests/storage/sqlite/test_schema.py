@@ -9,20 +9,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import BigInteger, Float, LargeBinary, Text, create_engine
 
-from tests.storage.samples import assert_found, environment, key_of, page_of, run_python
+from tests.storage.samples import assert_found, environment, key_of, page_of, run_python, sql
 from whiteboard.errors import SchemaError, StoreError
 from whiteboard.storage import open_store
 from whiteboard.storage.page.codec import Encoding
 from whiteboard.storage.sql import tables
 from whiteboard.storage.sql.location import locate
+from whiteboard.storage.sql.metadata import metadata
 from whiteboard.storage.sqlite import schema
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.transfer.export import export
@@ -35,7 +37,14 @@ def _statements(path: Path) -> dict[str, str]:
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     connection.close()
-    return {name: " ".join(sql.split()) for name, sql in rows if name != tables.VERSION_TABLE}
+    return {name: " ".join(sql.split()).replace("( ", "(").replace(" )", ")") for name, sql in rows}
+
+
+def _migrated(path: Path) -> None:
+    database = Database(locate(path))
+    database.prepare()
+    database.migrate(partial(schema.run, revision=schema.HEAD))
+    database.close()
 
 
 def test_head_is_the_newest_migration() -> None:
@@ -44,24 +53,52 @@ def test_head_is_the_newest_migration() -> None:
 
 
 def test_migrations_make_the_tables(tmp_path: Path) -> None:
-    """A new store differs in nothing from the tables, to Alembic and statement by statement."""
+    """What the migrations make differs in nothing from the tables, to Alembic and statement by statement."""
     path = tmp_path / "a.db"
-    open_store(path).close()
+    _migrated(path)
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
         options = {"version_table": tables.VERSION_TABLE, "compare_type": True}
-        assert compare_metadata(MigrationContext.configure(connection, opts=options), tables.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
     engine.dispose()
     # What Alembic does not compare, AUTOINCREMENT say, stands in the statements.
     oracle = tmp_path / "b.db"
     engine = create_engine(f"sqlite:///{oracle}")
-    tables.metadata.create_all(engine)
+    metadata.create_all(engine)
     engine.dispose()
-    assert _statements(path) == _statements(oracle)
+    made = _statements(path)
+    del made[tables.VERSION_TABLE]  # Alembic's own
+    assert made == _statements(oracle)
+
+
+def test_a_new_store_is_what_the_migrations_make(tmp_path: Path) -> None:
+    """A store that is made without Alembic is what the migrations make, in statements, their order, and pragmas."""
+    open_store(tmp_path / "a.db").close()
+    _migrated(tmp_path / "b.db")
+    pragmas = ("user_version", "application_id", "page_size", "auto_vacuum")
+    asked = (
+        "SELECT type, name, tbl_name FROM sqlite_master ORDER BY rowid",
+        f"SELECT * FROM {tables.VERSION_TABLE}",
+        *(f"PRAGMA {name}" for name in pragmas),
+    )
+    made, migrated = (
+        (_statements(path), [sql(path, statement) for statement in asked])
+        for path in (tmp_path / "a.db", tmp_path / "b.db")
+    )
+    assert made == migrated
+
+
+def test_rows_are_checked_by_the_columns_that_there_are() -> None:
+    """What rows are checked by says of each column what the tables say: its type, and whether there may be none."""
+    kinds = {BigInteger: int, Text: str, LargeBinary: bytes, Float: float}
+    assert {table.name: {name: kind[:2] for name, kind in table.kinds.items()} for table in tables.TABLES} == {
+        table.name: {column.name: (kinds[type(column.type)], column.nullable) for column in table.columns}
+        for table in metadata.tables.values()
+    }
 
 
 def test_a_store_at_head_opens_without_alembic(tmp_path: Path) -> None:
-    """Opening and using a store whose schema is at head imports neither Alembic nor Blosc2's package."""
+    """Opening and using a store whose schema is at head imports neither SQLAlchemy, Alembic nor Blosc2's package."""
     path = tmp_path / "a.db"
     with open_store(path) as stores:
         stores.packages.put(page_of([1]))
@@ -70,7 +107,7 @@ def test_a_store_at_head_opens_without_alembic(tmp_path: Path) -> None:
         "with open_store(sys.argv[1]) as stores:\n"
         "    assert stores.packages.find([key_of(1)])\n"
         "    stores.packages.put(page_of([2]))\n"
-        "assert not {'alembic', 'blosc2', 'mako'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'alembic', 'blosc2', 'mako', 'sqlalchemy'} & set(sys.modules), sorted(sys.modules)"
     )
     done = run_python(code, str(path))
     assert done.returncode == 0, done.stderr
