@@ -163,7 +163,8 @@ class VersionStore(ABC):
         """Write one commit and its changed rows in one transaction, with all packages put so far.
 
         The first commit of a system creates it. Raises `ConflictError` when `commit.parent` is not the
-        system's head any more, and `SpecError` when a first commit meets a system of that name.
+        system's head any more, and `SpecError` when a first commit meets another system of that name. A commit
+        that is the head already, to the bit, was written by a call that was not told so: it is there, and that is all.
 
         `everything` returns all rows of the system at this commit; the store calls it when it wants a
         keyframe, so that `state` never reads more than a bounded number of commits.

@@ -30,6 +30,7 @@ The builtin stands in parentheses; those below another are of its kind too:
     └── StoreError(OSError)                 the store cannot be opened, read or written
         ├── SchemaError                     it is of an older, newer or foreign schema
         ├── ReadOnlyError                   a write to a store that was opened for reading
+        ├── UnansweredError                 a server was told to commit, and its answer was lost: it has to be read
         ├── ArchiveError                    an archive is truncated, altered, of a newer format, or cannot be written
         └── CorruptPackageError             a page failed the decode gate
 """
@@ -243,6 +244,10 @@ class SchemaError(StoreError):
 
 class ReadOnlyError(StoreError):
     """A write was asked of a store that was opened for reading."""
+
+
+class UnansweredError(StoreError):
+    """A server was told to commit and its answer was lost, and it cannot be asked: what was written may be there."""
 
 
 class ArchiveError(StoreError):

@@ -90,7 +90,7 @@ def upgrade() -> None:
             op.execute(f"ALTER TABLE {table} ALTER COLUMN data SET STORAGE EXTERNAL")
         op.execute(
             "CREATE FUNCTION system_head() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "UPDATE system SET head = greatest(coalesce(head, -1), NEW.number) WHERE id = NEW.system_id; "
+            "UPDATE system SET head = NEW.number WHERE id = NEW.system_id AND coalesce(head, -1) < NEW.number; "
             "RETURN NEW; END $$"
         )
         op.execute("CREATE TRIGGER system_head AFTER INSERT ON commit_log FOR EACH ROW EXECUTE FUNCTION system_head()")

@@ -19,6 +19,7 @@ from whiteboard.errors import (
     DtypeError,
     SpecError,
     StoreError,
+    UnansweredError,
     UnknownCommitError,
     UnknownSystemError,
 )
@@ -49,7 +50,7 @@ from whiteboard.storage.commits.materialize import latest
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.format import Blob, pack
-from whiteboard.storage.sql.backend import Connection, Database
+from whiteboard.storage.sql.backend import Connection, Database, rows_of
 from whiteboard.storage.sql.rows import Batch
 
 KEYFRAME_COMMITS: Final = 4096
@@ -116,6 +117,8 @@ class SqliteVersions(VersionStore):
         log = _log_row(system, commit, rows, keyframe, blobs)
         try:
             self.packages.flushed(lambda batch: self._write(system, commit, log, blobs, batch))
+        except UnansweredError:
+            raise
         except StoreError:
             if not self.packages.pending:
                 raise
@@ -138,8 +141,10 @@ class SqliteVersions(VersionStore):
         batch: Batch | None,
     ) -> None:
         def written(connection: Connection) -> None:
-            self.writers.check(connection, system.name)
-            system_id = self._claim(connection, system, commit, log["seal"])
+            system_id = self._advanced(connection, system, commit)
+            if system_id is None:
+                self.writers.check(connection, system.name)
+                system_id = self._claim(connection, system, commit, log["seal"])
             if system_id is None:
                 if batch is not None:
                     batch.write(connection)
@@ -187,6 +192,13 @@ class SqliteVersions(VersionStore):
 
         self.database.write(forked, durable=True)
 
+    def _advanced(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int | None:
+        """The system's id where one statement has moved its head on; None where more has to be looked at, or said."""
+        if commit.parent is None:
+            return None
+        token = self.writers.token_of(system.name)
+        return rows_of(connection).advance(connection, (system.name, system.uuid), commit.number, token)
+
     def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord, sealed: bytes) -> int | None:
         """The system's id, once it is certain that the commit follows its head; a first commit creates it.
 
@@ -194,8 +206,7 @@ class SqliteVersions(VersionStore):
         """
         row = by_name(connection, system.name)
         if (
-            commit.parent is not None
-            and row is not None
+            row is not None
             and (row.uuid, row.head) == (system.uuid, commit.number)
             and connection.exec_driver_sql(_SEAL, (row.id, commit.number)).scalar() == sealed
         ):

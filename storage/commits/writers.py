@@ -105,6 +105,10 @@ class Writers:
             if not before:
                 self.release(name)
 
+    def token_of(self, name: str) -> str | None:
+        """What this one's claim of a system is known by; None where it has none, and the head alone decides."""
+        return self.token if name in self._names else None
+
     def check(self, connection: Connection, name: str) -> None:
         """Raise where another writer has taken over what this one claimed; within the transaction of a commit.
 

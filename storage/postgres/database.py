@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from whiteboard.concurrency.at_fork import watch
-from whiteboard.errors import ClosedError, StoreError
+from whiteboard.errors import ClosedError, UnansweredError
 from whiteboard.storage.postgres import rows
 from whiteboard.storage.postgres.connecting import connect, schema_of
 from whiteboard.storage.postgres.failures import Again, Lost, is_lost, translated
@@ -28,6 +28,9 @@ ASK_SECONDS = 15.0
 """How long the server is asked what became of a COMMIT whose answer did not come."""
 
 _PAUSE_SECONDS: Final = 0.05
+_END_SECONDS: Final = 2.0
+# A session that has not heard of its client's end, and perhaps never got the COMMIT, is ended: then it is known.
+_END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid = ?::xid8::xid"
 _INDEX_ROW_BYTES: Final = 24
 _TABLES: Final = ("page", "package", "page_access", "eviction", "system", "commit_log", "node_page", "writer", "claim")
 
@@ -127,24 +130,34 @@ class PostgresDatabase(backend.Database):
         raise Lost(message)
 
     def _landed(self, xid: str) -> bool:
-        """Whether a transaction was committed whose COMMIT got no answer; the server is asked until it knows."""
-        until = time.monotonic() + ASK_SECONDS
+        """Whether a transaction was committed whose COMMIT got no answer; the server is asked until it knows.
+
+        Raises
+        ------
+        UnansweredError
+        """
+        begun = time.monotonic()
         while True:
             try:
-                with translated(self.location), self._begun("BEGIN") as connection:
-                    sql = "SELECT pg_xact_status(?::xid8)"
-                    status = connection.exec_driver_sql(sql, (xid,)).scalar_one()
+                status = self._status(xid, end=time.monotonic() - begun > _END_SECONDS)
                 if status in ("committed", "aborted"):
                     return bool(status == "committed")
             except Lost:
                 pass
-            if time.monotonic() > until:
+            if time.monotonic() - begun > ASK_SECONDS:
                 message = (
                     f"the store {self.location}: the connection ended at a COMMIT, and for {ASK_SECONDS:g} s the "
                     "server could not be asked whether it was done; ask again later"
                 )
-                raise StoreError(message)
+                raise UnansweredError(message)
             time.sleep(_PAUSE_SECONDS)
+
+    def _status(self, xid: str, *, end: bool) -> Any:
+        """What the server says of a transaction, whose session is ended before where that is wanted."""
+        with translated(self.location), self._begun("BEGIN") as connection:
+            if end:
+                connection.exec_driver_sql(_END, (xid,))
+            return connection.exec_driver_sql("SELECT pg_xact_status(?::xid8)", (xid,)).scalar()
 
     def live_bytes(self) -> int:
         sql = (

@@ -36,6 +36,11 @@ _DELETE_INDEX = (
     "DELETE FROM package USING unnest(%b, %b) AS gone(hash, page_id) "
     "WHERE package.hash = gone.hash AND package.page_id = gone.page_id"
 )
+_ADVANCE = "UPDATE system SET head = %s WHERE name = %s AND uuid = %s AND head = %s RETURNING id"
+_ADVANCE_AS_WRITER = (
+    "WITH mine AS (SELECT name FROM writer WHERE name = %s AND token = %s FOR UPDATE) UPDATE system SET head = %s "
+    "FROM mine WHERE system.name = mine.name AND system.name = %s AND uuid = %s AND head = %s RETURNING id"
+)
 _INSERT_NODE_PAGE = (
     "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (%s, %s, %s, %s, %s, %s)"
 )
@@ -114,6 +119,30 @@ def insert_node_page(connection: Connection, row: tuple[int, int, int], blob: La
     """Insert a node page of a system, commit and part."""
     data = blob.data if isinstance(blob.data, bytes) else b"".join(map(bytes, pieces(blob.data)))
     _cursor(connection).execute(_INSERT_NODE_PAGE, (*row, blob.header, blob.digest, data))
+
+
+def advance(connection: Connection, system: tuple[str, str], number: int, token: str | None) -> int | None:
+    """Move a system's head on by one commit, in one statement.
+
+    Parameters
+    ----------
+    connection : Connection
+    system : (str, str)
+        Name and uuid.
+    number : int
+        Of the commit, which follows the head.
+    token : str, optional
+        Of its writer, who stays it until the transaction ends; None where nobody has claimed it.
+
+    Returns
+    -------
+    int or None
+        The system's id; None where its head, uuid or writer is another, or it has no commit of its own yet.
+    """
+    moved = (number, *system, number - 1)
+    given = (_ADVANCE, moved) if token is None else (_ADVANCE_AS_WRITER, (system[0], token, *moved))
+    found = _cursor(connection).execute(*given).fetchone()
+    return None if found is None else int(found[0])
 
 
 def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> int:

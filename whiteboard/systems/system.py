@@ -16,6 +16,7 @@ from whiteboard.errors import (
     ParamError,
     ShapeError,
     StaleImpulseError,
+    UnansweredError,
     UnknownCommitError,
     UnknownSystemError,
     WhiteboardError,
@@ -432,6 +433,8 @@ class System:
             For what the rule returned, or for a node that has impulses and was written. Nothing has changed.
         StoreError, ConflictError
             The commit could not be written. Nothing has changed.
+        UnansweredError
+            A server's answer was lost. What is asked of the system next, as `head`, reads first whether it was done.
         """
         with self._lock:
             self.settle()
@@ -453,6 +456,8 @@ class System:
             self._step = step
             try:
                 self._store.append(self._record, step.record, changed, lambda: state.dump(ahead))
+            except UnansweredError:
+                raise  # whoever comes next asks the store
             except WhiteboardError:
                 self._step = None  # what the store refuses has not landed
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -201,11 +202,22 @@ class VersionStoreSuite(ABC):
         """A first commit on a name that is taken is a `SpecError`; one of another system with that name conflicts."""
         _written(versions, Model("a", 4), [slice(None)])
         model = Model("a", 4)
+        stranger = SystemRecord("a", "another uuid", model.record.spec)
         with pytest.raises(SpecError, match="'a'"):
-            versions.append(model.record, model.step()[0], model.columns(), model.columns)
-        stranger = SystemRecord("a", "another uuid")
+            versions.append(stranger, model.step()[0], model.columns(), model.columns)
         with pytest.raises(ConflictError, match="another"):
             versions.append(stranger, CommitRecord(1, 0, 4, None, None, ""), model.columns(), model.columns)
+
+    def test_a_commit_twice(self, versions: VersionStore) -> None:
+        """A commit that is the head already is there once, and another of its number is refused."""
+        model = Model("a", 4)
+        for _ in range(2):
+            commit, changed = model.step()
+            versions.append(model.record, commit, changed, model.columns)
+            versions.append(model.record, commit, changed, model.columns)
+            assert versions.commits("a") == [each for each, _ in model.kept]
+        with pytest.raises(ConflictError):
+            versions.append(model.record, replace(commit, digest="another"), changed, model.columns)
 
     def test_unknown_names(self, versions: VersionStore) -> None:
         """Unknown systems and commits are errors that name them."""

@@ -1,4 +1,4 @@
-"""A proxy before a server, which cuts a connection behind a COMMIT: it is done, and nobody is told."""
+"""A proxy before a server, which cuts a connection at a COMMIT: it is done and nobody is told, or it never arrives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on a port of its own; once `armed`, the answer to the next COMMIT is kept and the connection cut."""
+    """Listens on a port of its own; once `armed`, the answer to the next COMMIT is kept and the connection cut.
+
+    Told to `lose` the next COMMIT, it cuts the client off, and the server hears of nothing.
+    """
 
     def __init__(self, to: str | tuple[str, int]) -> None:
         self._to = to
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
-        self.armed = False
+        self.armed = self.lose = False
         self.cuts = 0
+        self._left: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -35,6 +39,12 @@ class Proxy:
                 if forth and self.armed and b"COMMIT" in data:
                     self.armed = False
                     cut.set()
+                if forth and self.lose and b"COMMIT" in data:
+                    self.lose = False
+                    self.cuts += 1
+                    self._left.append(target)
+                    source.shutdown(socket.SHUT_RDWR)
+                    return
                 if not forth and cut.is_set():
                     self.cuts += 1
                     break
@@ -49,3 +59,5 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self._listening.close()
+        for each in self._left:
+            each.close()

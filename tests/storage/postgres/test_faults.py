@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import whiteboard as wb
 from tests import postgres
 from tests.storage.postgres.proxy import Proxy
 from tests.storage.samples import Model, assert_found, assert_state, environment, key_of, page_of
-from whiteboard.errors import ConflictError, ReadOnlyError, SchemaError, StoreError
+from whiteboard.errors import ConflictError, ReadOnlyError, SchemaError, StoreError, UnansweredError
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.postgres import database as server
 
@@ -96,29 +95,38 @@ def test_a_commit_whose_answer_is_lost(url: str) -> None:
         assert stores.packages.inner.pending == 0  # type: ignore[attr-defined]
 
 
-def test_a_commit_that_is_not_known_of_is_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the server cannot be asked either, it is an error; the commit made again finds its own seal."""
+def test_a_commit_of_which_nothing_is_known(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server cannot be asked either, it is an error; whoever looks next reads the head: it is done, once."""
+    with _proxied(url) as proxy, wb.open(_through(proxy, url)) as board:
+        system = board.system("a")
+        system.add_nodes([1, 2], theta=np.ones((2, 3)))
+        for number in range(2):  # of the first one the store has no system yet
+            with monkeypatch.context() as patch:
+                patch.setattr(server, "ASK_SECONDS", -1.0)
+                patch.setattr(server, "_PAUSE_SECONDS", 0.0)
+                patch.setattr(server.PostgresDatabase, "_status", lambda *_, **__: None)
+                proxy.armed = True
+                with pytest.raises(UnansweredError, match="could not be asked"):
+                    system.commit()
+            head = system.head
+            assert head is not None
+            assert head.id == number
+            system.write(1, theta=np.full(3, 7.0 + number))
+        assert system.commit().id == 2
+        assert [commit.id for commit in system.history()] == [0, 1, 2]
+        assert proxy.cuts == 2
+
+
+def test_a_commit_that_never_arrived(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that still waits for its COMMIT is ended, so that what becomes of it is known: it is made again."""
+    monkeypatch.setattr(server, "_END_SECONDS", 0.1)
     with _proxied(url) as proxy, open_store(_through(proxy, url)) as stores:
         model = Model("a", 5)
         _step(stores, model)
-        landed: Callable[..., bool] = server.PostgresDatabase._landed
-
-        def unknown(*_: Any) -> bool:
-            message = "cannot be asked"
-            raise StoreError(message)
-
-        monkeypatch.setattr(server.PostgresDatabase, "_landed", unknown)
-        proxy.armed = True
-        commit, changed = model.step(slice(2))
-        with pytest.raises(StoreError, match="cannot be asked"):
-            stores.versions.append(model.record, commit, changed, model.columns)
-        monkeypatch.setattr(server.PostgresDatabase, "_landed", landed)
-        stores.versions.append(model.record, commit, changed, model.columns)
-        assert stores.versions.commits("a") == [each for each, _ in model.kept]
-        other = Model("a", 5, seed=9)
-        other.step()
-        with pytest.raises(ConflictError):
-            stores.versions.append(model.record, other.step(slice(1))[0], changed, model.columns)
+        proxy.lose = True
+        _step(stores, model)
+        assert proxy.cuts == 1
+        assert stores.versions.commits("a") == [commit for commit, _ in model.kept]
 
 
 def test_no_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
