@@ -20,15 +20,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
 from whiteboard.errors import ParamError
 from whiteboard.records.claims import Holder
 from whiteboard.records.packages import Found, Page, PageSummary, Sampled
-from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import CommitRecord, NodeColumns, NodeValues, State, SystemRecord
+
+if TYPE_CHECKING:
+    from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 
 Persist: TypeAlias = Literal["always", "never", "auto"]
 """Which packages are kept on disk; ``"auto"``: those that cost more to compute than to load."""

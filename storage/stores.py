@@ -12,11 +12,10 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whiteboard.errors import ClosedError, StoreError, WhiteboardError
 from whiteboard.records.packages import PageSummary, Sampled
-from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 from whiteboard.records.systems import NodeValues
 from whiteboard.storage.base import Options, PackageStore, Store, VersionStore
 from whiteboard.storage.cache import page_listing, page_summaries
@@ -26,6 +25,9 @@ from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.rows import by_op, evicted
 from whiteboard.storage.sqlite import schema
+
+if TYPE_CHECKING:
+    from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
 
 _log = logging.getLogger(__name__)
 

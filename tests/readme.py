@@ -139,7 +139,7 @@ def mentions(text: str) -> Iterator[Mention]:
             if not _takers(words) and paragraph in last:
                 words = (*last[paragraph], *words)
         elif words[0] != "whiteboard":
-            if words[0] not in whiteboard.commands and not any(word.startswith("--") for word in words):
+            if words[0] not in commands_of(whiteboard) and not any(word.startswith("--") for word in words):
                 continue
             words = ("whiteboard", *words)
         yield Mention(line, words, whole=False)
@@ -164,9 +164,17 @@ def _spans(text: str) -> Iterator[tuple[int, str, int]]:
         yield prose.count("\n", 0, match.start()) + 1, match[1], prose.count("\n\n", 0, match.start())
 
 
+@cache
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """The commands of a group, by name."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
 def every_command(group: click.Group = whiteboard, above: str = "") -> Iterator[str]:
     """Yield the names of all commands: ``show``, ``db current`` …"""
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
             yield from every_command(command, f"{above}{name} ")
         else:
@@ -179,7 +187,7 @@ def _resolved(words: Sequence[str]) -> tuple[click.Command | None, tuple[str, ..
     path: list[str] = []
     while isinstance(command, click.Group) and len(path) < len(words):
         path.append(words[len(path)])
-        command = command.commands.get(path[-1])
+        command = commands_of(command).get(path[-1])
     return command, tuple(path)
 
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.storage.samples import run_python
+
 ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS: dict[str, str] = {
@@ -308,6 +310,27 @@ def tracked() -> list[str]:
     if run.returncode:
         pytest.skip(run.stderr.strip())
     return [name for name in run.stdout.split("\0") if name]
+
+
+_ONE_PACKAGE = """
+import sys
+import numpy as np
+import whiteboard as wb
+
+with wb.open(sys.argv[1]) as board:
+    board.call("mul", np.arange(64.0), np.ones(64))
+foreign = {"alembic", "autograd", "blosc2", "click", "email", "numpy.ma", "rich", "sqlalchemy", "threadpoolctl"}
+assert not foreign & set(sys.modules), foreign & set(sys.modules)
+assert not [name for name in sys.modules if name.startswith(("whiteboard.systems.system", "whiteboard.integration"))]
+assert set(wb.__all__) <= set(dir(wb)) and wb.Job.__name__ == "Job" and wb.rules.Relax and not hasattr(wb, "Jobs")
+"""
+
+
+def test_one_package_needs_few_modules(tmp_path: Path) -> None:
+    """A process that makes one package, and keeps it, imports neither SQLAlchemy nor systems, which come when asked."""
+    for _ in range(2):  # in a store that is new, and in one that is there
+        done = run_python(_ONE_PACKAGE, str(tmp_path / "a.db"))
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_top_level_holds_only_what_it_should() -> None:

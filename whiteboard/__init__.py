@@ -36,6 +36,9 @@ Start at `open`, `Board`, `op`, `Bound`; then `System`, `Job`, `JobBatch`, `rule
 built-in operations, `errors` the errors, and ``whiteboard --help`` the command line.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from whiteboard import errors, ops
 from whiteboard.board import Board, CallResult, ManyResult, open
 from whiteboard.errors import (
@@ -75,14 +78,16 @@ from whiteboard.errors import (
     WrongHitWarning,
 )
 from whiteboard.evaluation.bound import Bound
-from whiteboard.integration.calls import Ops
 from whiteboard.ops import op
-from whiteboard.systems import rules
-from whiteboard.systems.history import Commit, Snapshot
-from whiteboard.systems.jobs import BatchResult, InvLength, Job, JobBatch, OpResult
-from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
-from whiteboard.systems.system import System
 from whiteboard.types import ResultSink
+
+if TYPE_CHECKING:
+    from whiteboard.integration.calls import Ops
+    from whiteboard.systems import rules
+    from whiteboard.systems.history import Commit, Snapshot
+    from whiteboard.systems.jobs import BatchResult, InvLength, Job, JobBatch, OpResult
+    from whiteboard.systems.sinks import CallbackSink, JsonlSink, ListSink, NullSink
+    from whiteboard.systems.system import System
 
 __version__ = "0.1.0"
 
@@ -145,3 +150,34 @@ __all__ = [
     "ops",
     "rules",
 ]
+
+_SYSTEMS = {
+    "BatchResult": "whiteboard.systems.jobs",
+    "CallbackSink": "whiteboard.systems.sinks",
+    "Commit": "whiteboard.systems.history",
+    "InvLength": "whiteboard.systems.jobs",
+    "Job": "whiteboard.systems.jobs",
+    "JobBatch": "whiteboard.systems.jobs",
+    "JsonlSink": "whiteboard.systems.sinks",
+    "ListSink": "whiteboard.systems.sinks",
+    "NullSink": "whiteboard.systems.sinks",
+    "OpResult": "whiteboard.systems.jobs",
+    "Ops": "whiteboard.integration.calls",
+    "Snapshot": "whiteboard.systems.history",
+    "System": "whiteboard.systems.system",
+    "rules": "whiteboard.systems.rules",
+}
+"""What systems need, by the module that it is in: imported where it is first asked for, as many processes have none."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SYSTEMS:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    module = importlib.import_module(_SYSTEMS[name])
+    globals()[name] = found = module if name == "rules" else getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,23 +29,24 @@ from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.evaluation.progress import Reporter, shown
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources
-from whiteboard.records.packages import HIT_NAMES, Hit
-from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
+from whiteboard.records.packages import HIT_NAMES, Hit, results_told
 from whiteboard.records.systems import State, SystemRecord
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Durability, Persist, Store
 from whiteboard.systems import specification
-from whiteboard.systems.history import Commit
-from whiteboard.systems.jobs import Job, OpResult, results_told
-from whiteboard.systems.submission import Submission, answer
-from whiteboard.systems.system import System
 from whiteboard.types import Array, Errors, OpLike, Params, Stale
 
+# These are imported where they are used: many processes ask for packages alone.
 if TYPE_CHECKING:
     from whiteboard.inspection.asking import Inspection
     from whiteboard.inspection.audit import AuditReport
     from whiteboard.inspection.explain import Explanation
     from whiteboard.inspection.table import Omission, Table
+    from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
+    from whiteboard.systems.history import Commit
+    from whiteboard.systems.jobs import Job, OpResult
+    from whiteboard.systems.submission import Submission
+    from whiteboard.systems.system import System
     from whiteboard.workers.client import Workers
 
 _log = logging.getLogger(__name__)
@@ -227,6 +228,8 @@ class Board:
 
     def _head(self, name: str) -> Commit | None:
         """The last commit of a system in the store."""
+        from whiteboard.systems.history import Commit
+
         if self._store.versions.system(name) is None:
             return None
         return next((Commit.of(record) for record in self._store.versions.commits(name)[-1:]), None)
@@ -250,6 +253,8 @@ class Board:
             return system
 
     def _made(self, record: SystemRecord, kept: State | None) -> System:
+        from whiteboard.systems.system import System
+
         claim = partial(self._claim, record.name)
         return System(record, kept, self._store.versions, self._pipeline, ops.get, self._make, claim)
 
@@ -295,6 +300,8 @@ class Board:
             What happens where a source got a new version before the drain: ``requeue`` answers for the new version
             and marks the result `stale`; ``raise`` puts a `StaleImpulseError` into the future.
         """
+        from whiteboard.systems.submission import Submission
+
         self._open()
         _expect_job(job)
         if stale not in get_args(Stale):
@@ -574,6 +581,9 @@ class Board:
         ------
         UnknownOpError, UnknownNodeError, ShapeError, DtypeError, ParamError
         """
+        from whiteboard.systems.jobs import Job
+        from whiteboard.systems.system import System
+
         self._open()
         if isinstance(job, Job):
             systems = [each for each in (*sources, system) if each is not None]
@@ -627,6 +637,8 @@ class Board:
 
 
 def _answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
+    from whiteboard.systems.submission import answer
+
     by_system: dict[int, list[Ticket[Submission, OpResult]]] = {}
     for ticket in tickets:
         by_system.setdefault(id(ticket.item.system), []).append(ticket)
@@ -706,6 +718,8 @@ def open(
 
 
 def _expect_job(job: object) -> None:
+    from whiteboard.systems.jobs import Job
+
     if not isinstance(job, Job):
         msg = f"submit: expected a Job, got {type(job).__name__}"
         raise ParamError(msg)

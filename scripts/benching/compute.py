@@ -23,12 +23,12 @@ import numpy as np
 import whiteboard as wb
 from scripts.benching import measure, peers
 from scripts.benching.peers import PEERS
-from whiteboard import board, ops
+from whiteboard import ops
 from whiteboard.evaluation import bins, pipeline, queue, separate, session
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.identity import keys
 from whiteboard.storage.cache.memory import MemoryTier
-from whiteboard.systems import node_sources, propagate, system
+from whiteboard.systems import node_sources, propagate, submission, system
 from whiteboard.systems.nodes import Nodes
 
 SIZES = (8, 64, 1024)
@@ -227,7 +227,7 @@ def identity(runs: int, n: int) -> list[dict[str, Any]]:
 PLACES = (
     (queue.JobQueue, "submit", "queue"),
     (queue.JobQueue, "drain", "queue"),
-    (board, "answer", "queue"),
+    (submission, "answer", "queue"),
     (system, "batches", "columns"),
     (propagate, "locate", "locate"),
     (system, "locate", "locate"),

@@ -15,7 +15,7 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sql.backend import Connection
-from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.page_row import distinct, firsts, hashes_of
 from whiteboard.storage.sql.rows import read_pages, select_index
 
 _MANY: Final = 4
@@ -103,7 +103,7 @@ class Lookup:
     def _by_page(self, connection: Connection, rest: NDArray[np.intp]) -> NDArray[np.intp]:
         """Find keys in the pages that a sample of them leads to, for as long as these hold most; returns the others."""
         while len(rest) >= _SAMPLED:
-            index = select_index(connection, np.unique(self.wanted.hashes[rest[:: len(rest) // _SAMPLE]]))
+            index = select_index(connection, self.wanted.hashes[rest[:: len(rest) // _SAMPLE]])
             new = self._read(connection, index[:, 1])
             before = len(rest)
             rest = self._matched(new, rest)
@@ -131,7 +131,7 @@ class Lookup:
 
     def _by_index(self, connection: Connection, rest: NDArray[np.intp]) -> None:
         """Find each key where its index row says."""
-        index = select_index(connection, np.unique(self.wanted.hashes[rest]))
+        index = select_index(connection, self.wanted.hashes[rest])
         if not len(index):
             return
         hashes = self.wanted.hashes[rest]
@@ -160,7 +160,7 @@ class Lookup:
 
     def _read(self, connection: Connection, ids: NDArray[np.int64]) -> list[int]:
         """Read the pages that were not read yet; returns their ids."""
-        new = [page_id for page_id in np.unique(ids).tolist() if page_id not in self.pages]
+        new = [page_id for page_id in distinct(ids).tolist() if page_id not in self.pages]
         self.pages |= dict.fromkeys(new)
         self.pages |= decoded(connection, new)
         return new
@@ -185,5 +185,6 @@ def _grouped(values: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]
     if not len(values):
         return
     order = np.argsort(values, kind="stable")
-    unique, starts = np.unique(values[order], return_index=True)
-    yield from zip(unique.tolist(), np.split(order, starts[1:]), strict=True)
+    ordered = values[order]
+    starts = firsts(ordered)
+    yield from zip(ordered[starts].tolist(), np.split(order, starts[1:]), strict=True)

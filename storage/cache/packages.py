@@ -30,7 +30,7 @@ from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
 from whiteboard.storage.sql.backend import Connection, Database
-from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, hashes_of
+from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, firsts, hashes_of
 from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty, select_index
 
 _log = logging.getLogger(__name__)
@@ -331,7 +331,8 @@ class SqlitePackages(PackageStore):
         rows: list[PageRow] = []
         if pages:
             hashes = np.concatenate([hashes_of(page.keys, self._bits) for page in pages])
-            unique, first = np.unique(hashes, return_index=True)
+            first = firsts(hashes)
+            unique = hashes[first]
             fresh = np.zeros(len(hashes), np.bool_)
             fresh[first[np.isin(unique, self._stored(unique, broken), invert=True)]] = True
             edges = np.cumsum([0, *(page.n for page in pages)])

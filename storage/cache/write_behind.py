@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from whiteboard.records.packages import MEMORY, Page
 from whiteboard.storage.cache.lookup import Gathering
 from whiteboard.storage.cache.page_index import PageIndex, footprint
+from whiteboard.storage.sql.page_row import distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Pending:
         places = index.places(keys)
         held = np.flatnonzero(places >= 0)
         numbers, slots = index.split(places[held])
-        for number in np.unique(numbers).tolist():
+        for number in distinct(numbers).tolist():
             mine = numbers == number
             found.add(index.pages[number], held[mine], slots[mine], MEMORY)
         return np.flatnonzero(places < 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,7 +150,7 @@ def _row_of(connection: Connection, name: str) -> Row | None:
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "boot": boot(), "pid": os.getpid(), "started": started(os.getpid())}
+    return {"host": os.uname().nodename, "boot": boot(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def _in_the_way(row: Any) -> str:

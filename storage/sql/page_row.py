@@ -41,3 +41,24 @@ def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int6
     """The first `bits` bits of each row of an (n, 16) array of keys."""
     words = np.ascontiguousarray(keys).view(">u8")[:, 0].astype(np.uint64)
     return (words >> np.uint64(64 - bits)).astype(np.int64)
+
+
+# For both there is `np.unique`, which imports numpy.ma at its first call: 10 ms of a process that asks for one package.
+
+
+def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The different ones of some values, ascending."""
+    ordered = np.sort(values)
+    return ordered[_starts(ordered)]
+
+
+def firsts(values: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where each of the different ones of some values stands first, by ascending value."""
+    order = np.argsort(values, kind="stable")
+    return order[_starts(values[order])]
+
+
+def _starts(ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
+    new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return new

@@ -84,7 +84,7 @@ class Batch:
     def insert(self, connection: Connection) -> list[int]:
         """Write pages and index rows; returns the pages' ids."""
         if self.rows and (self.broken.pages or self.broken.hashes):
-            index = select_index(connection, np.unique(np.concatenate([row.hashes for row in self.rows])))
+            index = select_index(connection, np.concatenate([row.hashes for row in self.rows]))
             delete_index(
                 connection,
                 (
@@ -165,7 +165,7 @@ def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[A
 def reached(connection: Connection, page_id: int, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The rows of a page that the index leads to, ascending: others were stored elsewhere first, and are nobody's."""
     hashes = hashes_of(keys)
-    index = select_index(connection, np.unique(hashes))
+    index = select_index(connection, hashes)
     index = index[(index[:, 1] == page_id) & (index[:, 2] >= 0) & (index[:, 2] < len(keys))]
     return np.sort(index[hashes[index[:, 2]] == index[:, 0], 2])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ _SHARED_FIRST, _SHARED_LAST = 0x40000002, 0x40000002 + 509
 def holders(path: Path | None) -> str:
     """Say in which processes a store is open, for behind "is open"."""
     pids = [] if path is None else sorted(_pids(path))
-    host = socket.gethostname()
+    host = os.uname().nodename
     if not pids:
         return f"in a process that {host} cannot see"
     if os.getpid() in pids:

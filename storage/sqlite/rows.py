@@ -16,7 +16,7 @@ from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.digests import Laid, pieces
 from whiteboard.storage.page.format import Blob, Moved
 from whiteboard.storage.sql.backend import Connection
-from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import recent_index
 from whiteboard.storage.sqlite.connection import Held
@@ -95,11 +95,10 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
 
     A damaged row, with text where a number should be, comes as one of page -1, which there never is.
     """
-    hashes = np.unique(hashes)
+    hashes = distinct(hashes)
     found = select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
     rows = np.concatenate([index_array(found), recent_index.find(connection, hashes)])
-    _, first = np.unique(rows[:, 0], return_index=True)
-    return rows[first]
+    return rows[firsts(rows[:, 0])]
 
 
 def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from tests.readme import commands_of
 from whiteboard.cli import whiteboard
 
 
 def leaves(command: click.Command, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Yield every command of a group with its path."""
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
+        for name, each in commands_of(command).items():
             yield from leaves(each, (*above, name))
     else:
         yield above, command

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
+from tests.readme import commands_of
 from whiteboard.cli import status, whiteboard
 from whiteboard.cli.options import echo
 from whiteboard.cli.terminal import visible
@@ -35,7 +36,7 @@ def is_safe(text: str) -> bool:
 def names(command: click.Command, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every command of a group and of the groups in it."""
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
+        for name, each in commands_of(command).items():
             yield from names(each, (*above, name))
     else:
         yield above

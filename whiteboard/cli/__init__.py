@@ -1,7 +1,7 @@
 """The command line: ``whiteboard COMMAND``, a file a command. An error is one line on stderr, with status 2 or 1.
 
 `options` are what several commands take, `terminal` is the one way out for text, `progress` the bar of what takes long,
-`conflicts` what came into a store, `cells` the values of a table. A new command is a file here, its line below, and its
+`conflicts` what came into a store, `cells` the values of a table. A new command is a file here, its name below, and its
 calls in `tests/cli/test_terminal.py`, where a test misses it.
 """
 
@@ -12,73 +12,46 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 
 import click
 
-from whiteboard.cli.audit import audit
-from whiteboard.cli.copy import copy
-from whiteboard.cli.db import db
-from whiteboard.cli.diff import diff
-from whiteboard.cli.explain import explain
-from whiteboard.cli.export import export
-from whiteboard.cli.forget import forget
-from whiteboard.cli.fork import fork
-from whiteboard.cli.gc import gc
-from whiteboard.cli.import_ import import_
-from whiteboard.cli.import_legacy import import_legacy
-from whiteboard.cli.info import info
-from whiteboard.cli.log import log
-from whiteboard.cli.ls import ls
-from whiteboard.cli.merge import merge
-from whiteboard.cli.minimize import minimize
-from whiteboard.cli.ops import ops
-from whiteboard.cli.recompress import recompress
-from whiteboard.cli.rekey import rekey
-from whiteboard.cli.rm import rm
-from whiteboard.cli.run import run
-from whiteboard.cli.show import show
-from whiteboard.cli.table import table
 from whiteboard.cli.terminal import crashed, finish, keep_descriptors, logged, say, warned
-from whiteboard.cli.verify import verify
 from whiteboard.errors import SinkError, UnknownExperimentError, WhiteboardError
 
+COMMANDS = (
+    "run minimize show ls log diff fork info table explain export import_ merge copy import_legacy recompress rekey "
+    "verify audit gc forget rm ops db"
+).split()
+"""The commands: a file each, and in it one of this name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """A group that imports a command where it is called, or its help asked for: one of them, not all."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(map(_called, COMMANDS))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        name = next((name for name in COMMANDS if _called(name) == cmd_name), None)
+        if name is None:
+            return None
+        command: click.Command = getattr(import_module(f"whiteboard.cli.{name}"), name)
+        return command
+
+
+def _called(name: str) -> str:
+    """What a command is called by: Python has words of its own, and no hyphens in names."""
+    return name.rstrip("_").replace("_", "-")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="whiteboard")
 @click.option("-v", "--verbose", count=True, help="Log on stderr what happens; twice, in detail.")
 def whiteboard(verbose: int) -> None:
     """Differentiable operations over versioned nodes: computed once, cached for good, never lost."""
     if verbose:
         logged(detailed=verbose > 1)
-
-
-for command in (
-    run,
-    minimize,
-    show,
-    ls,
-    log,
-    diff,
-    fork,
-    info,
-    table,
-    explain,
-    export,
-    import_,
-    merge,
-    copy,
-    import_legacy,
-    recompress,
-    rekey,
-    verify,
-    audit,
-    gc,
-    forget,
-    rm,
-    ops,
-    db,
-):
-    whiteboard.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,8 +10,6 @@ from whiteboard.experiments.definition import Experiment, Outcome, Stop
 from whiteboard.experiments.diabetes import diabetes
 from whiteboard.experiments.drive import drive
 from whiteboard.experiments.europe import europe
-from whiteboard.experiments.from_function import from_function
-from whiteboard.experiments.from_toml import from_toml
 
 __all__ = ["BUILTIN", "Experiment", "Outcome", "Stop", "drive", "load"]
 
@@ -29,8 +27,12 @@ def load(reference: str, seed: int | None = None) -> Experiment:
     if reference in BUILTIN:
         return BUILTIN[reference](seed)
     if reference.endswith(".toml"):
+        from whiteboard.experiments.from_toml import from_toml
+
         return from_toml(Path(reference), seed)
     if ":" in reference:
+        from whiteboard.experiments.from_function import from_function
+
         return from_function(reference, seed)
     msg = f"no experiment {reference!r}; built in: {', '.join(BUILTIN)}; or a .toml file, or module:function"
     raise UnknownExperimentError(msg)

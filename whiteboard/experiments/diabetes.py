@@ -10,7 +10,6 @@ Source of the data: B. Efron, T. Hastie, I. Johnstone, R. Tibshirani, "Least ang
 from __future__ import annotations
 
 import csv
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,8 @@ RULE = Relax(eta=0.48, rtol=0.1, atol=10.0)
 
 def table() -> tuple[Array, Array]:
     """Return the standardised features (442, 10) and the progression (442,)."""
+    from importlib.resources import files  # 5 ms of each command else
+
     text = files("whiteboard.experiments").joinpath("diabetes.csv").read_text(encoding="utf-8")
     rows = np.array(list(csv.reader(text.splitlines()))[1:], np.float64)
     features, progression = rows[:, :-1], rows[:, -1]

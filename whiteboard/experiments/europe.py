@@ -10,7 +10,6 @@ Source of the data: The Cambridge Encyclopaedia, as R's ``datasets::eurodist``. 
 from __future__ import annotations
 
 import csv
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,8 @@ COMPASS = {"Lisbon": (-9.1, 38.7), "Stockholm": (18.1, 59.3), "Athens": (23.7, 3
 
 def table() -> tuple[list[str], NDArray[np.int64], Array]:
     """Return the cities' names, the edges (210, 2) as indices into them, and their lengths (210,) in km."""
+    from importlib.resources import files  # 5 ms of each command else
+
     text = files("whiteboard.experiments").joinpath("eurodist.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     names = sorted({row[end] for row in rows for end in ("city_a", "city_b")})

@@ -16,7 +16,6 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
-import threadpoolctl
 
 from whiteboard.types import FLOATS, Array
 
@@ -128,7 +127,7 @@ class _Blas:
             modules = len(sys.modules)
             found = [
                 (each.internal_api, str(getattr(each, "architecture", "")), each.get_num_threads)
-                for each in threadpoolctl.ThreadpoolController().lib_controllers
+                for each in _libraries()
                 if each.user_api == "blas"
             ]
             self._found = modules, found
@@ -151,7 +150,14 @@ def blas_settings() -> tuple[Setting, ...]:
 
 def set_blas_threads(settings: tuple[Setting, ...]) -> None:
     """Give every BLAS that is loaded, for this whole process, the number of threads that `settings` have for it."""
-    for each in threadpoolctl.ThreadpoolController().lib_controllers:
+    for each in _libraries():
         for kind, kernel, threads in settings:
             if (each.internal_api, str(getattr(each, "architecture", ""))) == (kind, kernel):
                 each.set_num_threads(threads)
+
+
+def _libraries() -> list[Any]:
+    import threadpoolctl  # for ops that reach BLAS
+
+    libraries: list[Any] = threadpoolctl.ThreadpoolController().lib_controllers
+    return libraries

@@ -152,3 +152,12 @@ class Sampled:
     op: str
     n: int
     page: Page | None
+
+
+def results_told(hit: NDArray[np.uint8], y: NDArray[Any], failed: int = 0) -> str:
+    """Say what n results are: how many, of what shape and dtype, and where they came from."""
+    counts = np.bincount(hit, minlength=len(HIT_NAMES)).tolist()
+    counts[MISS] -= failed
+    told = [*zip(counts, HIT_NAMES, strict=True), (failed, "failed")]
+    came = ", ".join(f"{count:,} {name}" for count, name in told if count)
+    return f"{len(hit):,} results, y {y.dtype} of shape {y.shape[1:]}: {came or 'none'}"

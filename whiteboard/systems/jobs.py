@@ -13,7 +13,7 @@ from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation.columns import ids_column, real_column
 from whiteboard.ops import name_of
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
-from whiteboard.records.packages import HIT_NAMES, MISS, Hit
+from whiteboard.records.packages import HIT_NAMES, Hit, results_told
 from whiteboard.records.systems import is_attr
 from whiteboard.types import Array, Ids, OpLike, Params
 
@@ -389,12 +389,3 @@ def _expect(holds: bool, where: str, expected: str, got: object) -> None:
     if not holds:
         msg = f"{where}: expected shape {expected}, got {got}"
         raise ShapeError(msg)
-
-
-def results_told(hit: NDArray[np.uint8], y: Array, failed: int = 0) -> str:
-    """Say what n results are: how many, of what shape and dtype, and where they came from."""
-    counts = np.bincount(hit, minlength=len(HIT_NAMES)).tolist()
-    counts[MISS] -= failed
-    told = [*zip(counts, HIT_NAMES, strict=True), (failed, "failed")]
-    came = ", ".join(f"{count:,} {name}" for count, name in told if count)
-    return f"{len(hit):,} results, y {y.dtype} of shape {y.shape[1:]}: {came or 'none'}"
