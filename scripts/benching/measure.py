@@ -88,6 +88,13 @@ class Stages:
         return wrapper
 
 
+def peak_mb() -> float:
+    """Return the peak of resident megabytes since this process began."""
+    # (ru_maxrss would count the parent's memory from before the exec.)
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def machine(*distributions: str) -> dict[str, str]:
     """Return what figures depend on: processor, cores, system, Python, SQLite, and versions of distributions."""
     about = {

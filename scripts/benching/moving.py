@@ -75,13 +75,7 @@ def fresh(task: str, folder: str) -> tuple[float, float]:
     """Do one task in this process; return its seconds, and the peak of resident megabytes since the process began."""
     start = time.perf_counter()
     TASKS[task](Path(folder))
-    return time.perf_counter() - start, _peak()
-
-
-def _peak() -> float:
-    # (ru_maxrss would count the parent's memory from before the exec.)
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return time.perf_counter() - start, measure.peak_mb()
 
 
 def _again(folder: Path) -> None:

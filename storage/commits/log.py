@@ -36,7 +36,6 @@ SYSTEMS: Final = (
 )
 BY_ID: Final = f"{SYSTEMS} WHERE system.id = ?"
 LAST_OWN: Final = "SELECT max(number) FROM commit_log WHERE system_id = ?"
-ADD_NODE_PAGE: Final = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
 _BY_NAME = f"{SYSTEMS} WHERE system.name = ?"
 _ADD_COMMIT = (
     f"INSERT INTO commit_log (system_id, {', '.join(SEALED)}, seal) VALUES ({', '.join('?' * (len(SEALED) + 2))})"

@@ -27,7 +27,6 @@ from whiteboard.records.systems import CommitRecord, NodeColumns, State, SystemR
 from whiteboard.storage.base import VersionStore
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.commits.log import (
-    ADD_NODE_PAGE,
     LAST_OWN,
     SEALED,
     SYSTEMS,
@@ -49,7 +48,7 @@ from whiteboard.storage.commits.log import (
 from whiteboard.storage.commits.materialize import latest
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.format import Blob, pack
+from whiteboard.storage.page.format import Packed, pack
 from whiteboard.storage.sql.backend import Connection, Database, rows_of
 from whiteboard.storage.sql.rows import Batch
 
@@ -113,17 +112,17 @@ class SqliteVersions(VersionStore):
         progress = self._progress_at(system, commit)
         columns, keyframe = _keyframe(progress, commit, changed, everything)
         rows = sum(len(column.ids) for column in columns)
-        blobs = list(_encode(system.uuid, commit.number, columns))
-        log = _log_row(system, commit, rows, keyframe, blobs)
+        pages = list(_encode(system.uuid, commit.number, columns))
+        log = _log_row(system, commit, rows, keyframe, pages)
         try:
-            self.packages.flushed(lambda batch: self._write(system, commit, log, blobs, batch))
+            self.packages.flushed(lambda batch: self._write(system, commit, log, pages, batch))
         except UnansweredError:
             raise
         except StoreError:
             if not self.packages.pending:
                 raise
             # Packages that cannot be written, for want of room or for damage, must not keep a commit from it.
-            self._write(system, commit, log, blobs, None)
+            self._write(system, commit, log, pages, None)
         if keyframe:
             progress.keyframe_rows, progress.rows, progress.commits = rows, 0, 0
         else:
@@ -137,7 +136,7 @@ class SqliteVersions(VersionStore):
         system: SystemRecord,
         commit: CommitRecord,
         log: Mapping[str, Any],
-        blobs: Sequence[Blob],
+        pages: Sequence[Packed],
         batch: Batch | None,
     ) -> None:
         def written(connection: Connection) -> None:
@@ -152,9 +151,8 @@ class SqliteVersions(VersionStore):
             if batch is not None:
                 batch.write(connection)
             add_commits(connection, system_id, [log])
-            if blobs:
-                parts = [(system_id, commit.number, part, b.header, b.digest, b.data) for part, b in enumerate(blobs)]
-                connection.exec_driver_sql(ADD_NODE_PAGE, parts)
+            for part, page in enumerate(pages):
+                rows_of(connection).insert_node_page(connection, (system_id, commit.number, part), page)
 
         self.database.write(written, durable=True)
 
@@ -284,20 +282,20 @@ def _keyframe(
 
 
 def _log_row(
-    system: SystemRecord, commit: CommitRecord, rows: int, keyframe: bool, blobs: Sequence[Blob]
+    system: SystemRecord, commit: CommitRecord, rows: int, keyframe: bool, pages: Sequence[Packed]
 ) -> dict[str, Any]:
     # SQLite has no NaN: it would come back as NULL, and the seal would not fit.
     stress, residual_norm = _number(commit.stress), _number(commit.residual_norm)
     said = (commit.number, commit.parent, commit.changed, stress, residual_norm, commit.digest, rows, int(keyframe))
     values = dict(zip(SEALED, said, strict=True))
-    return {**values, "seal": seal(system.uuid, values, [blob.digest for blob in blobs])}
+    return {**values, "seal": seal(system.uuid, values, [page.digest for page in pages])}
 
 
 def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[Blob]:
+def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[Packed]:
     for column in columns:
         if column.values.dtype.kind not in "biufc":
             message = f"node attribute {column.attr!r}: dtype {column.values.dtype} cannot be stored"
@@ -313,4 +311,4 @@ def _encode(uuid: str, number: int, columns: Sequence[NodeColumns]) -> Iterator[
                     "fixed": column.fixed[part],
                     "values": column.values[part],
                 },
-            ).joined()
+            )

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.storage.page.digests import Laid, pieces
-from whiteboard.storage.page.format import Blob, Moved
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.postgres.connecting import Numbers
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow
@@ -115,10 +115,10 @@ def insert_page(connection: Connection, page: PageRow) -> int:
     return int(_cursor(connection).execute(_INSERT_PAGE, _values(page)).fetchone()[0])
 
 
-def insert_node_page(connection: Connection, row: tuple[int, int, int], blob: Laid) -> None:
+def insert_node_page(connection: Connection, row: tuple[int, int, int], page: Packed) -> None:
     """Insert a node page of a system, commit and part."""
-    data = blob.data if isinstance(blob.data, bytes) else b"".join(map(bytes, pieces(blob.data)))
-    _cursor(connection).execute(_INSERT_NODE_PAGE, (*row, blob.header, blob.digest, data))
+    blob = page.joined()
+    _cursor(connection).execute(_INSERT_NODE_PAGE, (*row, blob.header, blob.digest, blob.data))
 
 
 def advance(connection: Connection, system: tuple[str, str], number: int, token: str | None) -> int | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import page_checks
 from whiteboard.storage.page.digests import Laid, pieces
-from whiteboard.storage.page.format import Blob, Moved
+from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
@@ -49,10 +49,11 @@ TO_CHANGE: Final = ""
 _PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
 _LARGE_PAGE = f"SELECT header, digest FROM page WHERE id = ? AND length(data) >= {_LARGE}"
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
-_INSERT_PAGE = "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_INSERT_ROOM = _INSERT_PAGE.removesuffix("?)") + "zeroblob(?))"
-_INSERT_NODE_PAGE = "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)"
-_INSERT_NODE_ROOM = _INSERT_NODE_PAGE.removesuffix("?)") + "zeroblob(?))"
+_INSERT: Final = {
+    "page": "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "node_page": "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)",
+}
+_INSERT_ROOM: Final = {table: sql.removesuffix("?)") + "zeroblob(?))" for table, sql in _INSERT.items()}
 _DELETE_INDEX = (
     "DELETE FROM package WHERE hash = ? AND (page_id = ? OR typeof(page_id) <> 'integer' OR typeof(slot) <> 'integer')"
 )
@@ -194,18 +195,7 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
 
 def insert_page(connection: Connection, page: PageRow) -> int:
     """Insert a page alone, and return its id."""
-    packed, size = page.packed, page.packed.nbytes
-    alone = size >= _LARGE
-    row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
-    sql, data = (_INSERT_ROOM, size) if alone else (_INSERT_PAGE, packed.joined().data)
-    cursor: Any = connection.connection.cursor()
-    page_id = int(cursor.execute(sql, (*row, data)).lastrowid)
-    if alone:
-        # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
-        with cursor.connection.blobopen("page", "data", page_id) as blob:
-            for piece in chain.from_iterable(map(pieces, packed.parts)):
-                blob.write(piece)
-    return page_id
+    return _insert(connection, "page", (page.op, page.n, page.nbytes, page.cost_ns), page.packed)
 
 
 def advance(
@@ -226,16 +216,23 @@ def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> int
     return int(connection.exec_driver_sql(_DELETE_INDEX, rows).rowcount)
 
 
-def insert_node_page(connection: Connection, row: tuple[int, int, int], blob: Laid) -> None:
+def insert_node_page(connection: Connection, row: tuple[int, int, int], page: Packed) -> None:
     """Insert a node page of a system, commit and part; what lies in a file is never in memory as a whole."""
+    _insert(connection, "node_page", row, page)
+
+
+def _insert(connection: Connection, table: str, values: tuple[Any, ...], page: Packed) -> int:
+    size = page.nbytes
+    alone = size >= _LARGE
+    sql, data = (_INSERT_ROOM[table], size) if alone else (_INSERT[table], page.joined().data)
     cursor: Any = connection.connection.cursor()
-    if isinstance(blob.data, bytes):
-        cursor.execute(_INSERT_NODE_PAGE, (*row, blob.header, blob.digest, blob.data))
-        return
-    page_id = cursor.execute(_INSERT_NODE_ROOM, (*row, blob.header, blob.digest, len(blob.data))).lastrowid
-    with cursor.connection.blobopen("node_page", "data", page_id) as room:
-        for piece in pieces(blob.data):
-            room.write(piece)
+    row_id = int(cursor.execute(sql, (*values, page.header, page.digest, data)).lastrowid)
+    if alone:
+        # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
+        with cursor.connection.blobopen(table, "data", row_id) as blob:
+            for piece in chain.from_iterable(map(pieces, page.parts)):
+                blob.write(piece)
+    return row_id
 
 
 settle = recent_index.settle

@@ -17,7 +17,7 @@ from whiteboard.storage.commits.sealed import Sealed
 from whiteboard.storage.commits.writers import Writers
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.page.digests import is_intact
-from whiteboard.storage.page.format import moved
+from whiteboard.storage.page.format import Packed, moved
 from whiteboard.storage.sql.backend import Connection, Database, rows_of
 from whiteboard.storage.transfer.contents import Incoming, LoggedCommit, identities
 
@@ -256,4 +256,5 @@ def _insert(connection: Connection, system_id: int, batch: Sequence[LoggedCommit
     add_commits(connection, system_id, [{**commit.values, "seal": commit.seal} for commit in batch])
     for commit in batch:
         for part, blob in enumerate(commit.blobs):
-            rows_of(connection).insert_node_page(connection, (system_id, commit.number, part), blob)
+            page = Packed(blob.header, blob.digest, (blob.data,))
+            rows_of(connection).insert_node_page(connection, (system_id, commit.number, part), page)
