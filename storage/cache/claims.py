@@ -133,7 +133,7 @@ def _since(pid: int) -> int:
 def holders(database: Database, locks: Locks, keys: Sequence[bytes], bits: int = HASH_BITS) -> list[Holder]:
     """Who computes some keys at this moment."""
     hashes = hashes_of(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16), bits)
-    living, _ = database.query(partial(_divided, database, locks))
+    living, _ = database.glance(partial(_divided, database, locks))
     found = []
     for row in living:
         rows = np.flatnonzero(np.isin(hashes, _hashes(row)))

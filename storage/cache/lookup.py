@@ -15,8 +15,8 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sql.backend import Connection
-from whiteboard.storage.sql.page_row import distinct, firsts, hashes_of
-from whiteboard.storage.sql.rows import read_pages, select_index
+from whiteboard.storage.sql.page_row import firsts, hashes_of
+from whiteboard.storage.sql.rows import find
 
 _MANY: Final = 4
 """From so many pages on, they are decoded in threads."""
@@ -103,8 +103,7 @@ class Lookup:
     def _by_page(self, connection: Connection, rest: NDArray[np.intp]) -> NDArray[np.intp]:
         """Find keys in the pages that a sample of them leads to, for as long as these hold most; returns the others."""
         while len(rest) >= _SAMPLED:
-            index = select_index(connection, self.wanted.hashes[rest[:: len(rest) // _SAMPLE]])
-            new = self._read(connection, index[:, 1])
+            _, new = self._read(connection, self.wanted.hashes[rest[:: len(rest) // _SAMPLE]])
             before = len(rest)
             rest = self._matched(new, rest)
             if 2 * len(rest) > before:
@@ -131,14 +130,13 @@ class Lookup:
 
     def _by_index(self, connection: Connection, rest: NDArray[np.intp]) -> None:
         """Find each key where its index row says."""
-        index = select_index(connection, self.wanted.hashes[rest])
+        index, _ = self._read(connection, self.wanted.hashes[rest])
         if not len(index):
             return
         hashes = self.wanted.hashes[rest]
         at = np.searchsorted(index[:, 0], hashes).clip(max=len(index) - 1)
         there = index[at, 0] == hashes
         rest, page_of, slot_of = rest[there], index[at[there], 1], index[at[there], 2]
-        self._read(connection, page_of)
         collided, wrong = [self.collided], [self.wrong]
         for number, mine in _grouped(page_of):
             page, rows, slots = self.pages[number], rest[mine], slot_of[mine]
@@ -158,18 +156,12 @@ class Lookup:
         self.hits.append((page, rows, slots))
         self.uses[page_id] += len(rows)
 
-    def _read(self, connection: Connection, ids: NDArray[np.int64]) -> list[int]:
-        """Read the pages that were not read yet; returns their ids."""
-        new = [page_id for page_id in distinct(ids).tolist() if page_id not in self.pages]
+    def _read(self, connection: Connection, hashes: NDArray[np.int64]) -> tuple[NDArray[np.int64], Sequence[int]]:
+        """Read the pages that hashes lead to and that were not read yet; returns index rows, and those pages' ids."""
+        index, new, rows = find(connection, hashes, self.pages)
         self.pages |= dict.fromkeys(new)
-        self.pages |= decoded(connection, new)
-        return new
-
-
-def decoded(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Page | None]]:
-    """Yield the pages of the given ids that are there, None for a damaged one."""
-    rows = read_pages(connection, ids)
-    return map(_opened, rows) if len(ids) < _MANY else overlapped(_opened, rows)
+        self.pages |= map(_opened, rows) if len(new) < _MANY else overlapped(_opened, rows)
+        return index, new
 
 
 def _opened(row: tuple[int, Blob]) -> tuple[int, Page | None]:

@@ -160,7 +160,7 @@ class SqlitePackages(PackageStore):
                 return None  # nothing to look for, at the cost of one question
             return Lookup.run(connection, wanted, self._bits)
 
-        lookup = self.database.query(look)
+        lookup = self.database.glance(look)
         if lookup is None:
             return
         load_ns = (time.perf_counter_ns() - started) / len(missing)
@@ -338,22 +338,21 @@ class SqlitePackages(PackageStore):
             edges = np.cumsum([0, *(page.n for page in pages)])
             kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
             rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
-            rows += overlapped(self._row, merged(rest))
+            rows += overlapped(self._row, merged(rest, self.database.page_bytes))
         uses = Counter(used)
         if touched:
             keys = np.frombuffer(b"".join(touched), np.uint8).reshape(-1, 16)
             counts = dict(zip(hashes_of(keys, self._bits).tolist(), touched.values(), strict=True))
-            with self.database.read() as connection:
-                for hashed, page_id, _ in select_index(connection, np.array(list(counts), np.int64)).tolist():
-                    uses[page_id] += counts[hashed]
+            index = self.database.glance(partial(select_index, hashes=np.array(list(counts), np.int64)))
+            for hashed, page_id, _ in index.tolist():
+                uses[page_id] += counts[hashed]
         return Batch(rows, broken, uses)
 
     def _stored(self, hashes: NDArray[np.int64], broken: Broken) -> NDArray[np.int64]:
         """Which hashes have a package by now; of many, none if none of a sample has."""
         some = hashes[:: max(1, len(hashes) // _SAMPLE)]
         for each in (some, hashes) if len(some) < len(hashes) else (hashes,):
-            with self.database.read() as connection:
-                index = select_index(connection, each)
+            index = self.database.glance(partial(select_index, hashes=each))
             if not len(index):
                 break
         good = [h for h, page_id, _ in index.tolist() if page_id not in broken.pages and h not in broken.hashes]

@@ -1,6 +1,7 @@
 """A store in a schema of a PostgreSQL database, which many machines share.
 
-`connecting` makes connections, `database` is transactions over a pool of them, `holding` is a session whose locks say
+`connecting` makes connections, `pool` keeps idle ones, `transaction` sends statements by them, `database` is reads and
+writes, `holding` is a session whose locks say
 who lives, `failures` says what went wrong in the store's errors, `schema` makes and checks the tables, `rows` is the
 SQL of packages. Needs psycopg 3, and is imported where such a store is opened. May import `page` and `sql`, and of
 `sqlite` what names the schema's revisions.

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg.adapt import Dumper
+from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from psycopg.types.numeric import NumericBinaryLoader, NumericLoader
 
@@ -34,6 +34,7 @@ _SETTINGS: Final = "-ctcp_keepalives_idle=30 -ctcp_keepalives_interval=10 -ctcp_
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _HEAD = np.array([1, 0, 20, 0, 1], ">i4")
+_ARRAY: Final = 1016  # int8[]
 _ITEM = np.dtype([("length", ">i4"), ("value", ">i8")])
 
 
@@ -70,6 +71,7 @@ def connect(location: Location) -> psycopg.Connection[Any]:
     )
     made.adapters.register_loader("numeric", _Whole)
     made.adapters.register_loader("numeric", _WholeBinary)
+    made.adapters.register_loader(_ARRAY, _NumbersLoader)
     made.adapters.register_dumper(Numbers, _NumbersDumper)
     return made
 
@@ -83,13 +85,22 @@ class Numbers:
 
 class _NumbersDumper(Dumper):
     format = Format.BINARY
-    oid = 1016  # int8[]
+    oid = _ARRAY
 
     def dump(self, obj: Numbers) -> bytes:
         head, items = _HEAD.copy(), np.empty(len(obj.values), _ITEM)
         head[3] = len(items)
         items["length"], items["value"] = 8, obj.values
         return head.tobytes() + items.tobytes()
+
+
+class _NumbersLoader(Loader):
+    """An array of whole numbers without NULL as one of NumPy's."""
+
+    format = Format.BINARY
+
+    def load(self, data: Any) -> NDArray[np.int64]:
+        return np.frombuffer(bytes(data), _ITEM, offset=_HEAD.nbytes)["value"].astype(np.int64)
 
 
 class _Binary(psycopg.Cursor[Any]):

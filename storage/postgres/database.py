@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
-from sqlalchemy.exc import DBAPIError
+import psycopg
 
 from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import ClosedError, UnansweredError
@@ -17,9 +15,12 @@ from whiteboard.storage.postgres import rows
 from whiteboard.storage.postgres.connecting import connect, schema_of
 from whiteboard.storage.postgres.failures import Again, Lost, is_lost, translated
 from whiteboard.storage.postgres.holding import Holding, lock_of
+from whiteboard.storage.postgres.pool import Pool
+from whiteboard.storage.postgres.transaction import Transaction
 from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.location import Location
 
+_OPTIONS: Final = {"rows": rows}
 _READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TRIES: Final = 4
 """Times that a transaction is run which met others, or whose connection ended before its COMMIT was sent."""
@@ -52,52 +53,71 @@ class PostgresDatabase(backend.Database):
 
     fork_rank = 9
     typed = True
+    page_bytes = 128 * 1024  # a key alone brings its page, and a link of 1 Gbit/s takes 1 ms for it
 
     def __init__(self, location: Location, *, readonly: bool = False, durability: str = "normal") -> None:
         self.location, self.readonly, self.durability = location, readonly, durability
         self.schema = schema_of(location)
         self._closed = False
         self._holding = Holding(location, self.check_open)
-        self._engine = create_engine(
-            "postgresql+psycopg://",
-            creator=lambda: connect(location),
-            max_overflow=-1,
-            use_native_hstore=False,
-            execution_options={"rows": rows},
-        )
-        event.listen(self._engine, "before_cursor_execute", _with_marks, retval=True)
+        self._pool = Pool(lambda: connect(location))
         watch(self)
 
     @contextmanager
-    def read(self) -> Iterator[backend.Connection]:
+    def read(self) -> Iterator[Transaction]:
         self.check_open()
-        with translated(self.location), self._begun(_READ) as connection:
-            yield connection
+        with translated(self.location):
+            session = self._reading()
+            try:
+                yield Transaction(session, _OPTIONS)
+            finally:
+                self._pool.give(session)
+
+    def _reading(self) -> psycopg.Connection[Any]:
+        """A connection in a transaction that reads, begun at once, so that one which has ended can be replaced."""
+        session = self._pool.take()
+        try:
+            session.execute(_READ)
+        except psycopg.Error as error:
+            if not is_lost(error):
+                self._pool.give(session)
+                raise
+            session.close()
+            self._pool.clear()
+            session = self._pool.take()
+            session.execute(_READ)
+        return session
 
     def query(self, work: Callable[[backend.Connection], T]) -> T:
-        try:
-            return super().query(work)
-        except (Lost, Again):
-            return super().query(work)
+        return self._asked(work, (_READ,))
+
+    def glance(self, work: Callable[[backend.Connection], T]) -> T:
+        return self._asked(work, ())
+
+    def _asked(self, work: Callable[[backend.Connection], T], begin: Sequence[str]) -> T:
+        """Run work that only reads; once more where that failed for what happened to the connection."""
+        self.check_open()
+        for again in (True, False):
+            try:
+                with translated(self.location), self._session() as session:
+                    return work(Transaction(session, _OPTIONS, begin))
+            except (Lost, Again):
+                if not again:
+                    raise
+        raise AssertionError
 
     @contextmanager
-    def _begun(self, begin: str) -> Iterator[Connection]:
-        """A connection in a transaction, which ends with the block; one of the pool that has ended is replaced."""
-        connection = self._engine.connect()
+    def _session(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection of the pool; where it was lost, the others of the pool are not used again either."""
+        session = self._pool.take()
         try:
-            try:
-                connection.exec_driver_sql(begin)
-            except DBAPIError as error:
-                if not is_lost(error.orig):
-                    raise
-                connection.close()
-                self._engine.dispose()  # the others of the pool have ended too, most likely
-                connection = self._engine.connect()
-                connection.exec_driver_sql(begin)
-            yield connection
+            yield session
+        except psycopg.Error as error:
+            if is_lost(error):
+                self._pool.clear()
+            raise
         finally:
-            with suppress(DBAPIError):
-                connection.close()
+            self._pool.give(session)
 
     def write(self, work: Callable[[backend.Connection], T], *, durable: bool = False) -> T:  # noqa: ARG002
         self.check_writable()
@@ -114,15 +134,16 @@ class PostgresDatabase(backend.Database):
     def _transacted(self, work: Callable[[backend.Connection], T]) -> T:
         xid = None
         try:
-            with self._begun("BEGIN") as connection:
+            with self._session() as session:
+                connection = Transaction(session, _OPTIONS, ("BEGIN",))
+                named = connection.run("SELECT pg_current_xact_id()::text")
                 done = work(connection)
-                sql = "SELECT pg_current_xact_id_if_assigned()::text"
-                (number,) = connection.exec_driver_sql(sql).one()
-                xid = number
-                connection.commit()
+                (xid,) = named.fetchone()  # before COMMIT is sent, so that the server can be asked what became of it
+                connection.run("COMMIT")
+                connection.send()
                 return done
-        except DBAPIError as error:
-            if xid is None or not is_lost(error.orig):
+        except psycopg.Error as error:
+            if xid is None or not is_lost(error):
                 raise
         if self._landed(xid):
             return done
@@ -154,10 +175,13 @@ class PostgresDatabase(backend.Database):
 
     def _status(self, xid: str, *, end: bool) -> Any:
         """What the server says of a transaction, whose session is ended before where that is wanted."""
-        with translated(self.location), self._begun("BEGIN") as connection:
+
+        def asked(connection: backend.Connection) -> Any:
             if end:
                 connection.exec_driver_sql(_END, (xid,))
             return connection.exec_driver_sql("SELECT pg_xact_status(?::xid8)", (xid,)).scalar()
+
+        return self._asked(asked, ())
 
     def live_bytes(self) -> int:
         sql = (
@@ -202,7 +226,7 @@ class PostgresDatabase(backend.Database):
     def close(self) -> None:
         self._closed = True
         self._holding.close()
-        self._engine.dispose()
+        self._pool.close()
 
     @property
     def closed(self) -> bool:
@@ -221,15 +245,4 @@ class PostgresDatabase(backend.Database):
         """Leave the parent's connections to it: a child makes its own."""
         self._holding.woken(child=child)
         if child:
-            self._engine.dispose(close=False)
-
-
-def _with_marks(*said: Any) -> tuple[str, Any]:
-    """Statements that are written for all backends have ``?`` where this driver wants ``%s``."""
-    _, _, statement, parameters, _, _ = said
-    return (_marked(statement) if "?" in statement else statement), parameters
-
-
-@lru_cache(256)
-def _marked(statement: str) -> str:
-    return statement.replace("?", "%s")
+            self._pool.forget()

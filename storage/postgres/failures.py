@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as sent
-from sqlalchemy.exc import DBAPIError, NoResultFound, SQLAlchemyError
 
 from whiteboard.errors import ConflictError, CorruptPackageError, ReadOnlyError, StoreError
 from whiteboard.storage.sql.location import Location
+from whiteboard.storage.sql.results import MissingRowError
 
 
 class Lost(StoreError):
@@ -27,16 +27,11 @@ def translated(location: Location) -> Iterator[None]:
     """Raise what the driver raises as errors of the store."""
     try:
         yield
-    except NoResultFound as error:
+    except MissingRowError as error:
         message = f"the store {location} is damaged: a row that it leads to is not there"
         raise CorruptPackageError(message) from error
-    except DBAPIError as error:
-        raise translate(location, error.orig) from None
     except psycopg.Error as error:
         raise translate(location, error) from None
-    except SQLAlchemyError as error:
-        message = f"the store {location}: {one_line(location, error)}"
-        raise StoreError(message) from None
     except UnicodeEncodeError as error:
         message = f"the store {location}: {error.object!r} is no text in UTF-8"
         raise CorruptPackageError(message) from error

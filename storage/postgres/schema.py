@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING
 
 from whiteboard.errors import SchemaError, StoreError
+from whiteboard.storage.postgres.connecting import connect
 from whiteboard.storage.postgres.database import PostgresDatabase
+from whiteboard.storage.postgres.failures import translated
 from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.tables import VERSION_TABLE
 from whiteboard.storage.sqlite.schema import HEAD, revisions, run
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 _MAKING = 0x57424F44
 """The advisory lock under which a schema is made or changed."""
@@ -35,7 +38,7 @@ def ensure(database: PostgresDatabase, *, makes: bool) -> None:
     """
     revision = revision_of(database)
     if revision is None and makes:
-        database.write(partial(_migrated, database, only_new=True))
+        _migrate(database, only_new=True)
         revision = revision_of(database)
     where = f"cannot open the store {database.location}: "
     if revision is None:
@@ -56,7 +59,7 @@ def upgrade(database: PostgresDatabase) -> tuple[str | None, str]:
     before = revision_of(database)
     if before is not None and before not in revisions():
         ensure(database, makes=False)
-    database.write(partial(_migrated, database, only_new=False))
+    _migrate(database, only_new=False)
     return before, HEAD
 
 
@@ -68,9 +71,28 @@ def _revision(database: PostgresDatabase, connection: backend.Connection) -> str
     return None if found is None else str(found)
 
 
-def _migrated(database: PostgresDatabase, connection: Connection, *, only_new: bool) -> None:
-    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(?)", (_MAKING,))
-    revision = _revision(database, connection)
+def _migrate(database: PostgresDatabase, *, only_new: bool) -> None:
+    """Make or upgrade the tables in one transaction, by Alembic and a connection as it wants one."""
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    database.check_writable()
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(database.location), poolclass=NullPool, use_native_hstore=False
+    )
+    with translated(database.location):
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN")
+                _migrated(database, connection, only_new=only_new)
+                connection.exec_driver_sql("COMMIT")
+        except DBAPIError as error:
+            raise (error.orig or error) from None
+
+
+def _migrated(database: PostgresDatabase, connection: sqlalchemy.Connection, *, only_new: bool) -> None:
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MAKING,))
+    revision = revision_of(database)  # of the moment after whoever else made it
     if revision == HEAD or (only_new and revision is not None):
         return
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()

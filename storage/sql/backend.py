@@ -6,7 +6,7 @@ Beside `Rows`, statements are written for all backends, with ``?`` for values.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -17,6 +17,7 @@ from whiteboard.errors import ReadOnlyError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, Packed
+from whiteboard.storage.page.grouping import PAGE_BYTES
 from whiteboard.storage.sql.location import Location
 from whiteboard.storage.sql.page_row import PageRow
 
@@ -73,6 +74,9 @@ class Rows(Protocol):
     def select_in(self, connection: Connection, sql: str, values: Sequence[int]) -> list[Any]: ...
     def select_index(self, connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]: ...
     def read_pages(self, connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]: ...
+    def find(
+        self, connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
+    ) -> tuple[NDArray[np.int64], Sequence[int], Iterable[tuple[int, Blob]]]: ...
     def read_data(self, connection: Connection, table: str, row_id: int) -> bytes: ...
     def laid(self, connection: Connection, page_id: int) -> AbstractContextManager[Laid | None]: ...
     def insert_page(self, connection: Connection, page: PageRow) -> int: ...
@@ -141,12 +145,15 @@ class Database(ABC):
     durability : {"normal", "full"}
     typed : bool
         Whether a column holds values of its type only, and rows refer to rows that are there.
+    page_bytes : int
+        About so large are the pages that packages are put in.
     """
 
     location: Location
     readonly: bool
     durability: str
     typed: bool
+    page_bytes: int = PAGE_BYTES
 
     @abstractmethod
     def read(self) -> AbstractContextManager[Connection]:
@@ -207,6 +214,10 @@ class Database(ABC):
         """Run `work` in one read transaction, and return what it returns; again where a connection was lost."""
         with self.read() as connection:
             return work(connection)
+
+    def glance(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` as `query` does, but what each of its statements reads may be of another moment."""
+        return self.query(work)
 
     def writer_lives(self, connection: Connection, token: str) -> bool | None:  # noqa: ARG002
         """Whether the open store that claims are known by is open; None where only its process tells."""

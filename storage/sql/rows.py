@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -125,6 +125,23 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
     A page that the database itself finds damaged comes with empty data, which no digest fits.
     """
     return rows_of(connection).read_pages(connection, ids)
+
+
+def find(
+    connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
+) -> tuple[NDArray[np.int64], Sequence[int], Iterable[tuple[int, Blob]]]:
+    """Look hashes up, and read the pages that they lead to.
+
+    Returns
+    -------
+    index : ndarray of int64, shape (m, 3)
+        As `select_index` has it.
+    ids : sequence of int
+        The pages that it names, but those that were `seen`.
+    pages : iterable of (int, Blob)
+        Those of them that are there, as `read_pages` has them.
+    """
+    return rows_of(connection).find(connection, hashes, seen)
 
 
 def laid(connection: Connection, page_id: int) -> AbstractContextManager[Laid | None]:

@@ -18,6 +18,7 @@ from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, S
 from whiteboard.records.packages import Page
 from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.location import Location
+from whiteboard.storage.sql.results import MissingRowError
 from whiteboard.storage.sql.tables import APPLICATION_ID, VERSION_TABLE
 from whiteboard.storage.sqlite import claim_locks, rows
 from whiteboard.storage.sqlite.bounds import VALUE_BYTES, Steps, let_write, was_endless
@@ -25,7 +26,7 @@ from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.file_identity import Place
 from whiteboard.storage.sqlite.holders import holders
 from whiteboard.storage.sqlite.location import can_write, create_empty, file_bytes, probe, wal_bytes
-from whiteboard.storage.sqlite.transaction import MissingRowError, Transaction
+from whiteboard.storage.sqlite.transaction import Transaction
 from whiteboard.storage.sqlite.wal import LogKeeper
 from whiteboard.storage.sqlite.write_queue import WriteLock
 

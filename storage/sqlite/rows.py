@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final
@@ -118,6 +118,15 @@ def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
         if len(ids) == 1:
             return [(ids[0], b"", b"", b"")]
         return [row for page_id in ids for row in _select_pages(connection, [page_id])]
+
+
+def find(
+    connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
+) -> tuple[NDArray[np.int64], list[int], Iterator[tuple[int, Blob]]]:
+    """Look hashes up, and read the pages that they lead to, but those that were seen."""
+    index = select_index(connection, hashes)
+    new = [page_id for page_id in distinct(index[:, 1]).tolist() if page_id not in seen]
+    return index, new, read_pages(connection, new)
 
 
 def read_data(connection: Connection, table: str, row_id: int) -> bytes:

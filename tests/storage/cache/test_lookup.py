@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.storage.samples import assert_found, key_of, packages_at, page_of, transaction
 from whiteboard.storage.cache import lookup
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.sql.rows import select_index
+from whiteboard.storage.sql.rows import find
 
 
 def _store(path: Path, sizes: list[int], bits: int) -> SqlitePackages:
@@ -69,17 +70,13 @@ def test_many_keys_are_found_by_their_pages(tmp_path: Path, monkeypatch: pytest.
     asked: list[int] = []
     read: list[int] = []
 
-    def counted(connection: object, hashes: list[int]) -> object:
+    def counted(connection: Any, hashes: Any, seen: Any) -> Any:
         asked.append(len(hashes))
-        return select_index(connection, hashes)  # type: ignore[arg-type]
+        index, new, pages = find(connection, hashes, seen)
+        read.extend(new)
+        return index, new, pages
 
-    def followed(connection: object, ids: list[int]) -> object:
-        read.extend(ids)
-        return decoded(connection, ids)  # type: ignore[arg-type]
-
-    decoded = lookup.decoded
-    monkeypatch.setattr("whiteboard.storage.cache.lookup.select_index", counted)
-    monkeypatch.setattr(lookup, "decoded", followed)
+    monkeypatch.setattr("whiteboard.storage.cache.lookup.find", counted)
     assert_found(store.find([key_of(i) for i in range(3000)]), range(3000), lambda _: True)
     assert sum(asked) < 1000
     assert sorted(read) == list(range(1, 7))
