@@ -80,7 +80,7 @@ def filled(path: Path) -> dict[str, Answer]:
     However long they take, they are written together at the end, and so in the same pages.
     """
     code(0)
-    scheme = keys.SCHEME
+    scheme = keys.scheme_of([A[0].nbytes])
     if scheme not in _made:
         late = partial(WriteBehind, cost_ns=2**62, worth=2**62, seconds=3600.0)
         with mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
@@ -108,7 +108,7 @@ def names(spec: OpSpec, scheme: bytes | None = None) -> list[bytes]:
         encode_params(spec.bind(None)),
         "ones",
     )
-    return keys.SCHEMES[scheme or keys.SCHEME](identity, np.stack([keys.tokens(A), keys.tokens(B)], axis=1))
+    return keys.SCHEMES[scheme or keys.SMALL](identity, np.stack([keys.tokens(A), keys.tokens(B)], axis=1))
 
 
 def stored(path: Path, op: str = "product") -> set[bytes]:

@@ -211,7 +211,7 @@ def identity(runs: int, n: int) -> list[dict[str, Any]]:
     for d in SIZES:
         values = np.random.default_rng(0).normal(size=(n, 2, d))
         tokens = keys.tokens(values.reshape(2 * n, d)).reshape(n, 2, 16)
-        prefix = keys.key_prefix(keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones"), 2)
+        prefix = keys.key_prefix(keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones"), 2, keys.SMALL)
 
         def hash_all(_: Any, values: Any = values, d: int = d) -> None:
             keys.tokens(values.reshape(2 * n, d))

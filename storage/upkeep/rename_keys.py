@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.records.packages import Page, PageHeader, Renamed
+from whiteboard.records.packages import Page, PageHeader, Renamed, RowSize
 from whiteboard.records.reports import Progress
 from whiteboard.records.systems import NodeValues
 from whiteboard.storage.commits import provenance
 from whiteboard.storage.opening import open_database
-from whiteboard.storage.page import row_checks
+from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.grouping import take
 from whiteboard.storage.sql import tables as t
@@ -29,8 +29,8 @@ from whiteboard.storage.transfer import contents
 from whiteboard.storage.transfer.compare import Conflict, compare
 from whiteboard.storage.transfer.merge_packages import BATCH_BYTES, MOST_CONFLICTS
 
-Concerns = Callable[[str, str | None], bool]
-"""``concerns(op, lineage)``: whether packages of such a page are to get other keys; asked before the page is read."""
+Concerns = Callable[[PageHeader], bool]
+"""Whether packages of such a page are to get other keys; asked before the page is read."""
 
 Rename = Callable[[Page, Sequence[NodeValues]], Renamed]
 """``rename(page, values)``: their keys, told from the page, and, where it lacks tokens, from values of its sources."""
@@ -83,7 +83,7 @@ def rename(
     StoreError, SchemaError, ReadOnlyError
     """
     with _opened(url, readonly=dry_run) as database:
-        concerned = [header for header in _headers(database) if concerns(header.op, header.lineage)]
+        concerned = [header for header in _headers(database) if concerns(header)]
         # Only pages without tokens need the values of their sources, which take memory.
         bare = [header for header in concerned if not header.tokens]
         parts = [provenance.Part(header.page_id, header.op, np.arange(header.packages)) for header in bare]
@@ -114,20 +114,25 @@ def _headers(database: Database, op: str | None = None) -> Iterator[PageHeader]:
             yield PageHeader(page_id, name, n, *_said(header))
 
 
-def _said(header: bytes) -> tuple[str | None, bool]:
-    """The lineage in a page's header, and whether there are whole tokens, or what they are of.
+def _said(header: bytes) -> tuple[str | None, bool, dict[str, RowSize]]:
+    """The lineage in a page's header, whether there are whole tokens, or what they are of, and the size of its rows.
 
     Nothing of what cannot be read.
     """
     try:
         fields = json.loads(header)
-        lineage, tokens = (
-            fields.get("lineage"),
-            any(entry[:2] == ["tokens", "|u1"] or entry[0] == "x0" for entry in fields["arrays"]),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None, False
-    return (lineage if isinstance(lineage, str) else None), tokens
+        lineage, arrays = fields.get("lineage"), fields["arrays"]
+        tokens = any(entry[:2] == ["tokens", "|u1"] or entry[0] == "x0" for entry in arrays)
+        sizes = {name.removeprefix("a:"): _size(dtype, shape) for name, dtype, shape, *_ in arrays}
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, CorruptPackageError):
+        return None, False, {}
+    return (lineage if isinstance(lineage, str) else None), tokens, sizes
+
+
+def _size(dtype: object, shape: object) -> RowSize:
+    kind, nbytes = codec.described(dtype, shape)
+    n = shape[0] if isinstance(shape, list) and shape else 1
+    return RowSize(kind.itemsize, nbytes // max(n, 1) // kind.itemsize)
 
 
 @dataclass(frozen=True, slots=True)

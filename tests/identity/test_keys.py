@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -210,7 +211,24 @@ def test_a_class_that_is_edited_makes_other_parameters(monkeypatch: pytest.Monke
 def test_token_is_the_documented_digest(array: np.ndarray[Any, Any]) -> None:
     """A token is BLAKE2b-128 over the encoded (dtype, shape) and the C-order bytes."""
     expected = blake2b(encode((array.dtype.str, array.shape)) + array.tobytes(), digest_size=16).digest()
-    assert keys.token(array) == expected
+    assert keys.token(array) == keys.first_token(array) == expected
+
+
+@pytest.mark.parametrize("array", [np.arange(128.0), np.ones((33, 64), np.float32).T, np.zeros((2, 70_000))])
+def test_token_of_a_large_array_is_the_documented_digest(array: np.ndarray[Any, Any]) -> None:
+    """From 1 KB on it is BLAKE3-128 of the C-order bytes, under the digest of the encoded (dtype, shape) as its key."""
+    under = blake3(encode((array.dtype.str, array.shape))).digest()
+    assert keys.token(array) == blake3(array.tobytes(), key=under).digest(16)
+    assert keys.token(array) != keys.token(array.reshape(-1, 1))
+    assert keys.tokens(np.stack([array, -array]))[0].tobytes() == keys.token(array)
+    assert keys.token(array[..., :10]) == keys.first_token(array[..., :10]) or array[..., :10].nbytes >= 1024
+
+
+def test_the_scheme_goes_by_the_largest_source() -> None:
+    """Keys are of the new scheme where one source has 1 KB, on whatever machine; all others are as they were."""
+    schemes = [keys.scheme_of(sizes) for sizes in ((), (8, 1023), (8, 1024), (1025,))]
+    assert schemes == [keys.SMALL, keys.SMALL, keys.LARGE, keys.LARGE]
+    assert keys.SCHEMES.keys() == keys.TOKENS.keys()
 
 
 @given(hnp.arrays(np.float64, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)))
@@ -247,15 +265,15 @@ def test_every_part_of_the_identity_is_in_the_key() -> None:
         "gradient": "cotangent",
     }
     assert others.keys() == set(base._fields)
-    prefixes = {keys.key_prefix(base._replace(**{part: other}), 2) for part, other in others.items()}
-    prefixes |= {keys.key_prefix(base, 2), keys.key_prefix(base, 3)}
-    assert len(prefixes) == 2 + len(others)
+    prefixes = {keys.key_prefix(base._replace(**{part: other}), 2, keys.SMALL) for part, other in others.items()}
+    prefixes |= {keys.key_prefix(base, *other) for other in ((2, keys.SMALL), (3, keys.SMALL), (2, keys.LARGE))}
+    assert len(prefixes) == 3 + len(others)
 
 
 def test_keys_depend_on_the_order_of_sources_alone() -> None:
     """Swapping the sources of one job changes its key and no other's; a key is the same in any batch."""
     tokens = keys.tokens(np.arange(12.0).reshape(6, 2)).reshape(3, 2, 16)
-    prefix = keys.key_prefix(keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones"), 2)
+    prefix = keys.key_prefix(keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones"), 2, keys.SMALL)
     whole = keys.keys(prefix, tokens)
     assert [keys.keys(prefix, tokens[i : i + 1])[0] for i in range(3)] == whole
     assert len(set(itertools.chain(whole, keys.keys(prefix, tokens[:, ::-1])))) == 6

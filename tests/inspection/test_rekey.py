@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ def in_first_scheme(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[st
         with monkeypatch.context() as patch:
             for module in (keys, lineage):
                 patch.setattr(module, "encode_params", keys.encode_first)
-            patch.setattr(keys, "SCHEME", lineage.FIRST_SCHEME)
+            patch.setattr(keys, "scheme_of", lambda _: lineage.FIRST_SCHEME)
             return filled(path)
 
     return fill
@@ -147,7 +146,7 @@ def test_parameters_that_are_too_long_to_keep(tmp_path: Path) -> None:
     spec = code(0)
     for count, known in ((100, True), (1000, False)):
         params = {"scale": tuple(range(count))}
-        said = lineage.said(lineage.record(keys.Identity.of(spec, params), params))
+        said = lineage.said(lineage.record(keys.Identity.of(spec, params), params, keys.SMALL))
         assert said
         assert (said.identity("product") is not None) == known
 
@@ -165,7 +164,7 @@ FORGERIES: dict[str, Callable[[Page], Page]] = {
     "exactness": _said(exactness="tolerance"),
     "gradient": _said(gradient="twos"),
     "params": _said(encoded="00"),
-    "tokens of others": _tokens(lambda tokens: tokens[::-1].copy()),
+    "tokens of others": _tokens(lambda tokens: np.roll(tokens, 1, axis=0)),
     "tokens in another order": _tokens(lambda tokens: tokens[:, ::-1].copy()),
     "one bit of each": _tokens(lambda tokens: tokens ^ 1),
     "a token less": _tokens(lambda tokens: tokens[:, :1].copy()),
@@ -440,14 +439,8 @@ def test_sources_of_others_give_no_tokens(tokens: str, tmp_path: Path) -> None:
     assert (report.renamed, report.kept) == ((TOTAL, {}) if tokens == "kept" else (0, {rekey.OTHER_KEY: TOTAL}))
 
 
-def _sha256(values: Any) -> Any:
-    """Tokens of a scheme to come."""
-    made = b"".join(sha256(row.tobytes()).digest()[:16] for row in values)
-    return np.frombuffer(made, np.uint8).reshape(len(values), 16)
-
-
 def test_a_scheme_of_other_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tokens are made otherwise, packages that keep their sources get keys of the new ones, and others stay."""
+    """Large sources have other tokens since: packages that keep theirs get keys of the new ones, and others stay."""
     path = tmp_path / "a.db"
     with_sources(path)
     code(0)
@@ -464,15 +457,16 @@ def test_a_scheme_of_other_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return replace(page, sources=(first, *page.sources[1:]))
 
     rewritten(path, lie)
-    third = b"whiteboard-key-3"
-    monkeypatch.setitem(keys.SCHEMES, third, keys.SCHEMES[keys.SCHEME])
-    monkeypatch.setitem(keys.TOKENS, third, _sha256)
-    monkeypatch.setattr(keys, "SCHEME", third)
+    assert rename(path, Change().concerns, Change().rename).pages == 0
+    monkeypatch.setattr(keys, "LARGE_BYTES", A[0].nbytes)  # as if they had been stored when all tokens were alike
+    with wb.open(path, readonly=True) as board:
+        told = board.explain("product", A[0], B[0])
+    assert [each.what for each in told.differences] == ["scheme"]
     report = rename(path, Change().concerns, Change().rename)
     assert report.kept == {rekey.OTHER_TOKENS: 30 + 50 + len(lies)}  # 50 are of another op
     assert (report.renamed, len(lies) >= 2) == (TOTAL - len(lies), True)
-    identity = keys.Identity.of(wb.ops.get("product"), {"scale": 1.0})
-    made = keys.SCHEMES[third](identity, np.stack([_sha256(A), _sha256(B)], axis=1))
+    assert set(keys.tokens(A)[0]) != set(keys.first_tokens(A)[0])
+    made = names(wb.ops.get("product"), keys.LARGE)
     assert set(made) <= stored(path)
     assert not set(made) & before
     assert rename(path, Change().concerns, Change().rename).renamed == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,6 @@ from hypothesis import strategies as st
 
 from whiteboard.errors import DuplicateNodeError, ShapeError, UnknownNodeError
 from whiteboard.identity import keys
-from whiteboard.systems import nodes
 from whiteboard.systems.nodes import Nodes, positions
 
 
@@ -75,24 +76,33 @@ def test_unknown_nodes_are_named(wrong: object) -> None:
         make([1], theta=np.zeros((1, 1)))[wrong]  # type: ignore[index]
 
 
-def test_a_token_is_computed_once_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are those of the values, hashed once each, and again only after a write."""
+@pytest.mark.parametrize("width", [2, 200], ids=["small", "large"])
+def test_a_token_is_computed_once_a_version(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are those of the values, hashed once each, and again only after a write; so are those of digests."""
     hashed: list[int] = []
 
-    def counting(values: np.ndarray) -> np.ndarray:
-        hashed.append(len(values))
-        return keys.tokens(values)
+    def counting(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        def made(values: np.ndarray) -> np.ndarray:
+            hashed.append(len(values))
+            return make(values)
 
-    monkeypatch.setattr(nodes, "tokens", counting)
-    made = make([1, 2, 3], theta=np.arange(6.0).reshape(3, 2))
+        return made
+
+    for name in ("tokens", "first_tokens"):
+        monkeypatch.setattr(keys, name, counting(getattr(keys, name)))
+    values = np.arange(3.0 * width).reshape(3, width)
+    made = make([1, 2, 3], theta=values)
     arena = made.arenas[0]
     rows = np.array([[0, 1], [1, 0]])
     first = arena.tokens(rows)
     assert first.tolist() == arena.tokens(rows).tolist()
-    assert first[0, 1].tobytes() == keys.token(np.array([2.0, 3.0]))
-    arena.write(np.array([1]), np.array([[7.0, 8.0]]))
-    assert arena.tokens(rows)[0, 1].tobytes() == keys.token(np.array([7.0, 8.0]))
-    assert hashed == [2, 1]
+    arena.write(np.array([1]), values[:1] + 7)
+    assert arena.tokens(rows)[0, 1].tobytes() == keys.token(values[0] + 7)
+    assert arena.first_tokens(rows)[0, 1].tobytes() == keys.first_token(values[0] + 7)
+    assert first[0, 1].tobytes() == keys.token(values[1])
+    assert hashed[:2] == [2, 1]
+    assert arena.tokens(rows).tobytes() != arena.first_tokens(rows).tobytes() or width == 2
+    assert len(hashed) == (2 if width == 2 else 3) + 3  # three of a single array, which this test asks for itself
 
 
 def test_adding_one_by_one_keeps_values_and_tokens() -> None:

@@ -27,7 +27,7 @@ from whiteboard.evaluation.kept_sources import kept
 from whiteboard.evaluation.progress import Meter, Reporter
 from whiteboard.evaluation.promises import Promises
 from whiteboard.evaluation.single import One, held, taken
-from whiteboard.evaluation.sources import Sources, one_job
+from whiteboard.evaluation.sources import Sources, one_job, scheme
 from whiteboard.evaluation.thrift import Thrift
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
@@ -282,7 +282,7 @@ class Pipeline:
         if identity is None:
             msg = f"op {spec.name!r}: nothing of it can be stored, as it, or its parameters, have no fingerprint"
             raise ParamError(msg)
-        record = lineage.record(identity, bound)
+        record = lineage.record(identity, bound, scheme(sources, None))
         raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
         form = partial(Form, spec.name, sources.dtype, shape, sources.shapes, spec.gradient)
         todo = triage(self._store, names, form).todo
@@ -317,7 +317,7 @@ class Pipeline:
         columns = sources.tokens()
         if cotangent is not None:
             columns = np.concatenate([columns, keys.tokens(cotangent)[:, None]], axis=1)
-        names = keys.keys(keys.key_prefix(identity, len(sources.shapes)), columns)
+        names = keys.keys(keys.key_prefix(identity, len(sources.shapes), scheme(sources, cotangent)), columns)
         return names, columns, None if opaque else identity
 
     def _warn(self, name: str, reason: str) -> None:
@@ -374,7 +374,8 @@ class _Keeping:
         y, *beside = outcome.arrays
         src_ids, versions = (task.sources.provenance(rows) if self.cacheable else None) or (None, None)
         tokens = None if self.tokens is None else self.tokens[rows]
-        record = None if self.identity is None else lineage.record(self.identity, task.params)
+        of = scheme(task.sources, task.cotangent)
+        record = None if self.identity is None else lineage.record(self.identity, task.params, of)
         arrays = {"y": y, **_named(beside)}
         page = Page(task.spec.name, self.names[rows], arrays, outcome.cost_ns, src_ids, versions, record, tokens)
         if self.cacheable and not self.seen:

@@ -51,7 +51,8 @@ def held(
     if spec.user and agreement.distrusts(spec):
         return None
     try:
-        prefix = _prefix(spec, params, len(sources))
+        scheme = keys.scheme_of([source.nbytes for source in sources])
+        prefix = _prefix(spec, params, len(sources), scheme)
         place = store.find_one(keys.key_of(prefix, sources))
     except (ParamError, ValueError):  # parameters without canonical bytes; an array that does not lie in one piece
         return None
@@ -60,19 +61,20 @@ def held(
     return place
 
 
-_known: dict[tuple[int, bytes, int], tuple[OpSpec, bytes]] = {}
+_known: dict[tuple[int, bytes, int, bytes], tuple[OpSpec, bytes]] = {}
 
 
-def _prefix(spec: OpSpec, params: Params | None, fan_in: int) -> bytes:
+def _prefix(spec: OpSpec, params: Params | None, fan_in: int, scheme: bytes) -> bytes:
     """Return what the keys of an op begin from; of one without parameters and settings it is made once."""
     kind = contents.kind(spec, None)
     if params or spec.params or spec.settings is not None:
-        return keys.key_prefix(keys.Identity.of(spec, spec.bind(params), kind), fan_in)
-    asked = id(spec), arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas), fan_in
+        return keys.key_prefix(keys.Identity.of(spec, spec.bind(params), kind), fan_in, scheme)
+    asked = id(spec), arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas), fan_in, scheme
     if (known := _known.get(asked)) is None:
         if len(_known) > _MOST:
             _known.clear()
-        known = _known[asked] = spec, keys.key_prefix(keys.Identity.of(spec, spec.bind(params), kind), fan_in)
+        prefix = keys.key_prefix(keys.Identity.of(spec, spec.bind(params), kind), fan_in, scheme)
+        known = _known[asked] = spec, prefix
     return known[1]
 
 

@@ -13,6 +13,7 @@ from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.buffers import BufferPool, Lender
 from whiteboard.evaluation.columns import check_dtype, numbers
+from whiteboard.identity import keys
 from whiteboard.identity.keys import DIGEST_BYTES, tokens
 from whiteboard.types import Array, Ids, Shape
 
@@ -46,6 +47,12 @@ class Sources(Protocol):
     def provenance(self, rows: Ids) -> tuple[Ids, Ids] | None:
         """Return (source ids, versions) of some jobs, each (m, k), or None where the sources are no nodes."""
         ...
+
+
+def scheme(sources: Sources, cotangent: Array | None) -> bytes:
+    """Return the scheme of the keys of jobs with these sources, and with a row of the cotangent each, if any."""
+    shapes = (*sources.shapes, *(() if cotangent is None else (cotangent.shape[1:],)))
+    return keys.scheme_of(sources.dtype.itemsize * math.prod(shape) for shape in shapes)
 
 
 class ArraySources:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from whiteboard.experiments.definition import MEASURES, Experiment, Outcome, Stop
-from whiteboard.identity.keys import token
+from whiteboard.identity.keys import first_token
 from whiteboard.systems.jobs import JobBatch
 from whiteboard.systems.rules import Relax
 from whiteboard.systems.system import System
@@ -62,7 +62,7 @@ def diabetes(seed: int | None = None) -> Experiment:
         measure="mse",
         settings={
             "version": 1,
-            "data": token(features).hex(),
+            "data": first_token(features).hex(),
             "start": "zeros" if seed is None else f"random, seed {seed}",
         },
         plot=plot,

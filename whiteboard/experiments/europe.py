@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.experiments.definition import Experiment, Outcome, Stop
-from whiteboard.identity.keys import token
+from whiteboard.identity.keys import first_token
 from whiteboard.systems.jobs import JobBatch
 from whiteboard.systems.rules import StressDescent
 from whiteboard.systems.system import System
@@ -73,7 +73,7 @@ def europe(seed: int | None = None) -> Experiment:
         Stop(change=1e-12, rounds=10),
         settings={
             "version": 1,
-            "data": token(lengths).hex(),
+            "data": first_token(lengths).hex(),
             "start": "classical scaling" if seed is None else f"random, seed {seed}",
         },
         plot=plot,

@@ -4,17 +4,21 @@ A token stands for one array (dtype, shape, bytes); a key stands for one package
 class, parameters, gradient kind, and the tokens of the sources in order. Neither holds a node id, a version,
 a run or a path, so equal work shares a package wherever it is met. Everything variable is length-prefixed,
 so no two different inputs encode to the same bytes.
+
+Tokens of large arrays are BLAKE3, all else is BLAKE2b: each is the quicker one at its size, on whatever machine. Jobs
+with a large source have keys of a scheme of their own; those of all others are what they were before.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from whiteboard.errors import DtypeError, ParamError
@@ -23,8 +27,11 @@ from whiteboard.ops.fingerprint.encoding import encode, encode_params, wrapped
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import Array, Params, Shape
 
-SCHEME = b"whiteboard-key-2"
-"""Names the encoding below; a change of it changes every key, and leaves the old encoding in `SCHEMES`."""
+SMALL, LARGE = b"whiteboard-key-2", b"whiteboard-key-3"
+"""The schemes of the encoding below: of jobs whose sources are all small, and of those with a large one."""
+
+LARGE_BYTES: Final = 1024
+"""An array of so many bytes is large: of 1 KB BLAKE2b takes as long as BLAKE3, of 2 KB twice, from 64 KB on 7 times."""
 
 DIGEST_BYTES = 16
 
@@ -56,7 +63,7 @@ def encode_first(value: object) -> bytes:
         case np.dtype():
             return wrapped(b"D", value.str.encode())
         case np.ndarray():
-            return wrapped(b"A", token(value))
+            return wrapped(b"A", first_token(value))
         case tuple() | list():
             return wrapped(b"T", b"".join(encode_first(item) for item in value))
         case Mapping():
@@ -67,30 +74,63 @@ def encode_first(value: object) -> bytes:
             raise ParamError(msg)
 
 
-def token(array: Array) -> bytes:
-    """Return the token of one array: BLAKE2b-128 over (dtype, shape, C-order bytes).
+def scheme_of(sizes: Iterable[int]) -> bytes:
+    """Return the scheme of jobs whose sources, and cotangent where its token is in the key, have so many bytes."""
+    return LARGE if any(size >= LARGE_BYTES for size in sizes) else SMALL
+
+
+def first_token(array: Array) -> bytes:
+    """Return the token of one array, of whatever size, by BLAKE2b: as `first_tokens`.
 
     Raises
     ------
     DtypeError
         For object, string and structured dtypes.
     """
-    return bytes(tokens(np.asarray(array)[None])[0])
+    return bytes(first_tokens(np.asarray(array)[None])[0])
+
+
+def first_tokens(values: Array) -> NDArray[np.uint8]:
+    """Return the tokens of n arrays by BLAKE2b over (dtype, shape, bytes): those of schemes 1 and 2, and of states."""
+    return _column(_first_digests(*_rows(values)))
 
 
 def tokens(values: Array) -> NDArray[np.uint8]:
     """Return the tokens of n arrays stacked on axis 0, as uint8 of shape (n, 16).
 
-    -0.0 and 0.0 have different tokens; NaNs compare by their bytes.
+    BLAKE2b over (dtype, shape, C-order bytes), or of a large array BLAKE3 over its bytes under the digest of dtype and
+    shape as key. -0.0 and 0.0 have different tokens; NaNs compare by their bytes.
+
+    Raises
+    ------
+    DtypeError
+        For object, string and structured dtypes.
     """
+    header, rows, width, n = _rows(values)
+    if width < LARGE_BYTES:
+        return _column(_first_digests(header, rows, width, n))
+    key = _large_key(header)
+    return _column([blake3(rows[at : at + width], key=key).digest(DIGEST_BYTES) for at in range(0, n * width, width)])
+
+
+def token(array: Array) -> bytes:
+    """Return the token of one array, as `tokens` does of many."""
+    return bytes(tokens(np.asarray(array)[None])[0])
+
+
+def _rows(values: Array) -> tuple[bytes, memoryview, int, int]:
+    """Return what describes each of n arrays, the bytes of all, and how many one has, and n."""
     if values.dtype.kind not in "biufc":
         msg = f"dtype {values.dtype} cannot be hashed: expected a number, got kind {values.dtype.kind!r}"
         raise DtypeError(msg)
     n, shape = len(values), values.shape[1:]
     width = values.itemsize * math.prod(shape)
     rows = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data if width else memoryview(b"")
-    digests = _digests(_header(values.dtype.str, shape), rows, width, n)
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(n, DIGEST_BYTES)
+    return _header(values.dtype.str, shape), rows, width, n
+
+
+def _column(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_BYTES)
 
 
 def key_of(prefix: bytes, sources: Sequence[Array]) -> bytes:
@@ -103,9 +143,16 @@ def key_of(prefix: bytes, sources: Sequence[Array]) -> bytes:
     """
     key = blake2b(prefix, digest_size=DIGEST_BYTES)
     for source in sources:
-        state = _after_header(source.dtype, source.shape).copy()
-        state.update(source)
-        key.update(state.digest())
+        if source.nbytes < LARGE_BYTES:
+            state = _after_header(source.dtype, source.shape).copy()
+            state.update(source)
+            key.update(state.digest())
+            continue
+        if not source.flags.c_contiguous:
+            msg = "an array is not C-contiguous"
+            raise ValueError(msg)
+        large = _large_key(_header(source.dtype.str, source.shape))
+        key.update(blake3(source.reshape(-1).view(np.uint8).data, key=large).digest(DIGEST_BYTES))
     return key.digest()
 
 
@@ -119,7 +166,12 @@ def _header(dtype: str, shape: Shape) -> bytes:
     return encode((dtype, shape))
 
 
-def _digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> list[bytes]:
+@lru_cache(maxsize=1024)
+def _large_key(header: bytes) -> bytes:
+    return bytes(blake3(header).digest())
+
+
+def _first_digests(prefix: bytes, rows: bytes | memoryview, width: int, n: int) -> list[bytes]:
     """Return the digests of `prefix` followed by each of n rows of `width` bytes.
 
     A copy of the state after the prefix is cheaper than a new one, and saves hashing the prefix again.
@@ -170,9 +222,9 @@ class Identity(NamedTuple):
         return cls(spec.name, spec.version, spec.fingerprint or b"", spec.exactness, arithmetic, encoded, gradient)
 
 
-def key_prefix(identity: Identity, fan_in: int) -> bytes:
-    """Return the digest that all keys of one identity and number of sources begin from."""
-    return _prefix(SCHEME, *identity, fan_in)
+def key_prefix(identity: Identity, fan_in: int, scheme: bytes) -> bytes:
+    """Return the digest that all keys of one identity, number of sources and scheme (`scheme_of`) begin from."""
+    return _prefix(scheme, *identity, fan_in)
 
 
 @lru_cache(maxsize=1024, typed=True)
@@ -194,30 +246,28 @@ def _prefix(
 def keys(prefix: bytes, source_tokens: NDArray[np.uint8]) -> list[bytes]:
     """Return the keys of n jobs from their tokens, uint8 of shape (n, k, 16), in source order."""
     n, fan_in = source_tokens.shape[:2]
-    return _digests(prefix, source_tokens.tobytes(), fan_in * DIGEST_BYTES, n)
+    return _first_digests(prefix, source_tokens.tobytes(), fan_in * DIGEST_BYTES, n)
 
 
-def _first_scheme(of: Identity, source_tokens: NDArray[np.uint8]) -> list[bytes]:
-    fan_in = source_tokens.shape[1] - (of.gradient == "cotangent")
-    return keys(_prefix(b"whiteboard-key-1", *of, fan_in), source_tokens)
+def _of_scheme(scheme: bytes) -> Callable[[Identity, NDArray[np.uint8]], list[bytes]]:
+    def made(of: Identity, source_tokens: NDArray[np.uint8]) -> list[bytes]:
+        fan_in = source_tokens.shape[1] - (of.gradient == "cotangent")
+        return keys(_prefix(scheme, *of, fan_in), source_tokens)
 
-
-def _second_scheme(of: Identity, source_tokens: NDArray[np.uint8]) -> list[bytes]:
-    fan_in = source_tokens.shape[1] - (of.gradient == "cotangent")
-    return keys(_prefix(b"whiteboard-key-2", *of, fan_in), source_tokens)
+    return made
 
 
 SCHEMES: dict[bytes, Callable[[Identity, NDArray[np.uint8]], list[bytes]]] = {
-    b"whiteboard-key-1": _first_scheme,
-    b"whiteboard-key-2": _second_scheme,
+    scheme: _of_scheme(scheme) for scheme in (b"whiteboard-key-1", b"whiteboard-key-2", b"whiteboard-key-3")
 }
 """Every scheme there was: ``SCHEMES[scheme](identity, tokens)`` gives the keys of n jobs, tokens (n, k, 16).
 
-`SCHEME` is one of them. An older one stays, so that `whiteboard.inspection.rekey` can tell what a key was made of.
+An older one stays, so that `whiteboard.inspection.rekey` can tell what a key was made of.
 """
 
 TOKENS: dict[bytes, Callable[[Array], NDArray[np.uint8]]] = {
-    b"whiteboard-key-1": tokens,
-    b"whiteboard-key-2": tokens,
+    b"whiteboard-key-1": first_tokens,
+    b"whiteboard-key-2": first_tokens,
+    b"whiteboard-key-3": tokens,
 }
-"""How the tokens of each scheme are made: as `tokens`. Where the present one's are others, only sources give them."""
+"""How the tokens of each scheme are made. Where the present one's are others, only sources give them."""

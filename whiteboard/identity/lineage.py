@@ -32,14 +32,14 @@ FIRST_SCHEME: Final = b"whiteboard-key-1"
 """That of pages that do not name theirs."""
 
 
-def record(identity: keys.Identity, params: Params) -> str:
-    """Return the JSON that a page keeps: all that is in its keys beside the tokens.
+def record(identity: keys.Identity, params: Params, scheme: bytes) -> str:
+    """Return the JSON that a page keeps: all that is in its keys, of this scheme, beside the tokens.
 
     scheme, version, fingerprint, parts (a digest of each of the op's functions and constants), exactness,
     arithmetic, gradient ("ones", "cotangent", "jacobian" or "none"), params by name, and, where there are any, encoded:
     the hex of their canonical encoding.
     """
-    return _record(keys.SCHEME, identity, _Texts(params))
+    return _record(scheme, identity, _Texts(params))
 
 
 class _Texts:
@@ -109,7 +109,7 @@ class Said:
     gradient: str
     params: bytes | None
     now: bytes | None
-    """The parameters in the encoding of the present scheme; None where what the page says of them has several."""
+    """The parameters in the encoding of the present schemes; None where what the page says of them has several."""
     was: str
     """The fingerprint that its packages had before they were rekeyed, in hex; empty for what is as it was computed."""
     texts: Mapping[str, str]
@@ -146,13 +146,13 @@ def said(record: str | None) -> Said | None:
     return found if type(found.version) is int and all(isinstance(text, str) for text in texts) else None
 
 
-def renewed(record: str, identity: keys.Identity) -> str:
-    """Return the record of packages whose keys are of this identity and the present scheme now.
+def renewed(record: str, identity: keys.Identity, scheme: bytes) -> str:
+    """Return the record of packages whose keys are of this identity and scheme now.
 
     What has changed of the code is known where the op is registered with that fingerprint.
     """
     fields = json.loads(record)
-    fields["scheme"] = keys.SCHEME.decode()
+    fields["scheme"] = scheme.decode()
     code = {"version": identity.version, "fingerprint": identity.fingerprint.hex()}
     if any(fields[name] != value for name, value in code.items()):
         parts = _parts(identity.op, of=identity.fingerprint)

@@ -160,7 +160,7 @@ class _Made:
         except (ParamError, DtypeError):
             return OTHER_KEY
         if self.names is None:
-            return proof.Names(keys.SCHEME, here)
+            return proof.Names(keys.scheme_of(x.nbytes // len(x) for x in xs), here)
         then = self.names.identity
         if (here := here._replace(params=then.params)) == then:
             return self.names

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import ParamError
 from whiteboard.evaluation import contents
-from whiteboard.evaluation.sources import Sources, StackedSources
+from whiteboard.evaluation.buffers import BufferPool
+from whiteboard.evaluation.sources import Sources, StackedSources, scheme
 from whiteboard.identity import keys, lineage
+from whiteboard.inspection import proof
 from whiteboard.ops import name_of
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import PageSummary
@@ -100,6 +102,8 @@ class Asked:
     dtype: str
     shapes: tuple[tuple[int, ...], ...]
     tokens: NDArray[np.uint8]
+    first: NDArray[np.uint8]
+    """The tokens that schemes 1 and 2 made of the same."""
     src_ids: tuple[int, ...] | None
     versions: tuple[int, ...] | None
 
@@ -115,19 +119,24 @@ def asked(spec: OpSpec, params: Params | None, sources: Sources, cotangent: Arra
         opaque, known = str(error), {}
         identity = keys.Identity.of(spec, known, gradient)
     tokens = sources.tokens()
+    with BufferPool().lend() as lend:
+        first = proof.tokens_of(sources.gather(np.zeros(1, np.int64), lend), keys.SMALL)
     if cotangent is not None:
         tokens = np.concatenate([tokens, keys.tokens(cotangent)[:, None]], axis=1)
-    prefix = keys.key_prefix(identity, len(sources.shapes))
+        first = np.concatenate([first, keys.first_tokens(cotangent)[:, None]], axis=1)
+    named = scheme(sources, cotangent)
+    prefix = keys.key_prefix(identity, len(sources.shapes), named)
     at = sources.provenance(np.zeros(1, np.int64))
     ids, versions = (None, None) if at is None else (tuple(column[0].tolist()) for column in at)
     return Asked(
         spec.name,
         keys.keys(prefix, tokens)[0],
-        json.loads(lineage.record(identity, known)),
+        json.loads(lineage.record(identity, known, named)),
         opaque,
         sources.dtype.str,
         sources.shapes,
         tokens[0],
+        first[0],
         ids,
         versions,
     )
@@ -229,13 +238,22 @@ def _nearest(job: Asked, page: PageSummary) -> tuple[int, tuple[int, int]]:
     if page.src_ids is not None and job.src_ids is not None and page.src_ids.shape[1] == len(job.src_ids):
         other = (page.src_ids != np.array(job.src_ids)).any(axis=1).astype(np.int64)
     if page.tokens is not None and page.tokens.shape[1] >= len(job.tokens):
-        apart += lineage.apart(page.tokens[:, : len(job.tokens)], job.tokens).sum(axis=1)
+        apart += lineage.apart(page.tokens[:, : len(job.tokens)], _tokens(job, page)).sum(axis=1)
     elif page.versions is not None and job.versions is not None and page.versions.shape[1] == len(job.versions):
         apart += (page.versions != np.array(job.versions)).sum(axis=1)
     apart += sum(field in page.lineage and page.lineage[field] != job.lineage.get(field) for field in _LINEAGE)
     apart += 2 * (_shapes(page) not in (None, job.shapes)) + 2 * (_dtype(page) != job.dtype)
     row = int(np.lexsort((apart, other))[0])
     return row, (int(other[row]), int(apart[row]))
+
+
+def _scheme(page: PageSummary) -> str:
+    return str(page.lineage.get("scheme", lineage.FIRST_SCHEME.decode()))
+
+
+def _tokens(job: Asked, page: PageSummary) -> NDArray[np.uint8]:
+    """A job's tokens as the page's scheme makes them."""
+    return job.tokens if _scheme(page).encode() == keys.LARGE else job.first
 
 
 def _shapes(page: PageSummary) -> tuple[tuple[int, ...], ...] | None:
@@ -254,7 +272,8 @@ def _dtype(page: PageSummary) -> str:
 def _differences(job: Asked, page: PageSummary, row: int) -> Iterable[Difference]:
     """What differs, in the order in which it decides."""
     said, mine = page.lineage, job.lineage
-    if said and (then := said.get("scheme", lineage.FIRST_SCHEME.decode())) != mine["scheme"]:
+    alike = _shapes(page) in (None, job.shapes) and _dtype(page) == job.dtype
+    if said and (then := _scheme(page)) != mine["scheme"] and alike:
         yield Difference(
             "scheme", f"keys of scheme {then}, now {mine['scheme']}: `whiteboard rekey --scheme` renews them"
         )
@@ -309,7 +328,7 @@ def _others(job: Asked, page: PageSummary, row: int) -> list[bool]:
     if page.tokens is None:
         return []
     known = min(page.tokens.shape[1], len(job.tokens))
-    other: list[bool] = lineage.apart(page.tokens[row : row + 1, :known], job.tokens[:known])[0].tolist()
+    other: list[bool] = lineage.apart(page.tokens[row : row + 1, :known], _tokens(job, page)[:known])[0].tolist()
     return other
 
 

@@ -6,8 +6,9 @@ another key only where its present one comes out of what the page says, to the l
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 from whiteboard.errors import ParamError
 from whiteboard.identity import keys, lineage
 from whiteboard.inspection import proof
-from whiteboard.records.packages import Page, PageHeader, Renamed
+from whiteboard.records.packages import Page, PageHeader, Renamed, RowSize
 from whiteboard.records.systems import NodeValues
 
 NO_LINEAGE: Final = "their page was written too early to say what their keys are made of"
 NO_PARAMS: Final = "their page does not say their parameters exactly"
 NO_SCHEME: Final = "their key scheme is not known here"
 NO_TOKENS: Final = "their page has no whole tokens, and their sources were no nodes"
-OTHER_TOKENS: Final = "the tokens of the present scheme are others, and their page does not keep their sources"
+OTHER_TOKENS: Final = "the tokens of large sources are others now, and their page does not keep their sources"
 NO_COTANGENT: Final = "their page has no whole token of the cotangent"
 NO_VALUES: Final = "their page has no whole tokens, and no commit holds the values of their sources"
 OTHER_KEY: Final = "what their page says of their keys does not give them"
@@ -72,21 +73,27 @@ class Change:
     old: Code | None = None
     new: Code | None = None
 
-    def concerns(self, op: str, record: str | None) -> bool:
-        """Whether packages of a page with this lineage are to get other keys, or may be."""
-        if self.op not in (None, op):
+    def concerns(self, page: PageHeader) -> bool:
+        """Whether packages of a page are to get other keys, or may be."""
+        if self.op not in (None, page.op):
             return False
-        if (said := lineage.said(record)) is None:
-            return self.op is not None or keys.SCHEME != lineage.FIRST_SCHEME
-        return said.scheme != keys.SCHEME if self.op is None else Code(said.version, said.fingerprint) == self.old
+        if (said := lineage.said(page.lineage)) is None:
+            return True
+        return self._concerns(said, page.sizes)
+
+    def _concerns(self, said: lineage.Said, sizes: Mapping[str, RowSize]) -> bool:
+        if self.op is None:
+            return said.scheme != _present(said, sizes)
+        return Code(said.version, said.fingerprint) == self.old
 
     def rename(self, page: Page, values: Sequence[NodeValues]) -> Renamed:
         """Tell the new keys of a page's packages; `values` are what systems hold, for pages without whole tokens."""
         said = lineage.said(page.lineage)
         if said is None or page.lineage is None:
             return _unchanged(page, NO_LINEAGE)
-        if not self.concerns(page.op, page.lineage):
-            return _unchanged(page, OTHER_KEY)  # the row says another op than the page
+        sizes = _sizes(page)
+        if self.op not in (None, page.op) or not self._concerns(said, sizes):
+            return _unchanged(page, OTHER_KEY)  # the row, or its header, says another op than the page
         if said.scheme not in keys.SCHEMES:
             return _unchanged(page, NO_SCHEME)
         if (old := proof.named(page.op, said)) is None or said.now is None:
@@ -94,9 +101,30 @@ class Change:
         new = old.identity._replace(params=said.now)
         if self.new is not None:
             new = new._replace(version=self.new.version, fingerprint=self.new.fingerprint)
-        proven, tokens, kept = _present(page, old.scheme, *_proven(page, old, values))
-        made = proof.Names(keys.SCHEME, new).keys(tokens)
-        return Renamed(proven, made, tokens, lineage.renewed(page.lineage, new), kept)
+        scheme = _present(said, sizes)
+        proven, tokens, kept = _renewed(page, old.scheme, scheme, *_proven(page, old, values))
+        made = proof.Names(scheme, new).keys(tokens)
+        return Renamed(proven, made, tokens, lineage.renewed(page.lineage, new, scheme), kept)
+
+
+def _present(said: lineage.Said, sizes: Mapping[str, RowSize]) -> bytes:
+    """Return the scheme that keys of such packages have now; of a page that does not tell its sources' sizes its own.
+
+    One of before there were two is of small sources then, as far as can be told.
+    """
+    y, grads = sizes.get("y"), [size for name, size in sizes.items() if name.startswith("g")]
+    if "x0" in sizes:  # with the cotangent
+        return keys.scheme_of(size.nbytes for name, size in sizes.items() if name.startswith("x"))
+    if y is None or not grads:
+        return said.scheme if said.scheme == keys.LARGE or said.scheme not in keys.SCHEMES else keys.SMALL
+    if said.gradient == "jacobian":
+        return keys.scheme_of(size.nbytes // max(y.numbers, 1) for size in grads)
+    return keys.scheme_of(size.nbytes for size in ((*grads, y) if said.gradient == "cotangent" else grads))
+
+
+def _sizes(page: Page) -> dict[str, RowSize]:
+    columns = {**page.arrays, **{f"x{slot}": source for slot, source in enumerate(page.sources or ())}}
+    return {name: RowSize(each.itemsize, math.prod(each.shape[1:])) for name, each in columns.items()}
 
 
 def change(
@@ -179,17 +207,22 @@ def _proven(
     return np.flatnonzero(proven), tokens[proven], +kept
 
 
-def _present(
-    page: Page, scheme: bytes, rows: NDArray[np.intp], tokens: NDArray[np.uint8], kept: Counter[str]
+def _renewed(
+    page: Page,
+    old: bytes,
+    new: bytes,
+    rows: NDArray[np.intp],
+    tokens: NDArray[np.uint8],
+    kept: Counter[str],
 ) -> tuple[NDArray[np.intp], NDArray[np.uint8], Counter[str]]:
     """The same with tokens of the present scheme: where it makes others, only rows whose sources are kept have them."""
-    if keys.TOKENS[scheme] is keys.TOKENS[keys.SCHEME] or not len(rows):
+    if keys.TOKENS[old] is keys.TOKENS[new] or not len(rows):
         return rows, tokens, kept
-    right = proof.faithful(page, scheme)[rows]
+    right = proof.faithful(page, old)[rows]
     kept += Counter({OTHER_TOKENS: int((~right).sum())})
     rows = rows[right]
     sources = [] if page.sources is None else [source[rows] for source in page.sources]
-    return rows, proof.tokens_of(sources, keys.SCHEME) if len(rows) else tokens[:0], kept
+    return rows, proof.tokens_of(sources, new) if len(rows) else tokens[:0], kept
 
 
 def _tokens(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,18 @@ class PageSummary:
     tokens: NDArray[np.uint8] | NDArray[np.uint32] | None
 
 
+class RowSize(NamedTuple):
+    """What one package has of an array: bytes of a number, and how many numbers."""
+
+    itemsize: int
+    numbers: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all."""
+        return self.itemsize * self.numbers
+
+
 @dataclass(frozen=True, slots=True)
 class PageHeader:
     """What the row of a page says of it; nothing has been checked."""
@@ -142,6 +154,8 @@ class PageHeader:
     lineage: str | None
     tokens: bool
     """Whether it has whole tokens, or the sources that they are of."""
+    sizes: Mapping[str, RowSize]
+    """Of y, gradients and sources, by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

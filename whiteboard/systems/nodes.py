@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -13,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateNodeError, ParamError, ShapeError, UnknownNodeError
-from whiteboard.identity.keys import DIGEST_BYTES, tokens
+from whiteboard.identity import keys
+from whiteboard.systems.row_digests import RowDigests
 from whiteboard.types import Array, Ids, Shape
 
 Write: TypeAlias = Callable[[int, Mapping[str, ArrayLike]], None]
@@ -24,15 +26,19 @@ _OFTEN: Final = ("theta", "p")
 
 
 class Arena:
-    """The values of one attribute for all nodes of equal shape and dtype, with their lazily computed tokens."""
+    """The values of one attribute for all nodes of equal shape and dtype, with their lazily computed tokens.
+
+    Keys are made of tokens, and states' digests of first tokens, which are the same of values that are not large.
+    """
 
     def __init__(self, attr: str, shape: Shape, dtype: np.dtype[Any]) -> None:
         self.attr, self.shape, self.dtype = attr, shape, dtype
         self._n = 0
         self._owner: Ids = np.empty(0, np.int64)
         self._values: Array = np.empty((0, *shape), dtype)
-        self._tokens: NDArray[np.uint8] = np.empty((0, DIGEST_BYTES), np.uint8)
-        self._fresh: NDArray[np.bool_] = np.empty(0, np.bool_)
+        large = dtype.itemsize * math.prod(shape) >= keys.LARGE_BYTES
+        self._first = RowDigests(keys.first_tokens)
+        self._tokens = RowDigests(keys.tokens) if large else self._first
 
     def __len__(self) -> int:
         return self._n
@@ -54,38 +60,35 @@ class Arena:
         """
         start, end = self._n, self._n + len(owner)
         other = Arena(self.attr, self.shape, self.dtype)
-        if end > len(self._owner):  # double, so that adding nodes one by one stays linear
-            room = max(end, 2 * start) - start
+        size = len(self._owner)
+        if end > size:  # double, so that adding nodes one by one stays linear
+            size = max(end, 2 * start)
+            room = size - start
             other._owner = np.concatenate([self.owner, np.empty(room, np.int64)])
             other._values = np.concatenate([self.values, np.empty((room, *self.shape), self.dtype)])
-            other._tokens = np.concatenate([self._tokens[:start], np.empty((room, DIGEST_BYTES), np.uint8)])
-            other._fresh = np.concatenate([self._fresh[:start], np.zeros(room, np.bool_)])
         else:
-            other._owner, other._values, other._tokens, other._fresh = (
-                *(self._owner, self._values),
-                *(self._tokens, self._fresh),
-            )
-        other._owner[start:end], other._values[start:end], other._fresh[start:end] = owner, values, False
+            other._owner, other._values = self._owner, self._values
+        other._first = self._first.extended(start, end, size)
+        other._tokens = other._first if self._tokens is self._first else self._tokens.extended(start, end, size)
+        other._owner[start:end], other._values[start:end] = owner, values
         other._n = end
         return other, np.arange(start, end, dtype=np.int64)
 
-    def write(self, rows: Ids, values: Array, tokens: NDArray[np.uint8] | None = None) -> None:
-        """Overwrite rows; their tokens, (n, 16), are computed again when next asked for where they are not given."""
-        self._fresh[rows] = False  # first: whatever comes between, no token is of another value
+    def write(self, rows: Ids, values: Array, first: NDArray[np.uint8] | None = None) -> None:
+        """Overwrite rows; tokens are made again when asked for, as are first tokens that are not given, (n, 16)."""
+        self._tokens.forget(rows)  # first: whatever comes between, no token is of another value
+        self._first.forget(rows)
         self.values[rows] = values
-        if tokens is not None:
-            self._tokens[rows] = tokens
-            self._fresh[rows] = True
+        if first is not None:
+            self._first.put(rows, first)
 
     def tokens(self, rows: Ids) -> NDArray[np.uint8]:
         """Return the tokens of `rows` (any shape), uint8 of shape (*rows.shape, 16); each is hashed once a version."""
-        stale = rows[~self._fresh.take(rows)]
-        if stale.size:
-            stale = np.sort(stale)
-            stale = stale[np.diff(stale, prepend=-1) > 0]
-            self._tokens[stale] = tokens(self.values[stale])
-            self._fresh[stale] = True
-        return self._tokens.take(rows, axis=0)
+        return self._tokens.of(rows, self.values)
+
+    def first_tokens(self, rows: Ids) -> NDArray[np.uint8]:
+        """Return the same of their first tokens."""
+        return self._first.of(rows, self.values)
 
 
 class Node:
@@ -158,12 +161,12 @@ class _Table:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """New values for some rows of an arena, and their tokens, (n, 16)."""
+    """New values for some rows of an arena, and their first tokens, (n, 16)."""
 
     arena: Arena
     rows: Ids
     values: Array
-    tokens: NDArray[np.uint8]
+    first: NDArray[np.uint8]
 
 
 _NO_IDS: Ids = np.empty(0, np.int64)
@@ -220,7 +223,7 @@ class Nodes:
         if self._owed is not None:
             changes, versions = self._owed
             for change in changes:
-                change.arena.write(change.rows, change.values, change.tokens)
+                change.arena.write(change.rows, change.values, change.first)
             self._table = replace(self._table, versions=versions)
             self._owed = None
 

@@ -90,7 +90,7 @@ def dump(state: Ahead, rows: Mapping[int, Ids] | None = None) -> list[NodeColumn
 
 
 def digest(ahead: Ahead) -> str:
-    """Return the hex BLAKE2b-128 digest of a state: ids, versions, and the bytes of every attribute by its token.
+    """Return the hex BLAKE2b-128 digest of a state: ids, versions, and the bytes of every attribute by its first token.
 
     Nodes count by ascending id; no clock, path or order of arrival enters. Only what changed since the last call
     is hashed again. A state that has other attributes than theta and p says so first, with their names in order, so
@@ -104,18 +104,18 @@ def digest(ahead: Ahead) -> str:
     for column in (nodes.ids, ahead.versions):
         state.update(np.ascontiguousarray(column[order], "<i8").data)
     for attr in (*ATTRS, *others):
-        state.update(_tokens(ahead, attr)[order].data)
+        state.update(_first_tokens(ahead, attr)[order].data)
     return state.hexdigest()
 
 
-def _tokens(ahead: Ahead, attr: str) -> Array:
-    """Return each node's token of an attribute, (nodes, 16); zeros where it has none."""
+def _first_tokens(ahead: Ahead, attr: str) -> Array:
+    """Return each node's first token of an attribute, (nodes, 16); zeros where it has none."""
     tokens = np.zeros((len(ahead.nodes), DIGEST_BYTES), np.uint8)
     for number, arena in enumerate(ahead.nodes.arenas):
         if arena.attr == attr:
             rows, change = np.arange(len(arena), dtype=np.int64), ahead.changes.get(number)
             if change is not None:
-                tokens[arena.owner[change.rows]] = change.tokens
+                tokens[arena.owner[change.rows]] = change.first
                 rows = np.delete(rows, change.rows)
-            tokens[arena.owner[rows]] = arena.tokens(rows)
+            tokens[arena.owner[rows]] = arena.first_tokens(rows)
     return tokens

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import NonFiniteError, ParamError, ShapeError
-from whiteboard.identity.keys import tokens
+from whiteboard.identity.keys import first_tokens
 from whiteboard.systems.impulses import Sums
 from whiteboard.systems.nodes import Arena, Change, Nodes
 from whiteboard.systems.rules import Rule
@@ -97,7 +97,7 @@ def _change(arena: Arena, rows: Ids, values: Array) -> Change:
     if np.any(rows[1:] < rows[:-1]):
         order = np.argsort(rows)
         rows, values = rows[order], values[order]
-    return Change(arena, rows, values, tokens(values))
+    return Change(arena, rows, values, first_tokens(values))
 
 
 def different(a: Array, b: Array) -> NDArray[np.bool_]:
