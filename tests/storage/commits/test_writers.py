@@ -71,6 +71,7 @@ def test_a_process_whose_first_thread_has_ended_lives(tmp_path: Path) -> None:
         ({"started": 1}, None),
         ({}, "another board of this process"),
     ],
+    ids=["elsewhere", "before a boot", "another namespace", "no namespace", "another start", "itself"],
 )
 def test_what_a_claim_says_of_its_writer_decides(change: dict[str, Any], refused: str | None, tmp_path: Path) -> None:
     """A claim of another boot or start time is dead; one of a place that cannot be seen stands until a takeover."""
