@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,23 +41,10 @@ def torture(kind: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-Run = Callable[[tuple[str, ...]], subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
-    """Return a function that gives what a script said; two of those that are asked for are under way at any time."""
-    asked = [item.callspec.params.get("arguments") for item in request.session.items if hasattr(item, "callspec")]
-    with ThreadPoolExecutor(2) as pool:
-        begun = {arguments: pool.submit(torture, *arguments) for arguments in SHORT if arguments in asked}
-        yield lambda arguments: begun[arguments].result()
-        pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("arguments", SHORT, ids=" ".join)
-def test_nothing_is_lost(arguments: tuple[str, ...], run: Run) -> None:
+def test_nothing_is_lost(arguments: tuple[str, ...]) -> None:
     """A few kills, faults or hostile bytes leave nothing wrong; the scripts themselves do many."""
-    done = run(arguments)
+    done = torture(*arguments)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     if why := told.get("skipped"):

@@ -74,12 +74,23 @@ class MemoryTier(PackageStore):
             self._tiers[MEMORY] += 1
         return page, row
 
+    def lacks(self, key: bytes) -> bool:
+        with self._lock:
+            if key in self._whole():
+                return False
+        if not self.inner.lacks(key):
+            return False
+        with self._lock:
+            self._tiers[MISS] += 1
+        return True
+
     def put(self, page: Page) -> None:
         check_page(page)
+        mine = owned(page)
         if self.keep:
-            self.inner.put(page)
+            self.inner.put(mine)
         with self._lock:
-            self._hold(page)
+            self._hold(mine)
 
     def claim(self) -> Claim | None:
         return self.inner.claim() if self.keep else None
@@ -165,7 +176,7 @@ class MemoryTier(PackageStore):
 
     def _hold(self, page: Page) -> None:
         # Provenance, and sources that are kept, are for who reads the file: a hit never needs them.
-        bare = Page(page.op, page.keys, page.arrays, page.cost_ns)
+        bare = _bare(page)
         total = bare.nbytes + PAGE_OVERHEAD + bare.n * KEY_BYTES
         if not page.n or PAGE_OVERHEAD + total // page.n > self.memory_bytes:
             return
@@ -189,6 +200,14 @@ class MemoryTier(PackageStore):
             touched, self._touched = self._touched, Counter()
         if touched:
             self.inner.touch(list(touched), list(touched.values()))
+
+
+def _bare(page: Page) -> Page:
+    """A page without provenance."""
+    alive = None
+    if page.alive is not None and page.alive == page.nbytes:  # no two columns share memory
+        alive = page.keys.nbytes + sum(array.nbytes for array in page.arrays.values())
+    return Page(page.op, page.keys, page.arrays, page.cost_ns, alive=alive)
 
 
 def _joined(held: Found, below: Found, missing: NDArray[np.intp]) -> Found:

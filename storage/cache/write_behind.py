@@ -20,7 +20,7 @@ class WriteBehind:
     """When pending packages are written: at so many of them, or bytes, or so many seconds after the first.
 
     And as soon as computing them again would cost more than `cost_ns`, or `worth` times what writing them does, which
-    is `flush_ns` and `package_ns` a package: whatever kills the process, no more is lost.
+    is `flush_ns`, `bin_ns` a bin and `package_ns` a package: whatever kills the process, no more is lost.
     """
 
     rows: int = 32_768
@@ -29,6 +29,7 @@ class WriteBehind:
     cost_ns: int = 250_000_000
     worth: int = 10
     flush_ns: int = 1_500_000
+    bin_ns: int = 30_000
     package_ns: int = 10_000
 
 
@@ -74,6 +75,10 @@ class Pending:
             found.add(index.pages[number], held[mine], slots[mine], MEMORY)
         return np.flatnonzero(places < 0)
 
+    def has(self, key: bytes) -> bool:
+        """Whether a package is here."""
+        return bool(self._pages) and key in self._indexed()
+
     def add(self, page: Page) -> None:
         """Take a page; of a package that is here already, the first one counts."""
         self._pages.append(page)
@@ -81,7 +86,7 @@ class Pending:
     def full(self, bounds: WriteBehind) -> bool:
         """Whether it is time to write."""
         now = self._summed()
-        worth = bounds.worth * (bounds.flush_ns + bounds.package_ns * now.rows)
+        worth = bounds.worth * (bounds.flush_ns + bounds.bin_ns * now.pages + bounds.package_ns * now.rows)
         return now.rows >= bounds.rows or now.nbytes >= bounds.nbytes or now.cost_ns >= min(bounds.cost_ns, worth)
 
     def remove(self, count: int) -> None:

@@ -27,14 +27,23 @@ _DENSE = 1.1
 
 def owned(page: Page) -> Page:
     """The page with arrays that are read-only and keep no larger buffer alive; copied only where they are not."""
+    if page.alive is not None:
+        return page
     dense = alive_bytes(page) <= _DENSE * page.nbytes
-    return _changed(page, partial(_own, dense=dense), page.cost_ns)
+    return _changed(page, partial(_own, dense=dense), page.cost_ns, own=True)
 
 
 def alive_bytes(page: Page) -> int:
     """Bytes that stay in memory for as long as the page does: of a view, all that it is a view of."""
-    buffers = [_buffer(array) for array in _columns(page)]
-    return sum({id(buffer): memoryview(buffer).nbytes for buffer in buffers}.values())
+    return _alive(_columns(page)) if page.alive is None else page.alive
+
+
+def _alive(arrays: Iterable[NDArray[Any]]) -> int:
+    sizes: dict[int, int] = {}
+    for array in arrays:
+        buffer = array if array.base is None else _buffer(array)
+        sizes[id(buffer)] = buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
+    return sum(sizes.values())
 
 
 def merged(pages: Iterable[Page], page_bytes: int = PAGE_BYTES) -> Iterator[Page]:
@@ -105,13 +114,17 @@ def _columns(page: Page) -> Iterator[NDArray[Any]]:
     yield from page.sources or ()
 
 
-def _changed(page: Page, change: Callable[[NDArray[Any]], NDArray[Any]], cost_ns: int) -> Page:
-    """The page with every array changed, and another cost."""
+def _changed(page: Page, change: Callable[[NDArray[Any]], NDArray[Any]], cost_ns: int, *, own: bool = False) -> Page:
+    """The page with every array changed, and another cost; with `own` it says how much memory it keeps alive."""
     keys = change(page.keys)
     arrays = {name: change(array) for name, array in page.arrays.items()}
-    ids, versions, tokens = (None if column is None else change(column) for column in _provenance(page))
+    provenance = [None if column is None else change(column) for column in _provenance(page)]
     sources = None if page.sources is None else tuple(map(change, page.sources))
-    return Page(page.op, keys, arrays, cost_ns, ids, versions, page.lineage, tokens, sources)
+    alive = None
+    if own:
+        alive = _alive((keys, *arrays.values(), *(x for x in provenance if x is not None), *(sources or ())))
+    ids, versions, tokens = provenance
+    return Page(page.op, keys, arrays, cost_ns, ids, versions, page.lineage, tokens, sources, alive)
 
 
 def _signature(page: Page) -> tuple[Any, ...]:
@@ -143,9 +156,9 @@ def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
 
 
 def _own(array: NDArray[Any], dense: bool) -> NDArray[Any]:
-    buffer = _buffer(array)
+    buffer = array if array.base is None else _buffer(array)
     # Bytes never change, so that a page may share those it was decoded from, once they are not much more than it.
-    kept = dense if isinstance(buffer, bytes) else memoryview(buffer).nbytes == array.nbytes
+    kept = dense if isinstance(buffer, bytes) else buffer.nbytes == array.nbytes
     if not (kept and array.flags.c_contiguous):
         array = array.copy()
     array.flags.writeable = False

@@ -14,6 +14,7 @@ import pytest
 
 import whiteboard as wb
 from tests.test_interrupts import interrupts
+from whiteboard.evaluation import agreement
 from whiteboard.evaluation.execution import InThread
 from whiteboard.evaluation.filling import Filling
 from whiteboard.evaluation.flights import Flight, Flights
@@ -44,8 +45,9 @@ class Turns:
 
 
 @pytest.fixture
-def turns() -> Turns:
-    """Register an op whose function is watched."""
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """Register an op whose function is watched, and whose hits are not computed again to check them."""
+    monkeypatch.setattr(agreement, "FIRST", 0)
     turns = Turns()
 
     def watched(x: Any) -> Any:

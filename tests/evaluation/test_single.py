@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import whiteboard as wb
+from whiteboard.evaluation.costs import Costs
 from whiteboard.identity import keys
+from whiteboard.storage import open_store
+from whiteboard.storage.cache.page_summaries import summaries
 from whiteboard.types import FLOATS
 
 pytestmark = pytest.mark.usefixtures("builtin_ops_only")
@@ -76,10 +80,14 @@ def test_one_by_one_is_as_columns(asked: list[Any], memory_bytes: int) -> None:
         for (name, sources, params), times in asked:
             for _ in range(times):
                 one = answered(single, name, sources, params, columns=False)
-                assert one == answered(many, name, sources, params, columns=True)
+                other = answered(many, name, sources, params, columns=True)
+                if isinstance(one, tuple) and memory_bytes < 2**20:  # a clock says when what waits is written
+                    one, other = ((*each[:2], min(each[2], 1)) for each in (one, other))
+                assert one == other
         a, b = single.stats(), many.stats()
-        counts = ("hits_memory", "hits_disk", "misses", "puts", "packages", "checked", "wrong")
+        counts = ("misses", "puts", "packages", "checked", "wrong")
         assert {name: a[name] for name in counts} == {name: b[name] for name in counts}
+        assert a["hits_memory"] + a["hits_disk"] == b["hits_memory"] + b["hits_disk"]
 
 
 @given(
@@ -95,7 +103,7 @@ def test_keys_are_those_of_columns(sources: list[Any]) -> None:
     """A key made of the sources themselves is the one that is made of their tokens."""
     sources = [np.asarray(source, order="C") for source in sources]
     tokens = np.stack([keys.tokens(source[None]) for source in sources], axis=1)
-    assert [keys.key_of(b"p" * 16, sources)] == keys.keys(b"p" * 16, tokens)
+    assert [keys.key_from(b"p" * 16, keys.tokens_of(sources))] == keys.keys(b"p" * 16, tokens)
 
 
 def test_hits_in_memory_do_not_go_through_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +127,43 @@ def test_hits_in_memory_do_not_go_through_columns(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(ValueError, match="read-only"):
             again.grads[0][0] = 1.0
         assert board.stats()["hits_memory"] == 4
+
+
+def test_cheap_misses_do_not_go_through_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once an op's cost is known: packages, provenance, counts and errors are those of columns."""
+
+    def fussy(x: Any) -> Any:
+        if x[0] == 13.0:
+            raise ZeroDivisionError("thirteen")
+        return anp.sum(x**2)
+
+    wb.op(name="fussy", identity="single")(fussy)
+    X = np.arange(20.0)[:, None] + np.arange(3.0)
+    kept = []
+    for single in (False, True):
+        path = tmp_path / f"{single}.db"
+        with wb.open(path) as board, monkeypatch.context() as patch:
+            for op in ("tanh", "fussy"):
+                board.call(op, X[0])
+            patch.setattr(Costs, "of", lambda *_: 1000.0 if single else None)  # noqa: B023
+            if single:
+                patch.setattr(type(board.pipeline), "evaluate", None)
+            for x in X[1:]:
+                board.call("tanh", x)
+                with pytest.raises(ZeroDivisionError, match="thirteen") if x[0] == 13.0 else nullcontext():
+                    board.call("fussy", x)
+            counts = [board.stats()[name] for name in ("misses", "puts", "packages")]
+        with open_store(path, readonly=True) as stores:
+            pages = [page for op in ("tanh", "fussy") for page in summaries(stores.database, op)]
+        rows = {
+            key.tobytes(): (page.op, page.lineage, page.arrays, tokens.tobytes())
+            for page in pages
+            if page.tokens is not None
+            for key, tokens in zip(page.keys, page.tokens, strict=True)
+        }
+        kept.append((counts, rows))
+    assert len(kept[0][1]) == 39
+    assert kept[0] == kept[1]
 
 
 def test_hits_are_checked_as_those_of_columns(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_errors_and_repeats_are_as_ever(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_key_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is spared is spared: neither tokens nor lookups; and without ``persist="auto"`` nothing is."""
-    monkeypatch.setattr(Thrift, "spares", lambda self, _: self._on)
+    monkeypatch.setattr(Thrift, "spares", lambda self, _: self.on)
     monkeypatch.setattr(Pipeline, "_keys", None)
     with wb.open(":memory:", persist="auto") as board:
         assert board.call_many("tanh", X).y.tobytes() == np.tanh(X).tobytes()

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import JobsError, ParamError, UncachedWarning, WhiteboardError, warn
-from whiteboard.evaluation import bins, contents, jacobians, separate, validation
+from whiteboard.evaluation import bins, contents, jacobians, separate, single, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.costs import Costs
@@ -26,7 +26,7 @@ from whiteboard.evaluation.flights import Flights
 from whiteboard.evaluation.kept_sources import kept
 from whiteboard.evaluation.progress import Meter, Reporter
 from whiteboard.evaluation.promises import Promises
-from whiteboard.evaluation.single import One, held, taken
+from whiteboard.evaluation.single import One
 from whiteboard.evaluation.sources import Sources, one_job, scheme
 from whiteboard.evaluation.thrift import Thrift
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
@@ -146,15 +146,20 @@ class Pipeline:
 
     def one(self, spec: OpSpec, params: Params | None, sources: Sequence[ArrayLike]) -> One:
         """Answer one job of arrays, which have no axis of jobs; otherwise as `evaluate`."""
-        if (place := self.held(spec, params, sources)) is not None:
-            self.count(place[0])
-            return One(*taken(*place), MEMORY)
+        job = single.asked(self.agreement, spec, params, sources)
+        if job is not None:
+            if (place := single.held(self._store, self.agreement, job)) is not None:
+                self.count(place[0])
+                return One(*single.taken(*place), MEMORY)
+            if not self.thrift.on and (page := single.computed(self._ground, job, self._count_miss)) is not None:
+                return One(*single.taken(page, 0), MISS)
         done = self.evaluate(spec, params, one_job(spec.name, sources))
         return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))
 
     def held(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> tuple[Page, int] | None:
         """Return the page and row in memory of one job over arrays, or None where `evaluate` has to answer it."""
-        return held(self._store, self.agreement, spec, params, sources)
+        job = single.asked(self.agreement, spec, params, sources)
+        return None if job is None else single.held(self._store, self.agreement, job)
 
     def count(self, page: Page, *, drives: bool = True) -> None:
         """Count a job that a page in memory has answered; without `drives` it had no residual, and was over nodes."""
@@ -340,6 +345,10 @@ class Pipeline:
         with self._lock:
             evaluated.hit[rows] = after
             self._tally(np.bincount(after, minlength=3) - np.bincount(before, minlength=3))
+
+    def _count_miss(self) -> None:
+        with self._lock:
+            self.counts.misses += 1
 
     def _tally(self, tiers: NDArray[np.int64]) -> None:
         self.counts.misses += int(tiers[MISS])

@@ -19,13 +19,13 @@ class Thrift:
     """What jobs of each signature have cost, and what their keys and lookups did, in nanoseconds: the least of each."""
 
     def __init__(self, *, on: bool) -> None:
-        self._on = on
+        self.on = on
         self._computed: dict[Signature, float] = {}
         self._keyed: dict[Signature, float] = {}
 
     def spares(self, task: Task) -> bool:
         """Whether a batch is to be computed without keys."""
-        if not self._on:
+        if not self.on:
             return False
         signature = _signature(task)
         computed, keyed = self._computed.get(signature), self._keyed.get(signature)
@@ -40,7 +40,7 @@ class Thrift:
         self._learn(self._computed, task, n, ns)
 
     def _learn(self, known: dict[Signature, float], task: Task, n: int, ns: int) -> None:
-        if self._on and n >= ENOUGH:
+        if self.on and n >= ENOUGH:
             signature = _signature(task)
             known[signature] = min(ns / n, known.get(signature, ns / n))
 

@@ -133,27 +133,32 @@ def _column(digests: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_BYTES)
 
 
-def key_of(prefix: bytes, sources: Sequence[Array]) -> bytes:
-    """Return the key of one job of C-contiguous arrays: as `tokens` and `keys` do of many.
+def tokens_of(sources: Sequence[Array]) -> bytes:
+    """Return the tokens of one job's C-contiguous arrays, one after another: as `tokens` does of many jobs.
 
     Raises
     ------
     ValueError
         An array is not C-contiguous.
     """
-    key = blake2b(prefix, digest_size=DIGEST_BYTES)
+    digests = []
     for source in sources:
         if source.nbytes < LARGE_BYTES:
             state = _after_header(source.dtype, source.shape).copy()
             state.update(source)
-            key.update(state.digest())
+            digests.append(state.digest())
             continue
         if not source.flags.c_contiguous:
             msg = "an array is not C-contiguous"
             raise ValueError(msg)
         large = _large_key(_header(source.dtype.str, source.shape))
-        key.update(blake3(source.reshape(-1).view(np.uint8).data, key=large).digest(DIGEST_BYTES))
-    return key.digest()
+        digests.append(blake3(source.reshape(-1).view(np.uint8).data, key=large).digest(DIGEST_BYTES))
+    return b"".join(digests)
+
+
+def key_from(prefix: bytes, tokens: bytes) -> bytes:
+    """Return the key of one job from its tokens, one after another: as `keys` does of many jobs."""
+    return blake2b(prefix + tokens, digest_size=DIGEST_BYTES).digest()
 
 
 @lru_cache(maxsize=1024)

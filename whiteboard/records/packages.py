@@ -43,6 +43,9 @@ class Page:
         Pages of earlier versions have their first 32 bits, uint32 of shape (n, k).
     sources : tuple of ndarray, each of shape (n, …), or None
         What the tokens are of, in their order, where it is kept: provenance, and no part of what a hit answers.
+    alive : int or None
+        Bytes of memory that the page keeps alive, where its arrays are read-only and nobody else's
+        (`whiteboard.storage.page.grouping.owned`).
     """
 
     op: str
@@ -54,6 +57,7 @@ class Page:
     lineage: str | None = None
     tokens: NDArray[np.uint8] | NDArray[np.uint32] | None = None
     sources: tuple[NDArray[Any], ...] | None = None
+    alive: int | None = None
 
     @property
     def n(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 
 import numpy as np
 import pytest
@@ -54,6 +55,8 @@ def test_bins_have_the_bits_of_single_jobs(signature: str) -> None:
     batched = ",".join(f"n{term}" for term in inputs.split(",")) + f"->n{result}"
     for number, combination in enumerate(product(scale[len(letters)], repeat=len(letters))):
         sizes = dict(zip(letters, combination, strict=True))
+        if any(prod(sizes[letter] for letter in term) > 2**20 for term in inputs.split(",")):
+            continue
         xs = operands(rng, signature, sizes, 2 + number % 9, ("f8", "f4")[number % 2])
         whole = contract(signature, *xs)
         np.testing.assert_allclose(whole, np.einsum(batched, *xs), rtol=1e-3, atol=(1e-12, 1e-3)[number % 2])
