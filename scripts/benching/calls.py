@@ -1,13 +1,15 @@
 """One call at a time: a hit and a miss of `board.call`, of a bound op, and of the bridge, beside diskcache and joblib.
 
 Sources of 64 float64, packages of y and two gradients. A miss is of ``mul``, whose op costs under a microsecond; it
-is not flushed, nor is what diskcache is given in a transaction.
+is not flushed, nor is what diskcache is given in a transaction. Cold: keys of a store of many packages, in no order,
+with nothing kept in memory; the files may be in the system's.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from whiteboard.integration.bridge_v2 import push_impulses_from_op_v2
 
 D = 64
 CALLS = 2000
+PACKAGES = 20_000
 
 
 class Foreign:
@@ -77,16 +80,42 @@ def works(folder: Path, calls: int, x: Any) -> Iterator[tuple[str, str, Callable
     yield "miss", "diskcache set in a transaction, which computes nothing", stored
 
 
+def cold(folder: Path, calls: int, x: Any, y: Any) -> Iterator[tuple[str, str, Callable[[Any], object]]]:
+    """Yield what one key of many costs: each is given an iterator of as many others, and asks for keys in no order."""
+    with wb.open(folder / "cold.db") as board, diskcache.Cache(str(folder / "cold")) as cache, cache.transact():
+        board.call_many("mul", x, np.broadcast_to(y, x.shape))
+        for number, row in enumerate(x):
+            cache[number] = product(row, y)
+    board, cache = wb.open(folder / "cold.db", memory_bytes=0), diskcache.Cache(str(folder / "cold"))
+    asked = np.random.default_rng(1).integers(0, len(x), calls).tolist()
+
+    def called(_: Any) -> None:
+        for number in asked:
+            board.call("mul", x[number], y)
+
+    def got(_: Any) -> None:
+        for number in asked:
+            cache.get(number)
+
+    yield "cold", "board.call", called
+    yield "cold", "diskcache get", got
+
+
 def main() -> None:
     """Measure and report."""
     options = measure.parser(__doc__ or "")
     options.add_argument("--calls", type=int, default=CALLS, help="calls a run (default: %(default)s)")
+    options.add_argument("--packages", type=int, default=PACKAGES, help="in a cold store (default: %(default)s)")
     given = options.parse_args()
     rng = np.random.default_rng(0)
+    many = rng.normal(size=(given.packages, D))
     with tempfile.TemporaryDirectory(prefix="whiteboard-bench-") as folder:
         ways = {
             f"{what}\0{who}": (work, lambda: iter(rng.normal(size=(given.calls, D))))
-            for what, who, work in works(Path(folder), given.calls, rng.normal(size=(3, D)))
+            for what, who, work in chain(
+                works(Path(folder), given.calls, rng.normal(size=(3, D))),
+                cold(Path(folder), given.calls, many, rng.normal(size=D)),
+            )
         }
         seconds = measure.interleaved(ways, runs=given.runs)
     rows = []

@@ -17,6 +17,10 @@ from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIn
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import PAGE_BYTES, owned, take
 
+_FIRST, _IN_MEMORY = np.zeros(1, np.int64), np.array([MEMORY], np.uint8)
+for _each in (_FIRST, _IN_MEMORY):
+    _each.flags.writeable = False
+
 
 class MemoryTier(PackageStore):
     """A `PackageStore` in front of another.
@@ -46,6 +50,8 @@ class MemoryTier(PackageStore):
         watch(self)
 
     def find(self, keys: Sequence[bytes]) -> Found:
+        if len(keys) == 1:
+            return self._find_alone(keys)
         with self._lock:
             places = self._whole().places(keys)
             held = np.flatnonzero(places >= 0)
@@ -60,6 +66,19 @@ class MemoryTier(PackageStore):
                 for page, count in zip(below.pages, hits.tolist(), strict=True):
                     self._saved_ns += page.cost_ns * count / page.n
                     self._hold(page)
+        return found
+
+    def _find_alone(self, keys: Sequence[bytes]) -> Found:
+        """As `find`, of one key."""
+        if (place := self.find_one(keys[0])) is not None:
+            page, row = place
+            return Found([page], _FIRST, np.array([row], np.int64), _IN_MEMORY)
+        found = self.inner.find(keys)
+        with self._lock:
+            self._tiers[found.tier[0]] += 1
+            for page in found.pages:
+                self._saved_ns += page.cost_ns / page.n
+                self._hold(page)
         return found
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:

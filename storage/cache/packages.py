@@ -24,7 +24,6 @@ from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.claims import SqlClaim, holders
-from whiteboard.storage.cache.eviction import evict
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
@@ -376,6 +375,8 @@ class SqlitePackages(PackageStore):
         """Evict before the file would grow beyond its bound."""
         if self.max_bytes is None or self.database.live_bytes() + nbytes <= self.max_bytes:
             return
+        from whiteboard.storage.cache.eviction import evict  # of stores with a bound
+
         evicted = evict(self.database, max(0, int(_EVICT_TO * self.max_bytes) - nbytes))
         if evicted.packages:
             _log.info("evicted %d packages, %d bytes, used longest ago", evicted.packages, evicted.nbytes)

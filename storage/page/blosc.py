@@ -31,8 +31,11 @@ _LETS_GO: Final = 64 * 1024
 class Blosc(Protocol):
     """What is needed of Blosc2. Both use one thread: two can wait for each other for ever over a malformed chunk."""
 
-    def compress(self, array: NDArray[Any], codec: str, level: int) -> bytes:
-        """A chunk of a C-contiguous array, its bytes shuffled by the size of its items."""
+    def compress(self, array: NDArray[Any], codec: str, level: int, block: int = 0) -> bytes:
+        """A chunk of a C-contiguous array, its bytes shuffled by the size of its items, in blocks of so many bytes.
+
+        By default these are as large as the level has them, up to 4 MB: what is read of a chunk costs a block.
+        """
 
     def decompress(self, chunk: memoryview, out: NDArray[Any]) -> None:
         """Fill a C-contiguous array with what a chunk holds, whose header says as many bytes.
@@ -103,9 +106,14 @@ class Library:
         self._lets_go: Any = _declared(ctypes.CDLL(str(file)))
         self._keeps.blosc2_init()
 
-    def compress(self, array: NDArray[Any], codec: str, level: int) -> bytes:
+    def compress(self, array: NDArray[Any], codec: str, level: int, block: int = 0) -> bytes:
         asked = _Compression(
-            compcode=CODECS[codec], clevel=level, typesize=array.itemsize, nthreads=1, splitmode=_AUTO_SPLIT
+            compcode=CODECS[codec],
+            clevel=level,
+            typesize=array.itemsize,
+            nthreads=1,
+            blocksize=block,
+            splitmode=_AUTO_SPLIT,
         )
         asked.filters[0] = _SHUFFLE
         chunk = np.empty(array.nbytes + _OVERHEAD, np.uint8)
@@ -156,7 +164,7 @@ def _at(array: NDArray[Any]) -> int:
 class Package:
     """The package ``blosc2``."""
 
-    def compress(self, array: NDArray[Any], codec: str, level: int) -> bytes:
+    def compress(self, array: NDArray[Any], codec: str, level: int, block: int = 0) -> bytes:
         import blosc2
 
         chunk = blosc2.compress2(
@@ -164,6 +172,7 @@ class Package:
             codec=blosc2.Codec[codec.upper()],
             clevel=level,
             typesize=array.itemsize,
+            blocksize=block,
             filters=[blosc2.Filter.SHUFFLE],
             filters_meta=[0],
             splitmode=blosc2.SplitMode.AUTO_SPLIT,

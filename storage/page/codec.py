@@ -26,6 +26,9 @@ MAX_BYTES: Final = 10**9
 _SMALLEST = 256
 # Random floats shrink to 0.92, by their exponents: that saves less than decoding them costs.
 _PAYS = 0.85
+# A row of many is read alone, at the cost of a block of Blosc2's. So cut, a smooth column of 174 KB takes 162 µs to
+# compress where whole it takes 153, and is 3 % larger, and a row of it is decoded in 20 µs, not 55.
+_ROWS, _BLOCK_BYTES = 8, 64 * 1024
 # What is larger is tried on some of its parts first: most arrays that do not pay are random from end to end.
 _PROBE_PARTS, _PROBE_BYTES = 4, 1024
 
@@ -42,6 +45,8 @@ _FORMATS: Final = {"blosclz": (0x00, CODECS["blosclz"]), "lz4": (0x20, CODECS["l
 # no more than a few lengths of streams longer than what they decode to.
 _PIECE_BYTES = 8 * 2**20
 _LEAST_BLOCK = 4096
+# A chunk that is read in one go, whatever is wanted of it.
+_SHORT: Final = 16 * 1024
 _BLOCK_OVERHEAD = 4 * 256
 _DTYPE = re.compile(r"[<>|][biufc](1|2|4|8|16)")
 
@@ -92,7 +97,8 @@ PLAIN: Final = Encoding(RAW, 0)
 def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, bytes | memoryview]:
     """Bytes of a C-contiguous array, and whether they are raw or a chunk."""
     if encoding.codec != RAW and array.nbytes >= _SMALLEST and _promises(array, encoding):
-        chunk = blosc().compress(array, encoding.codec, encoding.level)
+        block = _BLOCK_BYTES if len(array) >= _ROWS and array.nbytes > _BLOCK_BYTES else 0
+        chunk = blosc().compress(array, encoding.codec, encoding.level, block)
         if len(chunk) <= _PAYS * array.nbytes and _is_readable(chunk, array.nbytes):
             return BLOSC2, chunk
     return RAW, array.reshape(-1).view(np.uint8).data
@@ -179,6 +185,8 @@ def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> I
     if codec != BLOSC2:
         message = f"codec {reprlib.repr(codec)} with {len(payload)} bytes for {nbytes}"
         raise CorruptPackageError(message)
+    if len(payload) <= _SHORT:
+        payload = payload[:]
     head = payload[:_CHUNK_OVERHEAD]
     _check_chunk(head, len(payload), nbytes)
     if head[-1] == _SPECIAL_ZERO:
@@ -193,7 +201,7 @@ def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> I
     # The last block may be a short one, which the header of a chunk of it alone could not say.
     at, stop = max(0, min(start // blocksize, blocks - 2)), -(-end // blocksize)
     while at < stop:
-        upto = blocks if blocks - at <= most + 1 else min(stop, at + most)
+        upto = blocks if stop == blocks <= at + most + 1 else min(stop, at + most)
         part = np.zeros(min(nbytes, upto * blocksize) - at * blocksize, np.uint8)
         _decompress(memoryview(_some_blocks(head, payload, at, upto, len(part))), part)
         yield at * blocksize, part

@@ -103,6 +103,7 @@ class Pipeline:
         cotangent: Array | None = None,
         errors: Errors = "raise",
         report: Reporter | None = None,
+        looked: single.Looked | None = None,
     ) -> Evaluated:
         """Answer n jobs of one signature.
 
@@ -115,6 +116,8 @@ class Pipeline:
             once all others are done and stored; the second returns them.
         report : callable, optional
             Is told how far it is.
+        looked : Looked, optional
+            Of one job, where its key was looked up before.
 
         Raises
         ------
@@ -133,7 +136,7 @@ class Pipeline:
         driving, cotangent = cotangent, None if spec.gradient == "jacobian" else cotangent
         task = Task(spec, bound, shape, sources, cotangent)
         with self._one_at_a_time if spec.exactness == "tolerance" else nullcontext():
-            plan, raw = self._filled(task, None if report is None else Meter(report))
+            plan, raw = self._filled(task, None if report is None else Meter(report), looked)
         self._count(plan, jobs=driving is None)
         if plan.failed and errors == "raise":
             raise _raised(spec, sources.n, plan.failed)
@@ -146,14 +149,20 @@ class Pipeline:
 
     def one(self, spec: OpSpec, params: Params | None, sources: Sequence[ArrayLike]) -> One:
         """Answer one job of arrays, which have no axis of jobs; otherwise as `evaluate`."""
-        job = single.asked(self.agreement, spec, params, sources)
+        job, looked = single.asked(self.agreement, spec, params, sources), None
         if job is not None:
             if (place := single.held(self._store, self.agreement, job)) is not None:
                 self.count(place[0])
                 return One(*single.taken(*place), MEMORY)
             if not self.thrift.on and (page := single.computed(self._ground, job, self._count_miss)) is not None:
                 return One(*single.taken(page, 0), MISS)
-        done = self.evaluate(spec, params, one_job(spec.name, sources))
+            if not self.thrift.on:  # else a key may be more than the job is worth
+                looked = single.looked(self._ground, job)
+                if (place := single.found(looked, self.agreement, job)) is not None:
+                    hit = int(looked.found.tier[0])
+                    self.count(place[0], hit)
+                    return One(*single.taken(*place), hit)
+        done = self.evaluate(spec, params, one_job(spec.name, sources), looked=looked)
         return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))
 
     def held(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> tuple[Page, int] | None:
@@ -161,14 +170,17 @@ class Pipeline:
         job = single.asked(self.agreement, spec, params, sources)
         return None if job is None else single.held(self._store, self.agreement, job)
 
-    def count(self, page: Page, *, drives: bool = True) -> None:
-        """Count a job that a page in memory has answered; without `drives` it had no residual, and was over nodes."""
+    def count(self, page: Page, hit: int = MEMORY, *, drives: bool = True) -> None:
+        """Count a job that a page has answered; without `drives` it had no residual, and was over nodes."""
         with self._lock:
-            self.counts.hits_memory += 1
+            self.counts.hits_memory += hit == MEMORY
+            self.counts.hits_disk += hit == DISK
             self.counts.seconds_saved += page.cost_ns / page.n / 1e9
             self.counts.without_residual += not drives
 
-    def _filled(self, task: Task, meter: Meter | None) -> tuple[Triage, NDArray[np.uint8]]:
+    def _filled(
+        self, task: Task, meter: Meter | None, looked: single.Looked | None
+    ) -> tuple[Triage, NDArray[np.uint8]]:
         """Return where the package of each job lies, once all are there that can be, and their keys, (n, 16)."""
         if self.thrift.spares(task):
             return self._computed(task, meter)
@@ -178,8 +190,10 @@ class Pipeline:
         raw = np.frombuffer(b"".join(names), np.uint8).reshape(sources.n, keys.DIGEST_BYTES)
         form = partial(Form, spec.name, sources.dtype, task.shape, sources.shapes, spec.gradient)
         cacheable = identity is not None and not self.agreement.distrusts(spec)
-        since = self._ground.flights.landed
-        plan = triage(self._store, names, form) if cacheable else compute_all(sources.n)
+        since, known = self._ground.flights.landed, None
+        if looked is not None and names == [looked.key]:
+            _, known, since = looked
+        plan = triage(self._store, names, form, known) if cacheable else compute_all(sources.n)
         self.thrift.keyed(task, time.perf_counter_ns() - started)
         if not self.agreement.holds(spec, task.params, sources, plan, task.cotangent, self._pool):
             plan, cacheable = compute_all(sources.n), False

@@ -1,8 +1,8 @@
 """One job, answered without arrays about arrays: bits, checks and counts are those of columns.
 
 Columns answer whatever is out of the ordinary: an error, sources that are no plain arrays, ops that are known by a
-program or hold Jacobians, hits from disk or that are due to be checked, and misses of what is dear, may depend on its
-bin, or is being computed by another thread.
+program or hold Jacobians, hits that are due to be checked, and misses of what is dear, may depend on its bin, or is
+being computed by another thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import ParamError
-from whiteboard.evaluation import contents, kept_sources
+from whiteboard.evaluation import contents, kept_sources, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.elsewhere import DEAR_NS
@@ -24,10 +24,11 @@ from whiteboard.evaluation.filling import Ground
 from whiteboard.evaluation.flights import computing, is_nested
 from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import one_job
+from whiteboard.evaluation.triage import Form
 from whiteboard.identity import keys, lineage
 from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
-from whiteboard.records.packages import Page
+from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import PackageStore
 from whiteboard.types import FLOATS, Array, Params
 
@@ -109,6 +110,36 @@ def held(store: PackageStore, agreement: Agreement, job: Asked) -> tuple[Page, i
     if place is None or (job.spec.user and not agreement.passes(job.spec, place[0].cost_ns / place[0].n)):
         return None
     return place
+
+
+class Looked(NamedTuple):
+    """What a store had of the key of one job, and how many flights had landed before it was asked."""
+
+    key: bytes
+    found: Found
+    since: int
+
+
+def looked(ground: Ground, job: Asked) -> Looked:
+    """Look the key of a job up that is not in memory."""
+    since = ground.flights.landed
+    return Looked(job.key, ground.store.find([job.key]), since)
+
+
+def found(looked: Looked, agreement: Agreement, job: Asked) -> tuple[Page, int] | None:
+    """Return the page and row of a job whose key was looked up, or None for columns to answer."""
+    pages, (number,), (slot,), (tier,) = looked.found.pages, looked.found.page, looked.found.slot, looked.found.tier
+    if number < 0:
+        return None
+    page, row, spec = pages[number], int(slot), job.spec
+    if tier == DISK:
+        shapes = tuple(source.shape for source in job.sources)
+        y = validation.shape_of(spec, job.params, shapes)
+        if not Form(spec.name, job.sources[0].dtype, y, shapes, spec.gradient).fits(page):
+            return None
+    if spec.user and not agreement.passes(spec, page.cost_ns / page.n):
+        return None
+    return page, row
 
 
 def computed(ground: Ground, job: Asked, count: Callable[[], None]) -> Page | None:

@@ -103,17 +103,17 @@ class Triage:
             self.hit[list(self.failed)] = MISS
 
 
-def find(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form]) -> Found:
-    """Look n keys up; `form` says what a page has to hold, where one is from disk."""
-    found = store.find(keys)
+def find(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form], found: Found | None = None) -> Found:
+    """Look n keys up, if they were not `found` yet; `form` says what a page has to hold, where one is from disk."""
+    found = store.find(keys) if found is None else found
     if _DISK in found.tier.tobytes():  # a tenth of the time that NumPy takes for one
         found = _fitting(store, found, form())
     return found
 
 
-def triage(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form]) -> Triage:
+def triage(store: PackageStore, keys: Sequence[bytes], form: Callable[[], Form], found: Found | None = None) -> Triage:
     """Look n keys up as `find` does, and list what is left to compute."""
-    found = find(store, keys, form)
+    found = find(store, keys, form, found)
     todo = np.flatnonzero(found.page < 0)
     plan = Triage(list(found.pages), found.page.copy(), found.slot.copy(), found.tier.copy(), todo)
     wanted = keys if len(todo) == len(keys) else [keys[position] for position in todo.tolist()]

@@ -23,10 +23,15 @@ def shape(spec: OpSpec, params: Params, sources: Sources) -> Shape | None:
     ShapeError
         The op does not take so many sources, or sources of these shapes.
     """
-    if spec.arity not in (None, len(sources.shapes)):
-        msg = f"op {spec.name!r}: expected {spec.arity} sources, got {len(sources.shapes)}"
+    return shape_of(spec, params, sources.shapes)
+
+
+def shape_of(spec: OpSpec, params: Params, shapes: tuple[Shape, ...]) -> Shape | None:
+    """The same of sources of these shapes."""
+    if spec.arity not in (None, len(shapes)):
+        msg = f"op {spec.name!r}: expected {spec.arity} sources, got {len(shapes)}"
         raise ShapeError(msg)
-    return spec.shape(spec.name, sources.shapes, params)
+    return spec.shape(spec.name, shapes, params)
 
 
 def check(spec: OpSpec, params: Params, sources: Sources, y: Array, grads: Sequence[Array]) -> Shape:
