@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-import pwd
 import secrets
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import URL, make_url
+
+from scripts.torturing.server import Server, programs
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
 
@@ -26,13 +24,13 @@ def server() -> URL:
     given = os.environ.get("WHITEBOARD_POSTGRES", "")
     if "://" in given:
         return make_url(given)
-    programs = _programs()
-    if programs is None:
+    place = programs()
+    if place is None:
         why = "no PostgreSQL: set WHITEBOARD_POSTGRES to a URL, or install its server"
         if given:  # as .ci/run says
             pytest.fail(why)
         pytest.skip(why)
-    return _started(programs)
+    return _started(place)
 
 
 @contextmanager
@@ -56,35 +54,10 @@ def run(statement: str) -> list[tuple[object, ...]]:
         return list(found.fetchall()) if found.description else []
 
 
-def _programs() -> Path | None:
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next((place for place in reversed(places) if (place / "initdb").exists()), None)
-
-
-def _started(programs: Path) -> URL:
-    """A server that listens in a folder alone; it runs as another user where this one is root, which it refuses."""
-    folder = Path(tempfile.mkdtemp(prefix="wbpg"))
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:
-        try:
-            other = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        os.chown(folder, other.pw_uid, other.pw_gid)
-        user = {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}
-
-    def call(program: str, *arguments: str) -> None:
-        command = [str(programs / program), "-D", str(folder / "data"), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder, **user)  # type: ignore[call-overload]
-
-    call("initdb", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
-    options = f"-c listen_addresses= -k {folder} -c fsync=off"
-    call("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-
-    def stop() -> None:
-        call("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(stop)
-    return URL.create("postgresql+psycopg", "test", database="postgres", query={"host": str(folder)})
+def _started(place: Path) -> URL:
+    try:
+        started = Server(place)
+    except LookupError:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    atexit.register(started.remove)
+    return started.url

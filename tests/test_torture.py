@@ -26,6 +26,7 @@ SHORT = [
     ("faults", "--every", "60", "--scene", "new", "--scene", "export"),
     ("interrupts", "--lines", "797", "--signals", "80"),
     ("claims", "--seconds", "6"),
+    ("cluster", "--seconds", "3"),
     ("load", "--writers", "4", "--readers", "2", "--seconds", "1", "--beside", "0"),
 ]
 

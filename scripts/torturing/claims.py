@@ -222,6 +222,11 @@ class Clients:
             client.process.join()
             self.touched.add(client.pid)
 
+    def most(self) -> int:
+        """How many can have been under way at what was done to them."""
+        hurt = self.counts["kills"] + self.counts["stops"] + CLIENTS
+        return hurt * round(0.1 / COST) * max(1, AHEAD * self.workers)
+
     def check(self) -> None:
         """Compare what was begun with what had to be."""
         end = time.monotonic() + ENDING
@@ -237,10 +242,8 @@ class Clients:
                 self.wrong(f"key {key} was computed {times} times by processes that nobody touched")
         keys = {key for key, _ in begun}
         again = len(begun) - len(keys)
-        hurt = self.counts["kills"] + self.counts["stops"] + CLIENTS
-        most = hurt * round(0.1 / COST) * max(1, AHEAD * self.workers)
-        if again > most:
-            self.wrong(f"{again} were computed again, where {most} can have been under way")
+        if again > self.most():
+            self.wrong(f"{again} were computed again, where {self.most()} can have been under way")
         self.counts.update(rounds=len(rounds), keys=len(keys), again=again)
         self.counts["wrong"] += sum(faults for _, _, faults in rounds)
 

@@ -58,7 +58,7 @@ class SqlClaim(Claim):
         self.release()
         hashes = hashes_of(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16), self._bits)
         hold = self._hold = self._locks.hold()
-        over, broken = set(instead), self._broken()
+        over, broken = {*instead, hold.number}, self._broken()  # its own is there where this runs again
 
         def taken(connection: Connection) -> None:
             self._locks.alone(connection)

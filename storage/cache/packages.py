@@ -44,6 +44,7 @@ _SAMPLE = 512
 _EVICT_TO = 0.9
 
 _MOST_SEEN = 1024
+_FIRST_RETRY_SECONDS = 0.1
 _FIRST = np.zeros(1, np.int64)
 
 
@@ -108,7 +109,7 @@ class SqlitePackages(PackageStore):
         self._broken_pages: set[int] = set()
         self._broken_hashes: set[int] = set()
         self._timer: Alarm | None = None
-        self._retry_at = 0.0
+        self._retry_at = self._pause = 0.0
         self._closed = False
         watch(self)
 
@@ -219,7 +220,7 @@ class SqlitePackages(PackageStore):
                 self._pending.add(owned(page))
             full = self._pending.full(self.bounds)
             if not full and self._timer is None and self._pending.rows:
-                self._start_timer()
+                self._start_timer(self.bounds.seconds)
         return full
 
     # -- claims
@@ -402,19 +403,27 @@ class SqlitePackages(PackageStore):
             else:
                 self.flushed(lambda batch: self.database.write(partial(_settled, batch, claim, packages)))
                 claim.done(packages)
+            self._pause = 0.0
         except ClosedError:
             # The store was closed, and flushed, while the timer ran.
             return
         except StoreError as error:
-            self._retry_at = time.monotonic() + self.bounds.seconds
+            first = not self._pause
+            # Soon again, and then less and less soon: a server that was started anew is there after a second.
+            self._pause = min(max(_FIRST_RETRY_SECONDS, 2 * self._pause), self.bounds.seconds)
+            self._retry_at = time.monotonic() + self._pause
+            with self._lock:
+                if self._timer is None and self._pending.rows:
+                    self._start_timer(self._pause)
             message = f"packages are kept in memory, as they cannot be written: {error}"
             _log.warning(message)
-            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            if first:
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
 
-    def _start_timer(self) -> None:
+    def _start_timer(self, seconds: float) -> None:
         # While the interpreter ends no thread can be started, and the store is about to be closed.
         with suppress(RuntimeError):
-            self._timer = Alarm(self.bounds.seconds, self._flush_when_due)
+            self._timer = Alarm(seconds, self._flush_when_due)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -141,15 +141,13 @@ class SqliteVersions(VersionStore):
     ) -> None:
         def written(connection: Connection) -> None:
             system_id = self._advanced(connection, system, commit)
-            if system_id is None:
-                self.writers.check(connection, system.name)
-                system_id = self._claim(connection, system, commit, log["seal"])
-            if system_id is None:
-                if batch is not None:
-                    batch.write(connection)
-                return
             if batch is not None:
                 batch.write(connection)
+            if system_id is None:
+                if _is_head(connection, system, commit, log["seal"]):
+                    return  # an earlier call, or run, wrote it and was not told
+                self.writers.check(connection, system.name)
+                system_id = self._claim(connection, system, commit)
             add_commits(connection, system_id, [log])
             for part, page in enumerate(pages):
                 rows_of(connection).insert_node_page(connection, (system_id, commit.number, part), page)
@@ -186,7 +184,9 @@ class SqliteVersions(VersionStore):
             if holder is None or not any(row.number == number for row in log_of(connection, holder)):
                 message = f"system {origin!r} has no commit {number}"
                 raise UnknownCommitError(message)
-            _create(connection, system, spans[-1].system_id, number)
+            made = by_name(connection, system.name)
+            if made is None or made.uuid != system.uuid:  # else by an earlier run of this
+                _create(connection, system, spans[-1].system_id, number)
 
         self.database.write(forked, durable=True)
 
@@ -197,18 +197,9 @@ class SqliteVersions(VersionStore):
         token = self.writers.token_of(system.name)
         return rows_of(connection).advance(connection, (system.name, system.uuid), commit.number, token)
 
-    def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord, sealed: bytes) -> int | None:
-        """The system's id, once it is certain that the commit follows its head; a first commit creates it.
-
-        None where this very commit is the head: an earlier call wrote it, and was not told.
-        """
+    def _claim(self, connection: Connection, system: SystemRecord, commit: CommitRecord) -> int:
+        """The system's id, once it is certain that the commit follows its head; a first commit creates it."""
         row = by_name(connection, system.name)
-        if (
-            row is not None
-            and (row.uuid, row.head) == (system.uuid, commit.number)
-            and connection.exec_driver_sql(_SEAL, (row.id, commit.number)).scalar() == sealed
-        ):
-            return None
         if commit.parent is None:
             if row is not None:
                 message = f"a system {system.name!r} exists already; open it, or take another name"
@@ -240,6 +231,14 @@ class SqliteVersions(VersionStore):
                 rows = []
         keyframe_rows = rows[0][1].rows if rows else 0
         return _Progress(commit.parent, keyframe_rows, sum(row.rows for _, row in rows[1:]), len(rows[1:]))
+
+
+def _is_head(connection: Connection, system: SystemRecord, commit: CommitRecord, sealed: bytes) -> bool:
+    """Whether this very commit is the head."""
+    row = by_name(connection, system.name)
+    if row is None or (row.uuid, row.head) != (system.uuid, commit.number):
+        return False
+    return bool(connection.exec_driver_sql(_SEAL, (row.id, commit.number)).scalar() == sealed)
 
 
 def _create(connection: Connection, system: SystemRecord, origin_id: int | None, origin_number: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +17,9 @@ from psycopg.types.numeric import NumericBinaryLoader, NumericLoader
 
 from whiteboard.errors import StoreError
 from whiteboard.storage.sql.location import Location
+
+# It tells of each connection that ends, which is an error of the store, or none, as it is begun again.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 SCHEMA: Final = "whiteboard"
 """The schema of a store whose URL names none."""

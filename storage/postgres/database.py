@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -32,6 +32,7 @@ _PAUSE_SECONDS: Final = 0.05
 _END_SECONDS: Final = 2.0
 # A session that has not heard of its client's end, and perhaps never got the COMMIT, is ended: then it is known.
 _END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid = ?::xid8::xid"
+_UNDER_WAY: Final = "SELECT 1 FROM pg_stat_activity WHERE backend_xid = ?::xid8::xid"
 _INDEX_ROW_BYTES: Final = 24
 _TABLES: Final = ("page", "package", "page_access", "eviction", "system", "commit_log", "node_page", "writer", "claim")
 
@@ -145,26 +146,24 @@ class PostgresDatabase(backend.Database):
         except psycopg.Error as error:
             if xid is None or not is_lost(error):
                 raise
-        if self._landed(xid):
-            return done
-        message = f"the store {self.location}: the connection ended before what was written could be committed"
+        self._await_end(xid)
+        # Run again even where the server says that it was committed: after a crash another may have its number.
+        message = f"the store {self.location}: the connection ended at a COMMIT"
         raise Lost(message)
 
-    def _landed(self, xid: str) -> bool:
-        """Whether a transaction was committed whose COMMIT got no answer; the server is asked until it knows.
+    def _await_end(self, xid: str) -> None:
+        """Wait until a transaction is over whose COMMIT got no answer: what runs then sees what it has done.
 
         Raises
         ------
         UnansweredError
+            The server did not say so for long.
         """
         begun = time.monotonic()
         while True:
-            try:
-                status = self._status(xid, end=time.monotonic() - begun > _END_SECONDS)
-                if status in ("committed", "aborted"):
-                    return bool(status == "committed")
-            except Lost:
-                pass
+            with suppress(Lost):
+                if self._is_over(xid, end=time.monotonic() - begun > _END_SECONDS):
+                    return
             if time.monotonic() - begun > ASK_SECONDS:
                 message = (
                     f"the store {self.location}: the connection ended at a COMMIT, and for {ASK_SECONDS:g} s the "
@@ -173,13 +172,14 @@ class PostgresDatabase(backend.Database):
                 raise UnansweredError(message)
             time.sleep(_PAUSE_SECONDS)
 
-    def _status(self, xid: str, *, end: bool) -> Any:
-        """What the server says of a transaction, whose session is ended before where that is wanted."""
+    def _is_over(self, xid: str, *, end: bool) -> bool:
+        """Whether a transaction is under way no more; its session is ended before where that is wanted."""
 
-        def asked(connection: backend.Connection) -> Any:
+        def asked(connection: backend.Connection) -> bool:
             if end:
                 connection.exec_driver_sql(_END, (xid,))
-            return connection.exec_driver_sql("SELECT pg_xact_status(?::xid8)", (xid,)).scalar()
+            found = connection.exec_driver_sql(_UNDER_WAY, (xid,)).scalar()
+            return not found
 
         return self._asked(asked, ())
 

@@ -161,7 +161,10 @@ class Database(ABC):
 
     @abstractmethod
     def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
-        """Run `work` in one write transaction, and return what it returns. It may be run again where that failed.
+        """Run `work` in one write transaction, and return what it returns.
+
+        It may be run again, where it failed and where a server's answer to its COMMIT was lost: so what is done twice
+        has to be as if done once.
 
         Parameters
         ----------
@@ -172,6 +175,8 @@ class Database(ABC):
         ------
         StoreError
             Nothing was written.
+        UnansweredError
+            A server cannot be asked what became of it.
         ReadOnlyError, ClosedError
         """
 

@@ -21,7 +21,12 @@ def _shared() -> Iterator[str]:
 def url(_shared: str) -> Iterator[str]:
     """Where an empty store is, or may be made."""
     yield _shared
-    name = make_url(_shared).query["schema"]
+    empty(_shared)
+
+
+def empty(url: str) -> None:
+    """Empty a store, where there is one."""
+    name = make_url(url).query["schema"]
     tables = ", ".join(f'"{name}".{table}' for table in metadata.tables if table != "recent")
     if postgres.run(f"SELECT to_regclass('\"{name}\".page')") != [(None,)]:
         postgres.run(f"TRUNCATE {tables} RESTART IDENTITY")

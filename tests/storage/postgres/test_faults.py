@@ -13,9 +13,11 @@ from sqlalchemy.engine import make_url
 
 import whiteboard as wb
 from tests import postgres
+from tests.storage.cache.test_claims import parts, taken
 from tests.storage.postgres.proxy import Proxy
 from tests.storage.samples import Model, assert_found, assert_state, environment, key_of, page_of
 from whiteboard.errors import ConflictError, ReadOnlyError, SchemaError, StoreError, UnansweredError
+from whiteboard.records.systems import SystemRecord
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.postgres import database as server
 
@@ -80,7 +82,7 @@ def _proxied(url: str) -> Proxy:
 
 
 def test_a_commit_whose_answer_is_lost(url: str) -> None:
-    """Where a link is cut behind COMMIT, the server is asked what became of it: it is done, and done once."""
+    """Where a link is cut behind COMMIT, what is there is read: commit, fork, claim and packages are done, and once."""
     with _proxied(url) as proxy, open_store(_through(proxy, url)) as stores:
         model = Model("a", 5)
         for _ in range(3):
@@ -89,7 +91,14 @@ def test_a_commit_whose_answer_is_lost(url: str) -> None:
         stores.packages.put(page_of([1, 2]))
         proxy.armed = True
         stores.packages.flush()
-        assert proxy.cuts == 4
+        proxy.armed = True
+        stores.versions.fork(SystemRecord("b", "another uuid", None, ("a", 1)))
+        proxy.armed = True
+        claim = taken(stores.packages, range(4))
+        assert parts(claim) == [[1, 2], [], [0, 3], []]
+        proxy.armed = True
+        claim.release()
+        assert proxy.cuts == 7
         assert stores.versions.commits("a") == [commit for commit, _ in model.kept]
         assert stores.packages.stats()["packages"] == 2
         assert stores.packages.inner.pending == 0  # type: ignore[attr-defined]
@@ -104,7 +113,7 @@ def test_a_commit_of_which_nothing_is_known(url: str, monkeypatch: pytest.Monkey
             with monkeypatch.context() as patch:
                 patch.setattr(server, "ASK_SECONDS", -1.0)
                 patch.setattr(server, "_PAUSE_SECONDS", 0.0)
-                patch.setattr(server.PostgresDatabase, "_status", lambda *_, **__: None)
+                patch.setattr(server.PostgresDatabase, "_is_over", lambda *_, **__: False)
                 proxy.armed = True
                 with pytest.raises(UnansweredError, match="could not be asked"):
                     system.commit()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,35 +23,28 @@ NUMBERS = st.lists(st.integers(0, 60), min_size=1, max_size=25, unique=True)
 
 _SERVER = """
 import json, sys
-from tests.storage.samples import Model, assert_found, key_of, page_of
+from tests.storage.sqlite.told import do
 from whiteboard.storage import open_store
 
 with open_store(sys.argv[1], memory_bytes=20_000) as stores:
     for line in sys.stdin:
-        what, numbers = json.loads(line)
-        if what == "put":
-            stores.packages.put(page_of(numbers))
-        elif what == "flush":
-            stores.packages.flush()
-        elif what == "find":
-            found = stores.packages.find([key_of(number) for number in numbers])
-            assert_found(found, numbers, lambda number: False)
-            numbers = [number for number, page in zip(numbers, found.page) if page >= 0]
-        elif what == "commit":
-            model = Model("other", 10, seed=7)
-            for _ in range(numbers[0]):
-                commit, changed = model.step(slice(3) if model.number >= 0 else slice(None))
-            stores.versions.append(model.record, commit, changed, model.columns)
-        print(json.dumps(numbers), flush=True)
+        print(json.dumps(do(stores, *json.loads(line))), flush=True)
 """
 
 
-class _Other:
-    """Another process that has the store open, and does what it is told."""
+class Other(Protocol):
+    """One who has the store open, and does what it is told."""
 
-    def __init__(self, path: Path) -> None:
+    def ask(self, what: str, numbers: list[int]) -> list[int]: ...
+    def end(self, *, kill: bool) -> None: ...
+
+
+class _Other:
+    """Another process."""
+
+    def __init__(self, path: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, str(path)],
+            [sys.executable, "-c", _SERVER, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -81,18 +74,22 @@ class _Other:
 class TwoProcesses(RuleBasedStateMachine):
     """`put` numbers were handed over, `safe` ones are on disk and nobody evicted since."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str = "") -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.path = self.folder / "a.db"
+        self.path = where or str(self.folder / "a.db")
         self.stores: Stores = open_store(self.path, memory_bytes=20_000)
-        self.other = _Other(self.path)
+        self.other = self.begin_other()
         self.put: set[int] = set()
         self.mine: set[int] = set()
         self.theirs: set[int] = set()
         self.safe: set[int] = set()
         self.model = Model("mine", 10, seed=3)
         self.other_model = Model("other", 10, seed=7)
+
+    def begin_other(self) -> Other:
+        """Another who has the store open."""
+        return _Other(self.path)
 
     @rule(numbers=NUMBERS, there=st.booleans())
     def hand_over(self, numbers: list[int], there: bool) -> None:
@@ -146,7 +143,7 @@ class TwoProcesses(RuleBasedStateMachine):
         if not kill:
             self.safe |= self.theirs
         self.theirs = set()
-        self.other = _Other(self.path)
+        self.other = self.begin_other()
 
     @rule()
     def commit(self) -> None:
