@@ -21,7 +21,7 @@ from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
 from whiteboard.storage.page.digests import Laid, is_intact, opened
-from whiteboard.storage.page.format import Moved, is_source, named_sources, taken_sources
+from whiteboard.storage.page.format import Blob, Moved, decode_page, is_source, named_sources, taken_sources
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of arrays, by name."""
@@ -84,7 +84,9 @@ def rows(page: Laid, start: int, end: int, only: Collection[str] | None = None) 
 
 
 def part(page: Laid, start: int, end: int) -> Page | None:
-    """Some rows of a page, as a hit needs them, where these are few of many: no other blocks are read. Else None.
+    """Some rows of a page, as a hit needs them, where they are few of many, and no other blocks are read, or all.
+
+    Else None.
 
     Raises
     ------
@@ -97,6 +99,8 @@ def part(page: Laid, start: int, end: int) -> Page | None:
         message = "op, n or cost_ns is missing from the header"
         raise CorruptPackageError(message)
     check_arrays(n, {name: (entry.dtype, entry.shape) for name, entry in arrays.items()})
+    if (start, end) == (0, n):
+        return decode_page(Blob(page.header, page.digest, page.data[:]))
     if not (0 <= start < end <= n and _FEW * (end - start) <= n):
         return None
     return _rows(meta, arrays, start, end, lambda name: name == "keys" or name.startswith("a:"))

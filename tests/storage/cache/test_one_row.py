@@ -101,3 +101,21 @@ def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(page_checks, "opened", counting)
     find(tmp_path / "a.db", 100)
     assert 0 < sum(read) <= 2 * 4 * 16 * 2**10
+
+
+@pytest.mark.parametrize("harm", [False, True], ids=["whole", "damaged"])
+def test_a_large_package_alone(tmp_path: Path, harm: bool) -> None:
+    """A page of one package is read as a whole, and is a miss that is counted once where a bit of it is another."""
+    y = np.random.default_rng(1).normal(size=(1, 30_000))
+    with open_store(tmp_path / "a.db") as stores:
+        stores.packages.put(
+            Page("f", KEYS[:1], {"y": y, "g0": -y}, 1000, sources=(y,), tokens=np.zeros((1, 1, 16), "u1"))
+        )
+    if harm:
+        with open_store(tmp_path / "a.db") as stores, transaction(stores.database) as connection:
+            connection.exec_driver_sql("UPDATE page SET data = CAST(zeroblob(length(data)) AS BLOB)")
+    with open_store(tmp_path / "a.db", memory_bytes=0) as stores:
+        found = stores.packages.find([KEYS[0].tobytes()])
+        assert stores.packages.stats()["corrupt"] == (1 if harm else 0)
+        assert found.tier.tolist() == [MISS if harm else DISK]
+        assert harm or found.pages[0].arrays["g0"].tobytes() == (-y).tobytes()
