@@ -169,6 +169,7 @@ def _opened(url: StoreUrl, *, readonly: bool) -> Database:
 
 
 def _planned(database: Database, form: Form, ops: Collection[str] | None) -> tuple[Plan, Recompressed]:
+    form = replace(form, page_bytes=form.page_bytes or database.page_bytes)
     with database.read() as connection:
         known = ops_of(connection)
         for op in ops or ():

@@ -25,8 +25,9 @@ class Form:
     Parameters
     ----------
     encoding : Encoding
-    page_bytes : int
-        Bytes of a page's arrays: smaller pages of one signature are joined, larger ones cut.
+    page_bytes : int, optional
+        Bytes of a page's arrays: smaller pages of one signature are joined, larger ones cut. As the store makes them,
+        where none is given.
 
     Raises
     ------
@@ -34,10 +35,10 @@ class Form:
     """
 
     encoding: Encoding = DEFAULT
-    page_bytes: int = PAGE_BYTES
+    page_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.page_bytes <= MAX_BYTES // 2:
+        if self.page_bytes is not None and not 0 < self.page_bytes <= MAX_BYTES // 2:
             message = f"page bytes: expected 1 to {MAX_BYTES // 2}, got {self.page_bytes}"
             raise ParamError(message)
 
@@ -83,7 +84,7 @@ class Plan:
 def plan(connection: Connection, form: Form, ops: Collection[str] | None) -> Plan:
     """See what has to be done for some ops, or for all (None). Pages that no package is found in are left to `gc`."""
     made = Plan()
-    wanted = str(form.encoding)
+    wanted, page_bytes = str(form.encoding), form.page_bytes or PAGE_BYTES
     groups: dict[Any, list[Lying]] = defaultdict(list)
     found = connection.exec_driver_sql(
         f"SELECT id, op, n, nbytes, digest, header FROM page WHERE id IN ({indexed(connection)}) ORDER BY id"
@@ -97,7 +98,7 @@ def plan(connection: Connection, form: Form, ops: Collection[str] | None) -> Pla
         except (CorruptPackageError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             made.damaged.append(row.id)
             continue
-        groups[signature, most_rows(row_bytes, form.page_bytes)].append(Lying(page_id, n, nbytes, digest, encoding))
+        groups[signature, most_rows(row_bytes, page_bytes)].append(Lying(page_id, n, nbytes, digest, encoding))
     for (_, limit), group in groups.items():
         for pages in _together(group, limit):
             step = Step(pages, limit)

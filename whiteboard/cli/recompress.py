@@ -11,7 +11,6 @@ from whiteboard.cli.options import MOST, echo, filled, json_option
 from whiteboard.cli.progress import bar
 from whiteboard.errors import ParamError
 from whiteboard.storage.page.codec import Encoding
-from whiteboard.storage.page.grouping import PAGE_BYTES
 from whiteboard.storage.upkeep.recompress import forecast
 from whiteboard.storage.upkeep.recompress import recompress as rewrite
 from whiteboard.storage.upkeep.recompress_plan import Form
@@ -24,16 +23,21 @@ from whiteboard.storage.upkeep.recompress_plan import Form
 @click.option(
     "--page-bytes",
     type=click.IntRange(1, MOST),
-    default=PAGE_BYTES,
-    show_default=True,
     metavar="N",
-    help="Join small pages, and cut large ones, to about N bytes of arrays.",
+    help="Join small pages, and cut large ones, to about N bytes of arrays; as the store writes them, if not given.",
 )
 @click.option("--op", "ops", multiple=True, metavar="NAME", help="Only packages of this op; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; say how many rows and bytes it would be.")
 @json_option
 def recompress(
-    store: str, codec: str, level: int | None, page_bytes: int, ops: Sequence[str], *, dry_run: bool, as_json: bool
+    store: str,
+    codec: str,
+    level: int | None,
+    page_bytes: int | None,
+    ops: Sequence[str],
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
     """Rewrite the package pages of STORE with another codec, level or page size. Status 1 where pages are damaged.
 
