@@ -103,6 +103,16 @@ def test_calls_reports_hits_and_misses(tmp_path: Path) -> None:
     assert all(row["µs"] > 0 for row in rows)
 
 
+def test_start_reports_what_a_fresh_process_waits_for(tmp_path: Path) -> None:
+    """A short run has a process open a store, and one that asks for what lies in it."""
+    file = tmp_path / "figures.json"
+    done = run_script(ROOT / "scripts/benching/start.py", "--runs", "1", "--what", "first hit", "--json", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    (rows,) = json.loads(file.read_text("utf-8"))["tables"].values()
+    assert [row["what"] for row in rows] == ["first hit after open"]
+    assert 0 < rows[0]["least"] <= rows[0]["median"]
+
+
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("measure",), ("../setup",)])
 def test_an_unknown_benchmark_is_answered_with_those_there_are(arguments: tuple[str, ...]) -> None:
     """Without a kind, or with one that is no benchmark, the script says which there are, with status 2."""

@@ -37,6 +37,7 @@ start = clock(); board = wb.open(Path(sys.argv[1]) / "a.db"); opened = clock()
 """
 _DISKCACHE = """
 import sys, time
+import numpy  # of which the values are
 start = time.perf_counter()
 import diskcache
 imported = time.perf_counter()
@@ -95,7 +96,8 @@ PROGRAMS: Mapping[str, tuple[str, str]] = {
 
 def seconds(program: str, counts: str, folder: str, number: int) -> float:
     """Seconds of one run of a program in a process of its own, which finds byte code as an installed package has it."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": f"{folder}/pycache", "PYTHONDONTWRITEBYTECODE": ""}
+    cache = str(Path(sys.prefix) / "pycache")
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", program, folder, str(number)],
@@ -112,8 +114,10 @@ def main() -> None:
     """Measure and report."""
     options = measure.parser(__doc__ or "")
     options.set_defaults(runs=RUNS)
+    options.add_argument("--what", default="", metavar="TEXT", help="only what has this in its name")
     given = options.parse_args()
-    taken: dict[str, list[float]] = {what: [] for what in PROGRAMS}
+    programs = {what: program for what, program in PROGRAMS.items() if given.what in what}
+    taken: dict[str, list[float]] = {what: [] for what in programs}
     with tempfile.TemporaryDirectory(prefix="whiteboard-bench-") as folder:
         x = np.arange(D) / D
         with wb.open(Path(folder) / "a.db") as board, diskcache.Cache(f"{folder}/cache") as cache:
@@ -122,7 +126,7 @@ def main() -> None:
             board.system("pair").add_nodes([0, 1], theta=np.ones((2, D)))
             board.system("pair").commit()
         for number in range(given.runs + 1):  # the first one writes byte code
-            for what, (program, counts) in PROGRAMS.items():
+            for what, (program, counts) in programs.items():
                 each = seconds(program, counts, folder, number + 1)
                 if number:
                     taken[what].append(each)
