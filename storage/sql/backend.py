@@ -45,8 +45,8 @@ class Result(Protocol):
 class Connection(Protocol):
     """A connection within a transaction: the part of SQLAlchemy's that statements for all backends need.
 
-    It is a few lines over a driver (`sqlite.transaction`): for a process that asks for one package, to import SQLAlchemy
-    took longer than everything else together. SQLAlchemy's own are for migrations.
+    It is a few lines over a driver (`sqlite.transaction`): for a process that asks for one package, SQLAlchemy's import
+    took longer than all else together. SQLAlchemy's own are for migrations.
     """
 
     @property
