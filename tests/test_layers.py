@@ -78,6 +78,7 @@ LAZY: dict[str, frozenset[str]] = {
     "matplotlib": frozenset(),
     "click": frozenset({"cli"}),
     "cloudpickle": frozenset(),
+    "distributed": frozenset(),
     "jax": frozenset(),
     "jaxlib": frozenset(),
     "joblib": frozenset(),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import whiteboard as wb
+from tests.processes import run_whiteboard
 from tests.workers import sample_ops
 from whiteboard.errors import WorkerWarning
 
@@ -51,3 +54,15 @@ def test_bins_are_computed_by_what_others_made(kind: Any) -> None:
         assert (result.y.tobytes(), result.grads[0].tobytes()) == (expected.y.tobytes(), expected.grads[0].tobytes())
         assert board.call_many("sample_pid", x, params={"seconds": 0.03}).hit.tolist() == [1] * 24
     assert sample_ops.FACTOR == 2.0
+
+
+@pytest.mark.peers
+def test_the_command_line_computes_on_a_cluster(tmp_path: Path) -> None:
+    """``--dask`` takes a scheduler's address, and changes neither digest nor what is computed."""
+    run = ("run", "diabetes", "--rounds", "2", "--json", "--store")
+    alone = run_whiteboard(*run, tmp_path / "alone.db")
+    with dask() as executor:
+        there = run_whiteboard(*run, tmp_path / "there.db", "--dask", executor._client.scheduler.address)
+    assert (there.returncode, there.stderr) == (0, "")
+    first, second = (json.loads(out.stdout) for out in (alone, there))
+    assert (first["digest"], first["misses"]) == (second["digest"], second["misses"])

@@ -16,7 +16,8 @@ import numpy as np
 from whiteboard import board as boards
 from whiteboard import ops
 from whiteboard.board import Board
-from whiteboard.cli.options import MOST, echo, json_option, store_option
+from whiteboard.cli.computing import computing
+from whiteboard.cli.options import MOST, dask_option, echo, json_option, store_option
 from whiteboard.cli.progress import INTERRUPTED, answered, interrupts, progress
 from whiteboard.cli.terminal import say
 from whiteboard.errors import ExperimentError, PlotError
@@ -110,6 +111,7 @@ class _Param(click.ParamType):  # type: ignore[type-arg]
     metavar="N",
     help="Compute in so many processes. Of a function without a gradient, differences in each direction at once.",
 )
+@dask_option
 @store_option
 @click.option("--name", help="Name of the system; the function's where it is not given.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw f and ‖g‖ over the evaluations into this file.")
@@ -125,6 +127,7 @@ def minimize(
     gradient: Gradient | None,
     max_iterations: int | None,
     workers: int | None,
+    dask: str | None,
     store: str,
     name: str | None,
     plot: Path | None,
@@ -151,10 +154,15 @@ def minimize(
     if bounds is not None and len(bounds) == 1:
         bounds = list(bounds) * x0.size
     options = {} if max_iterations is None else {"maxiter": max_iterations}
-    differences = workers is not None and method in BY_GRADIENT and ops.get(called).gradient == "none"
+    beside = workers is not None or dask is not None
+    differences = beside and method in BY_GRADIENT and ops.get(called).gradient == "none"
     problem = Minimization(function, x0, method, bounds, dict(params), options, differences)
     began = time.monotonic()
-    with boards.open(store, executor=workers) as board, interrupts() as interrupted:
+    with (
+        computing(workers, dask) as executor,
+        boards.open(store, executor=executor) as board,
+        interrupts() as interrupted,
+    ):
         f = board.bind(called, **problem.params)
         system = board.system(f.op if name is None else name, problem.spec, takeover=takeover)
         if not (quiet or as_json):

@@ -42,6 +42,13 @@ def workers_option(command: Command) -> Command:
     )
 
 
+def dask_option(command: Command) -> Command:
+    """Add ``--dask``, for `computing`."""
+    return click.option("--dask", metavar="ADDRESS", help="Compute dear ops on the cluster of this Dask scheduler.")(
+        command
+    )
+
+
 def json_option(command: Command) -> Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)

@@ -13,7 +13,8 @@ import click
 
 from whiteboard import board as boards
 from whiteboard.board import Board
-from whiteboard.cli.options import MOST, echo, json_option, store_option, workers_option
+from whiteboard.cli.computing import computing
+from whiteboard.cli.options import MOST, dask_option, echo, json_option, store_option, workers_option
 from whiteboard.cli.progress import INTERRUPTED, answered, interrupts, progress
 from whiteboard.cli.terminal import say
 from whiteboard.errors import PlotError
@@ -38,6 +39,7 @@ from whiteboard.systems.system import System
 @click.option("--log", type=click.Path(path_type=Path), help="Append one JSON line for each commit to this file.")
 @click.option("--takeover", is_flag=True, help="Write the system although a writer on another host claims it.")
 @workers_option
+@dask_option
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 @json_option
 def run(
@@ -49,6 +51,7 @@ def run(
     plot: Path | None,
     log: Path | None,
     workers: int | None,
+    dask: str | None,
     *,
     takeover: bool,
     quiet: bool,
@@ -69,8 +72,12 @@ def run(
         if path is not None:
             refuse(path, [locate(store).path])
     began = time.monotonic()
-    options = {**wanted.options, "executor": workers}
-    with _log(log) as logged, boards.open(store, **options) as board, interrupts() as interrupted:
+    with (
+        _log(log) as logged,
+        computing(workers, dask) as executor,
+        boards.open(store, **{**wanted.options, "executor": executor}) as board,
+        interrupts() as interrupted,
+    ):
         system = board.system(wanted.name if name is None else name, wanted.spec, takeover=takeover)
         with progress("round", rounds, quiet=quiet or as_json) as show:
 

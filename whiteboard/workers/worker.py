@@ -65,7 +65,8 @@ def _differs(job: BinJob, spec: OpSpec) -> Refused | None:
     if job.blas is None or {each[:2] for each in blas} != {each[:2] for each in job.blas}:
         return Refused("arithmetic", f"numbers are rounded otherwise there: BLAS {blas}; expected {job.blas or 'any'}")
     threads, wanted = (sorted({each[2] for each in some}) for some in (blas, job.blas))
-    return Refused("threads", f"BLAS has another number of threads there: {threads}; expected {wanted}")
+    how = "set OMP_NUM_THREADS to one number on both sides, before anything is imported"
+    return Refused("threads", f"BLAS has another number of threads there: {threads}; expected {wanted}: {how}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
