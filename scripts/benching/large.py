@@ -2,8 +2,9 @@
 
 Packages are y and two gradients of ``mul``; whiteboard computes them, the others store what they are given: a tuple of
 three arrays, pickled by diskcache, joined bytes in a row of raw sqlite3, which is the least that SQLite can do. By
-nodes, whiteboard has the tokens of its sources; `call`, one job at a time, hashes them. Hits are those of a store that
-was just opened, by a process that has read others.
+nodes, in one batch, whiteboard hashes each node once; `call`, one job at a time, hashes both sources. Hits are those of
+a store that was just opened, by a process that has read others; whoever reads keeps all that it has read, as a batch
+does.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Nodes:
         self.system.process(self.jobs)
         self.board.flush()
 
-    def read(self) -> None:
+    def read(self) -> object:
         """Ask for all."""
-        self.system.process(self.jobs)
+        return self.system.process(self.jobs)
 
     def close(self) -> None:
         """Close the store."""
@@ -69,10 +70,9 @@ class Calls:
     def __init__(self, folder: Path, x: Array) -> None:
         self.board, self.x = wb.open(folder / "calls.db"), x
 
-    def read(self) -> None:
+    def read(self) -> object:
         """Ask for all."""
-        for row in self.x[:-1]:
-            self.board.call("mul", row, self.x[-1])
+        return [self.board.call("mul", row, self.x[-1]) for row in self.x[:-1]]
 
     def write(self) -> None:
         """Compute all, and make them durable."""
@@ -82,6 +82,23 @@ class Calls:
     def close(self) -> None:
         """Close the store."""
         self.board.close()
+
+
+class Kept(Diskcache):
+    """diskcache whose reader keeps what it reads."""
+
+    def read(self) -> object:  # type: ignore[override]
+        """Get all."""
+        return [self.cache.get(number) for number in range(self.n)]
+
+
+class KeptRaw(Raw):
+    """The same of raw sqlite3."""
+
+    def read(self) -> object:  # type: ignore[override]
+        """Select all."""
+        sql = "SELECT data FROM package WHERE id = ?"
+        return [np.frombuffer(self.connection.execute(sql, (number,)).fetchone()[0]) for number in range(self.n)]
 
 
 def stores(x: Array) -> Iterator[tuple[str, Callable[[Path], Any]]]:
@@ -98,8 +115,8 @@ def stores(x: Array) -> Iterator[tuple[str, Callable[[Path], Any]]]:
 
     yield "nodes", lambda folder: Nodes(folder, x)
     yield "call", lambda folder: Calls(folder, x)
-    yield "diskcache", peer(Diskcache)
-    yield "sqlite3", peer(Raw)
+    yield "diskcache", peer(Kept)
+    yield "sqlite3", peer(KeptRaw)
 
 
 def row(size: int, dtype: str, kind: str, runs: int) -> dict[str, Any]:

@@ -73,15 +73,24 @@ class LogKeeper:
             self._waiting = True
 
     def _cut_later(self, before: int) -> None:
-        if before + _CUT_BYTES <= (size := wal_bytes(self._path)) < _BURST_BYTES:
-            self._wait(size)  # in a burst, which would have to wait
+        if self._goes_on(before):
             return
         # Closed, or the disk full: a later write says what is wrong.
         with suppress(StoreError, ClosedError):
-            self._exclusive(self._cut_if_long)
+            self._exclusive(lambda: self._cut_if_long(before))
 
-    def _cut_if_long(self) -> None:
+    def _goes_on(self, before: int) -> bool:
+        """Whether a burst is under way, which would have to wait: then it is looked at again later."""
+        size = wal_bytes(self._path)
+        goes_on = before + _CUT_BYTES <= size < _BURST_BYTES
+        if goes_on:
+            self._wait(size)
+        return goes_on
+
+    def _cut_if_long(self, before: int) -> None:
         self._waiting = False
+        if self._goes_on(before):  # what was written meanwhile had its turn first
+            return
         # Another process may have cut it meanwhile.
         if wal_bytes(self._path) >= self._cut_at:
             self._cut(0)
