@@ -20,8 +20,9 @@ def plain(value: Any, where: str) -> Array:
     DtypeError
         For a masked array, whose mask would be lost; `where` opens the message.
     """
-    masked = sys.modules.get("numpy.ma")  # whose import takes 15 ms, and without which there is no masked array
-    if masked is not None and isinstance(value, masked.MaskedArray):
+    # There is none before numpy.ma is imported, which takes 15 ms, nor while another thread is at that.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and isinstance(value, masked):
         msg = f"{where}: a masked array is refused: give its filled(…) values, and its mask as a source of its own"
         raise DtypeError(msg)
     return np.asarray(value)
