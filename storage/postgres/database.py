@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar
 import psycopg
 
 from whiteboard.concurrency.at_fork import watch
-from whiteboard.errors import ClosedError, UnansweredError
+from whiteboard.errors import ClosedError, StoreError, UnansweredError
 from whiteboard.storage.postgres import rows
 from whiteboard.storage.postgres.connecting import connect, schema_of
-from whiteboard.storage.postgres.failures import Again, Lost, is_lost, translated
+from whiteboard.storage.postgres.failures import Again, Faster, Lost, is_lost, translated
 from whiteboard.storage.postgres.holding import Holding, lock_of
 from whiteboard.storage.postgres.pool import Pool
 from whiteboard.storage.postgres.transaction import Transaction
@@ -89,6 +89,23 @@ class PostgresDatabase(backend.Database):
             session.execute(_READ)
         return session
 
+    def check_direct(self) -> None:
+        """Raise where sessions are not one's own, as by a pooler: neither search path nor locks would hold.
+
+        Raises
+        ------
+        StoreError
+        """
+        sql = "SELECT pg_backend_pid(), current_setting('search_path')"
+        with translated(self.location), self._session() as session:
+            (pid, path), expected = session.execute(sql).fetchone() or (0, ""), session.info.backend_pid
+        if pid != expected or path != f'"{self.schema}"':
+            message = (
+                f"cannot open the store {self.location}: a pooler of connections is in front of its server, and locks "
+                "that tell who lives do not hold there; name the server itself"
+            )
+            raise StoreError(message)
+
     def query(self, work: Callable[[backend.Connection], T]) -> T:
         return self._asked(work, (_READ,))
 
@@ -127,7 +144,7 @@ class PostgresDatabase(backend.Database):
             try:
                 with translated(self.location):
                     return self._transacted(work)
-            except (Lost, Again):
+            except (Lost, Again, Faster):
                 if not left:
                     raise
         raise AssertionError

@@ -22,6 +22,10 @@ class Again(StoreError):
     """The server asks for the transaction to be run again: it met another one."""
 
 
+class Faster(ConflictError):
+    """Another transaction put what this one was about to: run again, it sees that."""
+
+
 @contextmanager
 def translated(location: Location) -> Iterator[None]:
     """Raise what the driver raises as errors of the store."""
@@ -53,7 +57,7 @@ def translate(location: Location, error: BaseException | None) -> StoreError | C
         case sent.DeadlockDetected() | sent.SerializationFailure():
             return Again(f"the store {location} is written by others at the same time: {said}")
         case sent.UniqueViolation():
-            return ConflictError(f"the store {location}: another writer was faster: {said}")
+            return Faster(f"the store {location}: another writer was faster: {said}")
         case sent.UndefinedTable() | sent.InvalidSchemaName():
             return StoreError(f"the store {location} was removed while it was open: {said}")
         case sent.DataCorrupted() | sent.IndexCorrupted():

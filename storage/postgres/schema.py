@@ -35,7 +35,10 @@ def ensure(database: PostgresDatabase, *, makes: bool) -> None:
     ------
     SchemaError
         It is older (the message holds the command that upgrades it), newer, or there is none.
+    StoreError
+        A pooler of connections is between.
     """
+    database.check_direct()
     revision = revision_of(database)
     if revision is None and makes:
         _migrate(database, only_new=True)
@@ -56,6 +59,7 @@ def ensure(database: PostgresDatabase, *, makes: bool) -> None:
 
 def upgrade(database: PostgresDatabase) -> tuple[str | None, str]:
     """Bring a store to the newest schema in one transaction; returns the revisions before and after."""
+    database.check_direct()
     before = revision_of(database)
     if before is not None and before not in revisions():
         ensure(database, makes=False)
