@@ -142,6 +142,8 @@ def _sources(given: Any, where: str) -> tuple[Source, ...]:
 
 
 def _params(meaning: Meaning, op_args: Any, op_kwargs: Any, where: str) -> dict[str, Any]:
+    if op_kwargs is None and (op_args is None or op_args == ()) and not meaning.params:
+        return {}
     args, kwargs = () if op_args is None else op_args, {} if op_kwargs is None else op_kwargs
     if isinstance(args, str) or not isinstance(args, Sequence) or not isinstance(kwargs, Mapping):
         wrong = (
