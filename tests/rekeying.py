@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 
 import whiteboard as wb
+from tests.one_page import one_page
 from tests.storage.samples import transaction
 from whiteboard.identity import keys
 from whiteboard.identity.arithmetic import arithmetic_class
@@ -83,7 +84,7 @@ def filled(path: Path) -> dict[str, Answer]:
     scheme = keys.scheme_of([A[0].nbytes])
     if scheme not in _made:
         late = partial(WriteBehind, cost_ns=2**62, worth=2**62, seconds=3600.0)
-        with mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
+        with one_page(), mock.patch("whiteboard.storage.WriteBehind", late), wb.open(path) as board:
             found = answers(board)
         _made[scheme] = found, path.read_bytes()
     found, data = _made[scheme]

@@ -168,7 +168,7 @@ INSIDE = (
     [
         ("", 1),
         ("", 2),
-        ("", 5),
+        ("", 3),
         (INSIDE.format("delete_index"), 1),
         (INSIDE.format("delete_index"), 3),
         (INSIDE.format("_taken_out"), 4),

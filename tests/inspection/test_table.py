@@ -111,7 +111,9 @@ def test_what_was_not_kept_is_none(tmp_path: Path) -> None:
 def test_by_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is said, sources are kept of bins that cost a millisecond a job, and much for their bytes."""
     clock = [0]
-    monkeypatch.setattr("whiteboard.evaluation.execution.time", SimpleNamespace(perf_counter_ns=lambda: clock[0]))
+    for module in ("execution", "single"):
+        now = SimpleNamespace(perf_counter_ns=lambda: clock[0])
+        monkeypatch.setattr(f"whiteboard.evaluation.{module}.time", now)
 
     def told(x: Any) -> Any:
         clock[0] += int(x[0] * 1e6)
