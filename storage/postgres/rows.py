@@ -31,6 +31,11 @@ AS_COLUMN: Final = "data"
 TO_CHANGE: Final = " FOR UPDATE"
 """What ends a query for rows that the transaction changes: others wait with changing them."""
 
+_PART_ROWS: Final = 50_000
+_INDEX_PART = (
+    "SELECT array_agg(hash), array_agg(page_id), array_agg(slot) FROM "
+    "(SELECT hash, page_id, slot FROM package WHERE hash > %s ORDER BY hash LIMIT %s) AS part"
+)
 _FIND = (
     "SELECT page_id, hashes, slots, header, digest, data FROM (SELECT page_id, array_agg(hash) AS hashes, "
     "array_agg(slot) AS slots FROM package WHERE hash = ANY(%b) GROUP BY page_id) AS found "
@@ -76,6 +81,17 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     """Index rows (hash, page_id, slot) of the given hashes, ascending and each there once, (m, 3)."""
     rows = index_array(select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist()))
     return rows[np.argsort(rows[:, 0])]
+
+
+def index_parts(connection: Connection) -> Iterator[NDArray[np.int64]]:
+    """All rows of the table by ascending hash, some at a time."""
+    last = -(2**63)
+    while True:
+        hashes, pages, slots = _run(connection, _INDEX_PART, (last, _PART_ROWS)).fetchone()
+        if hashes is None:
+            return
+        yield np.column_stack([hashes, pages, slots])
+        last = int(hashes[-1])
 
 
 def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:

@@ -119,6 +119,11 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     return rows_of(connection).select_index(connection, hashes)
 
 
+def index_parts(connection: Connection) -> Iterator[NDArray[np.int64]]:
+    """All rows (hash, page_id, slot) of their own that packages have, (m, 3) each time, damaged ones as of page -1."""
+    return rows_of(connection).index_parts(connection)
+
+
 def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:
     """Yield the id and blob of each of some pages, by ascending id; one that is not there is left out.
 

@@ -24,6 +24,7 @@ from whiteboard.storage.sqlite.connection import Held
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
 
+_PART_ROWS: Final = 50_000
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
 
@@ -100,6 +101,13 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     found = select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
     rows = np.concatenate([index_array(found), recent_index.find(connection, hashes)])
     return rows[firsts(rows[:, 0])]
+
+
+def index_parts(connection: Connection) -> Iterator[NDArray[np.int64]]:
+    """All rows of the table, some at a time."""
+    cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
+    while rows := cursor.fetchmany(_PART_ROWS):
+        yield index_array(rows)
 
 
 def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Blob]]:

@@ -31,7 +31,7 @@ from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.page_row import hashes_of
-from whiteboard.storage.sql.rows import delete_index, delete_pages, index_array, laid, lately
+from whiteboard.storage.sql.rows import delete_index, delete_pages, index_parts, laid, lately
 from whiteboard.storage.transfer.compare import LARGE
 from whiteboard.storage.upkeep.unreadable import (
     Unreadable,
@@ -116,13 +116,8 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
 
 def _index(database: Database) -> NDArray[np.int64]:
     """All index rows: 24 bytes each, read in parts so that no list of a million tuples is made."""
-    parts = [np.empty((0, 3), np.int64)]
     with database.read() as connection:
-        cursor = connection.connection.cursor().execute("SELECT hash, page_id, slot FROM package")
-        while rows := cursor.fetchmany(50_000):
-            parts.append(index_array(rows))
-        parts.append(lately(connection))
-    return np.concatenate(parts)
+        return np.concatenate([np.empty((0, 3), np.int64), *index_parts(connection), lately(connection)])
 
 
 def _looked_at(database: Database, page_id: int) -> NDArray[np.uint8] | DamagedPage | None:

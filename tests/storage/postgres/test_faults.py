@@ -249,8 +249,8 @@ def test_racing_to_make_a_store(fresh: str) -> None:
     with pytest.raises(SchemaError, match="open it once for writing"):
         open_store(fresh, readonly=True)
     code = "import sys; from whiteboard.storage import open_store; open_store(sys.argv[1]).close()"
-    racing = [subprocess.Popen([sys.executable, "-c", code, fresh], env=environment(), cwd="/") for _ in range(3)]
-    assert [each.wait() for each in racing] == [0, 0, 0]
+    racing = [subprocess.Popen([sys.executable, "-c", code, fresh], env=environment(), cwd="/") for _ in range(2)]
+    assert [each.wait() for each in racing] == [0, 0]
     name = make_url(fresh).query["schema"]
     postgres.run(f"UPDATE \"{name}\".whiteboard_alembic_version SET version_num = '0004'")
     with pytest.raises(SchemaError, match="whiteboard db upgrade --store postgresql"):

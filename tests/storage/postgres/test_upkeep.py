@@ -17,8 +17,9 @@ from whiteboard.storage.upkeep.rename_keys import headers, rename
 pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 
-def test_upkeep(url: str) -> None:
+def test_upkeep(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages are recompressed and get other keys, damaged ones are told and dropped, old ones go; answers stay right."""
+    monkeypatch.setattr("whiteboard.storage.postgres.rows._PART_ROWS", 200)  # of 1,550
     old = code(0)
     with wb.open(url, memory_bytes=0) as board:
         first = board.call_many("product", A, B)
