@@ -42,11 +42,13 @@ class Nodes:
     """Jobs over nodes, as one batch."""
 
     def __init__(self, folder: Path, x: Array) -> None:
+        if not (folder / "nodes.db").exists():
+            with wb.open(folder / "nodes.db") as board:  # what it has written is moved to its place when it is closed
+                system = board.system("bench")
+                system.add_nodes(range(len(x)), theta=x)
+                system.commit()
         self.board = wb.open(folder / "nodes.db")
         self.system = self.board.system("bench")
-        if not len(self.system.nodes):
-            self.system.add_nodes(range(len(x)), theta=x)
-            self.system.commit()
         pairs = [(number, len(x) - 1) for number in range(len(x) - 1)]
         self.jobs = wb.JobBatch("mul", np.array(pairs))
 
