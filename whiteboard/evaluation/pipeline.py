@@ -162,7 +162,8 @@ class Pipeline:
                     hit = int(looked.found.tier[0])
                     self.count(place[0], hit)
                     return One(*single.taken(*place), hit)
-        done = self.evaluate(spec, params, one_job(spec.name, sources), looked=looked)
+        rows = one_job(spec.name, sources, b"" if job is None else job.tokens)
+        done = self.evaluate(spec, params, rows, looked=looked)
         return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))
 
     def held(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> tuple[Page, int] | None:

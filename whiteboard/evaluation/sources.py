@@ -56,7 +56,7 @@ def scheme(sources: Sources, cotangent: Array | None) -> bytes:
 
 
 class ArraySources:
-    """Sources given as arrays with the jobs on axis 0.
+    """Sources given as arrays with the jobs on axis 0; `tokens`, of one job alone, where they were made before.
 
     Raises
     ------
@@ -65,10 +65,11 @@ class ArraySources:
         message names the op and the slot.
     """
 
-    def __init__(self, op: str, arrays: Sequence[ArrayLike]) -> None:
+    def __init__(self, op: str, arrays: Sequence[ArrayLike], tokens: bytes = b"") -> None:
         if not arrays:
             msg = f"op {op!r}: expected at least one source, got none"
             raise ShapeError(msg)
+        self._known = tokens
         self._op, self._arrays = op, [numbers(array, f"op {op!r}, source {slot}") for slot, array in enumerate(arrays)]
         for slot, array in enumerate(self._arrays):
             check_dtype(array.dtype, f"op {op!r}, slot {slot}")
@@ -96,6 +97,8 @@ class ArraySources:
         return self._arrays[0].dtype
 
     def tokens(self) -> NDArray[np.uint8]:
+        if self._known:
+            return np.frombuffer(self._known, np.uint8).reshape(1, -1, DIGEST_BYTES)
         return np.stack([tokens(array) for array in self._arrays], axis=1)
 
     def gather(self, rows: Ids, lend: Lender, *, share: bool = False) -> list[Array]:
@@ -109,9 +112,10 @@ class ArraySources:
         return None
 
 
-def one_job(op: str, sources: Sequence[ArrayLike]) -> ArraySources:
+def one_job(op: str, sources: Sequence[ArrayLike], tokens: bytes = b"") -> ArraySources:
     """Return the sources of one job, which have no axis of jobs, as those of a batch of one."""
-    return ArraySources(op, [numbers(each, f"op {op!r}, source {slot}")[None] for slot, each in enumerate(sources)])
+    rows = [numbers(each, f"op {op!r}, source {slot}")[None] for slot, each in enumerate(sources)]
+    return ArraySources(op, rows, tokens)
 
 
 class StackedSources:
