@@ -346,7 +346,7 @@ def test_what_does_not_exist_is_found(wrong: Wrong) -> None:
 RIGHT = [
     "whiteboard run EXPERIMENT [--store S] [--rounds R]\nwhiteboard show NAME · ls · db current | downgrade REVISION",
     "$ whiteboard explain --system europe --job distance 1 2\na miss",
-    "scripts/run --rounds 3\nscripts/bench storage --growth\nscripts/torture kill --kills 3",
+    "scripts/run --rounds 3\nscripts/bench storage --count 100\nscripts/torture kill --kills 3",
 ]
 
 

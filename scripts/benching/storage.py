@@ -1,4 +1,4 @@
-"""The store beside diskcache, joblib, sqlitedict and raw sqlite3: hits, durable misses, bytes, opening, growth, memory.
+"""The store beside diskcache, joblib, sqlitedict and raw sqlite3: hits, durable misses, bytes, memory.
 
 What each does is in `stores`.
 """
@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import whiteboard as wb
 from scripts.benching import measure
 from scripts.benching.stores import STORES, Whiteboard, fewer
 
@@ -127,54 +126,6 @@ def payloads(sizes: list[int], nbytes: int, runs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def growth(folder: Path, sizes: list[int], width: int, runs: int) -> list[dict[str, Any]]:
-    """Measure opening, and jobs that miss and that hit, in stores of several sizes.
-
-    Misses are a mean: what some flushes do for others is in it.
-    """
-    rows = []
-    jobs = 10_000
-    rng = np.random.default_rng(1)
-    path = folder / "growth.db"
-    with wb.open(folder / "empty.db"):
-        pass
-    empty = median(_fresh("open", folder / "empty.db", "whiteboard", 0, 0)[0] for _ in range(runs))
-    done = 0
-    for size in sizes:
-        with wb.open(path, memory_bytes=0) as board:
-            while done < size:
-                step = min(8192, size - done)
-                board.call_many("mul", rng.normal(size=(step, width)), np.ones((step, width)))
-                done += step
-        opening = median(_fresh("open", path, "whiteboard", 0, 0)[0] for _ in range(runs))
-        with wb.open(path, memory_bytes=0) as board:
-            miss, hit = [], []
-            for _ in range(runs):
-                ask = partial(_ask, board, rng.normal(size=(jobs, width)), np.ones((jobs, width)))
-                miss += measure.timings(partial(ask, flush=True), runs=1)
-                hit += measure.timings(partial(ask, flush=False), runs=1)
-                done += jobs
-        rows.append(
-            {
-                "packages": size,
-                "open, ms": opening * 1e3,
-                "over an empty one, ms": (opening - empty) * 1e3,
-                "miss, durable, µs a job": mean(miss) / jobs * 1e6,
-                "hit on disk, µs a job": median(hit) / jobs * 1e6,
-                "bytes a package": path.stat().st_size / done,
-            }
-        )
-        rows[-1]["miss ÷ first"] = rows[-1]["miss, durable, µs a job"] / rows[0]["miss, durable, µs a job"]
-        rows[-1]["hit ÷ first"] = rows[-1]["hit on disk, µs a job"] / rows[0]["hit on disk, µs a job"]
-    return rows
-
-
-def _ask(board: wb.Board, x: Array, one: Array, _: None, *, flush: bool) -> None:
-    board.call_many("mul", x, one)
-    if flush:
-        board.flush()
-
-
 def memory(folder: Path, memory_bytes: int, width: int) -> list[dict[str, Any]]:
     """Read five times as much as the memory tier may hold, and measure what is resident."""
     n = 5 * memory_bytes // (24 * width)
@@ -198,10 +149,6 @@ def _fresh(task: str, *arguments: object) -> tuple[float, ...]:
 
 def fresh(task: str, path: str, name: str, n: str, width: str, held: str = "0") -> tuple[float, ...]:
     """Do one task of a measurement in this process and return seconds, or resident bytes."""
-    if task == "open":
-        start = time.perf_counter()
-        with wb.open(path):
-            return (time.perf_counter() - start,)
     if task == "memory":
         store = Whiteboard(Path(path), int(n), int(width), memory_bytes=int(held))
         for rows in np.array_split(np.arange(int(n)), max(1, int(n) // 2000)):
@@ -233,7 +180,6 @@ def main() -> None:
         help="sizes of packages in a table of their own (default: 64 to 1 MB; none to leave it out)",
     )
     options.add_argument("--payload-bytes", type=int, default=32 * 2**20, help="bytes written of each size")
-    options.add_argument("--growth", type=int, nargs="?", const=10**6, metavar="N", help="also grow to N packages")
     options.add_argument("--memory-bytes", type=int, default=64 * 2**20, help="bound of the memory tier measured")
     options.add_argument("--fresh", help="what a fresh process is asked by this program")
     given = options.parse_args()
@@ -256,10 +202,6 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as name:
         tables["Resident bytes of the memory tier"] = memory(Path(name), given.memory_bytes, width)
-    if given.growth:
-        with tempfile.TemporaryDirectory() as name:
-            sizes = [size for size in (10**4, 10**5) if size < given.growth] + [given.growth]
-            tables["Growth"] = growth(Path(name), sizes, width, runs)
     measure.report(measure.machine("sqlalchemy", "blosc2", "diskcache", "joblib", "sqlitedict"), tables, given.json)
 
 

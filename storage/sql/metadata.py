@@ -66,6 +66,26 @@ recent = Table(
     Column("hashes", LargeBinary, nullable=False),
 )
 
+# Index rows that wait for a row each in a large `package`, by part of the hashes' range (`sqlite.gathered_index`):
+# eight bytes each of a hash, of its page and of its slot; page_id: the lowest of the pages.
+gathered = Table(
+    "gathered",
+    metadata,
+    Column("id", Whole, primary_key=True, autoincrement=False),
+    Column("page_id", Whole, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+    Column("places", LargeBinary, nullable=False),
+)
+
+# What hashes a part of a large `package` may have (`sqlite.known_hashes`); packages: how many were put into the bits.
+known = Table(
+    "known",
+    metadata,
+    Column("part", Whole, primary_key=True, autoincrement=False),
+    Column("packages", Whole, nullable=False),
+    Column("bits", LargeBinary, nullable=False),
+)
+
 page_access = Table(
     "page_access",
     metadata,

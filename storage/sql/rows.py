@@ -252,7 +252,6 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
     """Delete pages with their index rows and access counts, and count them; returns the number of index rows."""
     rows: list[tuple[int, int]] = []
     unreadable: list[int] = []
-    settle(connection)
     blobs = select_pages(connection, ids)
     for page_id, blob in blobs.items():
         try:
@@ -263,6 +262,7 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
     deleted = delete_index(connection, rows)
     # What a damaged page held is written nowhere but in the index, which has to be searched for it.
     if unreadable:
+        settle(connection)
         some = ",".join(map(str, unreadable))
         deleted += connection.exec_driver_sql(f"DELETE FROM package WHERE page_id IN ({some})").rowcount
     each = [(page_id,) for page_id in ids]

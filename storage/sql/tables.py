@@ -23,6 +23,8 @@ HEAD_TRIGGER_NAME: Final = "system_head"
 page: Final = Table("page", id=int, op=str, n=int, nbytes=int, cost_ns=int, header=bytes, digest=bytes, data=bytes)
 package: Final = Table("package", hash=int, page_id=int, slot=int)
 recent: Final = Table("recent", page_id=int, hashes=bytes)
+gathered: Final = Table("gathered", id=int, page_id=int, hashes=bytes, places=bytes)
+known: Final = Table("known", part=int, packages=int, bits=bytes)
 page_access: Final = Table("page_access", page_id=int, last_use=int, hits=int)
 eviction: Final = Table("eviction", reason=str, pages=int, packages=int, nbytes=int, last=int)
 system: Final = Table(
@@ -55,4 +57,17 @@ node_page: Final = Table(
     "node_page", id=int, system_id=int, number=int, part=int, header=bytes, digest=bytes, data=bytes
 )
 
-TABLES: Final = (page, package, recent, page_access, eviction, system, writer, claim, commit_log, node_page)
+TABLES: Final = (
+    page,
+    package,
+    recent,
+    gathered,
+    known,
+    page_access,
+    eviction,
+    system,
+    writer,
+    claim,
+    commit_log,
+    node_page,
+)

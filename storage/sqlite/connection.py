@@ -28,6 +28,8 @@ class Held(sqlite3.Connection):
         Bounds what is run on one cursor.
     seen : tuple of (version, object), or None
         What was read here, and at which version of the file: see `version`.
+    gathered : object
+        What was read here of the table of that name: see `gathered_index`.
     """
 
     def __init__(self, *given: Any, steps: Steps, **options: Any) -> None:
@@ -38,6 +40,7 @@ class Held(sqlite3.Connection):
         self.released: Callable[[Held], None] = _stays
         self.is_shut = False
         self.seen: tuple[tuple[int, int], Any] | None = None
+        self.gathered: Any = None
 
     @property
     def version(self) -> tuple[int, int]:

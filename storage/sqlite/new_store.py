@@ -111,6 +111,19 @@ STATEMENTS: Final = (
         hashes BLOB NOT NULL,
         PRIMARY KEY (id)
     )""",
+    """CREATE TABLE gathered (
+        id INTEGER NOT NULL,
+        page_id INTEGER NOT NULL,
+        hashes BLOB NOT NULL,
+        places BLOB NOT NULL,
+        PRIMARY KEY (id)
+    )""",
+    """CREATE TABLE known (
+        part INTEGER NOT NULL,
+        packages INTEGER NOT NULL,
+        bits BLOB NOT NULL,
+        PRIMARY KEY (part)
+    )""",
 )
 
 

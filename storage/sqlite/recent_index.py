@@ -1,11 +1,13 @@
 """The index of pages written lately: their hashes page by page, until there are enough for a place of their own each.
 
 A hash is random, so a row for each package of a small flush would change as many pages of the index as there are
-packages. Here a flush adds one row a page; what has gathered then goes into ``package`` together, in its order.
+packages. Here a flush adds one row a page; what has come together then goes into ``package``, in its order, or, where
+that is so large that even this would change all of it, some to where it waits for more (`gathered_index`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from whiteboard.storage.page.row_checks import MOST_ROWS
 from whiteboard.storage.sql.backend import Connection
+from whiteboard.storage.sqlite import gathered_index, known_hashes
 from whiteboard.storage.sqlite.connection import Held
 
 _MOST_HASHES: Final = 49_152
@@ -26,8 +29,16 @@ _MOST_BYTES: Final = 64 * 2**20
 ODD: Final = f"typeof(hashes) <> 'blob' OR length(hashes) % 8 OR length(hashes) > {8 * MOST_ROWS}"
 """Rows, in SQL, that no store writes."""
 
+_COUNT: Final = "SELECT count(*) FROM package WHERE hash BETWEEN 0 AND ?"
+
 _FIRST_BITS: Final = 16
 _REST_BITS: Final = 63 - _FIRST_BITS
+
+_PART_WAITS: Final = 1 / 16
+"""A part of a large index gets rows once so many wait for it, as a part of those that it has."""
+
+_COUNTED: Final = 1024
+"""What part of all hashes is counted to know about how many there are: they are spread evenly."""
 
 _INSERT_ROWS: Final = 300
 """Rows of one statement: older SQLite takes 999 values in one."""
@@ -41,23 +52,58 @@ def add(connection: Connection, page_id: int, hashes: NDArray[np.int64]) -> None
 
 
 def settle_if_many(connection: Connection) -> None:
-    """Move all rows into ``package`` once there are many."""
+    """Move all rows on once there are many."""
     sql = "SELECT count(*), sum(length(hashes)) FROM recent"
     pages, nbytes = connection.connection.cursor().execute(sql).fetchone()
     if pages > _MOST_PAGES or (pages and nbytes > 8 * _MOST_HASHES):
-        settle(connection)
+        move_on(connection)
+
+
+def move_on(connection: Connection) -> None:
+    """Move all rows into ``package``, or those of most parts to where they wait; hashes that have a row keep it."""
+    rows = index(connection)
+    if not len(rows):
+        return
+    connection.exec_driver_sql("DELETE FROM recent")
+    due = _due(connection, len(rows))
+    if due is not None:
+        now = np.isin(gathered_index.part_of(rows[:, 0]), due)
+        gathered_index.add(connection, rows[~now])
+        rows = rows[now]
+    _insert(connection, np.concatenate([gathered_index.take(connection, due), rows]), large=due is not None)
 
 
 def settle(connection: Connection) -> None:
-    """Move all rows into ``package``; hashes that have a row there keep it."""
-    rows = index(connection)
+    """Give every hash its row in ``package``."""
+    rows = np.concatenate([gathered_index.take(connection, None), index(connection)])
     if len(rows):
-        insert(connection, rows[np.argsort(rows[:, 0], kind="stable")])
         connection.exec_driver_sql("DELETE FROM recent")
+        _insert(connection, rows, large=False)
+
+
+def _due(connection: Connection, more: int) -> list[int] | None:
+    """The parts of the index that get rows now that so many more have come, those first that most wait for.
+
+    None: all, as they are small.
+    """
+    (counted,) = connection.connection.cursor().execute(_COUNT, (2**63 // _COUNTED,)).fetchone()
+    parts = gathered_index.PARTS
+    count = math.ceil(parts * more / max(1.0, _PART_WAITS * _COUNTED * counted))
+    if count >= parts:
+        return None
+    waiting = gathered_index.waiting(connection)
+    return sorted(range(parts), key=lambda part: -waiting.get(part, 0))[:count]
+
+
+def _insert(connection: Connection, rows: NDArray[np.int64], *, large: bool) -> None:
+    """Insert index rows (hash, page_id, slot) into ``package``; of one hash the first counts."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    insert(connection, rows)
+    known_hashes.add(connection, rows, make=large)
 
 
 def insert(connection: Connection, rows: NDArray[np.int64]) -> None:
-    """Insert index rows (hash, page_id, slot) into ``package``."""
+    """Insert index rows by ascending hash."""
     # A statement for many rows: after each one the interpreter would be given up, and had again only when the threads
     # that compute let go of it, while other processes wait for this transaction.
     cursor = connection.connection.cursor()

@@ -18,7 +18,7 @@ from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
-from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
 from whiteboard.storage.sqlite.connection import Held
 
 LIST: Final = 900
@@ -31,13 +31,17 @@ _LARGE: Final = 64 * 1024
 _HUGE: Final = 4 * 2**20
 """Data of more bytes is not in memory as a whole where that can be helped."""
 
-INDEXED: Final = "SELECT page_id FROM package UNION SELECT page_id FROM recent"
-"""The pages in which some package is found."""
+INDEXED: Final = (
+    "SELECT page_id FROM package UNION SELECT page_id FROM recent "
+    "UNION SELECT id FROM page WHERE id >= (SELECT min(page_id) FROM gathered)"
+)
+"""The pages in which some package is found, and, where packages wait for rows, some that are as new."""
 
 # With a condition it goes row by row, 40 ns each; without one SQLite counts page by page, which nothing can stop: in a
 # file whose pages are said to hold one another, to no end.
 COUNT_PACKAGES: Final = (
     "SELECT (SELECT count(*) FROM package WHERE hash >= 0) + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM recent)"
+    " + (SELECT coalesce(sum(length(hashes)), 0) / 8 FROM gathered)"
 )
 
 
@@ -63,7 +67,7 @@ _DELETE_INDEX = (
 def place_of(raw: Held, hashed: int) -> tuple[Any, Any] | None:
     """The page and slot that the index has of a hash, as they lie there; None is a certain miss."""
     found: tuple[Any, Any] | None = raw.execute(_PLACE, (hashed,)).fetchone()
-    return recent_index.place_of(raw, hashed) if found is None else found
+    return found or gathered_index.place_of(raw, hashed) or recent_index.place_of(raw, hashed)
 
 
 def read_row(raw: Held, page_id: int, slot: int) -> Page | None:
@@ -83,7 +87,7 @@ def read_row(raw: Held, page_id: int, slot: int) -> Page | None:
 
 def is_empty(connection: Connection) -> bool:
     """Return whether there is no package at all."""
-    sql = "SELECT EXISTS (SELECT 1 FROM package) OR EXISTS (SELECT 1 FROM recent)"
+    sql = "SELECT EXISTS (SELECT 1 FROM package) OR EXISTS (SELECT 1 FROM recent) OR EXISTS (SELECT 1 FROM gathered)"
     return not connection.exec_driver_sql(sql).scalar_one()
 
 
@@ -98,8 +102,10 @@ def select_index(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[n
     A damaged row, with text where a number should be, comes as one of page -1, which there never is.
     """
     hashes = distinct(hashes)
-    found = select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", hashes.tolist())
-    rows = np.concatenate([index_array(found), recent_index.find(connection, hashes)])
+    likely = known_hashes.likely(connection, hashes) if len(hashes) >= known_hashes.MANY else hashes
+    found = select_in(connection, "SELECT hash, page_id, slot FROM package WHERE hash IN", likely.tolist())
+    others = [each.find(connection, hashes) for each in (gathered_index, recent_index)]
+    rows = np.concatenate([index_array(found), *others])
     return rows[firsts(rows[:, 0])]
 
 
@@ -229,8 +235,9 @@ def delete_index(connection: Connection, rows: Iterable[tuple[int, int]]) -> int
     """Delete index rows, given as (hash, page_id); returns how many there were."""
     if not (rows := list(rows)):
         return 0
-    recent_index.settle(connection)
-    return int(connection.exec_driver_sql(_DELETE_INDEX, rows).rowcount)
+    recent_index.move_on(connection)
+    waited = gathered_index.remove(connection, rows)
+    return waited + int(connection.exec_driver_sql(_DELETE_INDEX, rows).rowcount)
 
 
 def insert_node_page(connection: Connection, row: tuple[int, int, int], page: Packed) -> None:
@@ -252,8 +259,12 @@ def _insert(connection: Connection, table: str, values: tuple[Any, ...], page: P
     return row_id
 
 
+def lately(connection: Connection) -> NDArray[np.int64]:
+    """Index rows, (m, 3), of packages that have no row of their own yet; of one hash, the first counts."""
+    return np.concatenate([gathered_index.index(connection), recent_index.index(connection)])
+
+
 settle = recent_index.settle
-lately = recent_index.index
 
 
 def select_in(connection: Connection, sql: str, values: Sequence[int]) -> list[Any]:

@@ -11,13 +11,10 @@ from whiteboard.storage.cache.claims import sweep
 from whiteboard.storage.cache.eviction import STEP_PAGES, evict
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql.backend import Database
-from whiteboard.storage.sql.rows import (
-    delete_pages,
-    indexed,
-    lately,
-    select_in,
-    select_index,
-)
+from whiteboard.storage.sql.rows import delete_pages, lately, select_index
+
+_STEP_HASHES = 32_768
+_WITHOUT_ROWS = "SELECT id, n, nbytes FROM page WHERE id NOT IN (SELECT page_id FROM package)"
 
 
 def gc(
@@ -51,14 +48,12 @@ def gc(
 def _drop_unreferenced(database: Database, *, dry_run: bool) -> Evicted:
     """Drop pages whose every package was stored by another process first, or repaired away."""
     with database.read() as connection:
-        rows = list(
-            connection.exec_driver_sql(f"SELECT id, n, nbytes FROM page WHERE id NOT IN ({indexed(connection)})")
-        )
-        new = lately(connection)
-        if len(new):
-            # Of a package that two pages have, the one with a row in the index counts, or else the first.
-            doubles = np.setdiff1d(new[:, 1], select_index(connection, new[:, 0])[:, 1])
-            rows += select_in(connection, "SELECT id, n, nbytes FROM page WHERE id IN", doubles.tolist())
+        rows = list(connection.exec_driver_sql(_WITHOUT_ROWS))
+        # Of a package that two pages have, the one with a row in the index counts, or else the first.
+        new = lately(connection)[:, 0]
+        parts = (new[start : start + _STEP_HASHES] for start in range(0, len(new), _STEP_HASHES))
+        answering = {page_id for part in parts for page_id in np.unique(select_index(connection, part)[:, 1]).tolist()}
+    rows = [row for row in rows if row.id not in answering]
     if not dry_run:
         for start in range(0, len(rows), STEP_PAGES):
             ids = [row.id for row in rows[start : start + STEP_PAGES]]

@@ -14,7 +14,7 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import row_checks
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Connection, Database
-from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer, t.claim)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
@@ -42,6 +42,8 @@ def unreadable(database: Database) -> tuple[Unreadable, ...]:
             ids = tuple(_ids(connection, table, where))
             if ids:
                 found.append(Unreadable(table.name, ids, f"{table.name}: {len(ids):,} rows {why}"))
+        for part, count in known_hashes.left_out(connection):
+            found.append(Unreadable(t.known.name, (part,), f"known: part {part} leaves out {count:,} packages"))
     return tuple(found)
 
 
@@ -80,6 +82,8 @@ def delete_unreadable(connection: Connection, rows: Unreadable) -> None:
 
 def _strays() -> Iterator[tuple[row_checks.Table, str, str]]:
     yield t.recent, recent_index.ODD, "that hold no hashes"
+    yield t.gathered, gathered_index.ODD, "that hold no index rows"
+    yield t.known, known_hashes.ODD, "that hold no bits of hashes"
     for table in _OF_SYSTEMS:
         yield table, "typeof(system_id) <> 'integer'", "that belong to no system"
 

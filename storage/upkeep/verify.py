@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -74,19 +75,16 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
         raise ParamError(message)
     structure = database.structure()
     try:
-        index = _index(database)
         with database.read() as connection:
             pages = list(connection.exec_driver_sql("SELECT id FROM page ORDER BY id").scalars())
+            chosen = pages if sample == 1 else random.Random(seed).sample(pages, math.ceil(sample * len(pages)))
+            dangling, order = _index(connection, np.array(pages, np.int64), np.sort(np.array(chosen, np.int64)))
         odd = unreadable(database)
         lost = without_row(database)
     except CorruptPackageError as error:
         return VerifyReport(systems=_systems(database), structure=(*structure, str(error)))
-    known = np.array(pages, np.int64)
-    dangling = index[~np.isin(index[:, 1], known)]
-    chosen = pages if sample == 1 else random.Random(seed).sample(pages, math.ceil(sample * len(pages)))
     damaged: list[DamagedPage] = []
     misplaced: list[NDArray[np.int64]] = []
-    order = index[np.argsort(index[:, 1], kind="stable")]
     packages = 0
     for page_id in chosen:
         found = _looked_at(database, page_id)
@@ -114,10 +112,24 @@ def verify(database: Database, *, sample: float = 1.0, repair: bool = False, see
     )
 
 
-def _index(database: Database) -> NDArray[np.int64]:
-    """All index rows: 24 bytes each, read in parts so that no list of a million tuples is made."""
-    with database.read() as connection:
-        return np.concatenate([np.empty((0, 3), np.int64), *index_parts(connection), lately(connection)])
+def _index(
+    connection: Connection, pages: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Index rows of pages that are not there, and those of some pages, by page: of the others nothing is kept."""
+    dangling, found = [np.empty((0, 3), np.int64)], [np.empty((0, 3), np.int64)]
+    for rows in chain(index_parts(connection), [lately(connection)]):
+        dangling.append(rows[~_among(rows[:, 1], pages)])
+        found.append(rows[_among(rows[:, 1], chosen)])
+    index = np.concatenate(found)
+    found.clear()
+    return np.concatenate(dangling), index[np.argsort(index[:, 1], kind="stable")]
+
+
+def _among(values: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    found: NDArray[np.bool_] = ascending[np.searchsorted(ascending, values).clip(max=len(ascending) - 1)] == values
+    return found
 
 
 def _looked_at(database: Database, page_id: int) -> NDArray[np.uint8] | DamagedPage | None:

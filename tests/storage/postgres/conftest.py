@@ -27,7 +27,7 @@ def url(_shared: str) -> Iterator[str]:
 def empty(url: str) -> None:
     """Empty a store, where there is one."""
     name = make_url(url).query["schema"]
-    tables = ", ".join(f'"{name}".{table}' for table in metadata.tables if table != "recent")
+    tables = ", ".join(f'"{name}".{table}' for table in metadata.tables if table not in ("recent", "gathered", "known"))
     if postgres.run(f"SELECT to_regclass('\"{name}\".page')") != [(None,)]:
         postgres.run(f"TRUNCATE {tables} RESTART IDENTITY")
 

@@ -22,6 +22,8 @@ TABLES = (
     "page",
     "package",
     "recent",
+    "gathered",
+    "known",
     "page_access",
     "system",
     "commit_log",

@@ -1,4 +1,4 @@
-"""The index of pages written lately: found before it is settled and after, settled once there is much of it."""
+"""The index of pages written lately: found wherever its rows are by now, moved on once there is much of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, key_of, page_of, transaction
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.sql.page_row import hashes_of
+from whiteboard.storage.sql.page_row import PageRow, hashes_of
 from whiteboard.storage.sql.rows import count_packages, select_index
-from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index, rows
 from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
 
@@ -66,9 +66,13 @@ def test_a_large_flush_is_settled_at_once(stores: Stores, monkeypatch: pytest.Mo
 def test_settled_or_not_is_the_same(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], data: st.DataObject
 ) -> None:
-    """Whenever rows are made, the first page that held a package is the one that answers for it."""
+    """Whenever rows are made, and of which parts, the first page that held a package is the one that answers for it."""
     first: dict[int, int] = {}
-    with open_store(tmp_path_factory.mktemp("recent") / "a.db", memory_bytes=0) as stores:
+    due = st.none() | st.lists(st.integers(0, gathered_index.PARTS - 1), unique=True, max_size=40)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_store(tmp_path_factory.mktemp("recent") / "a.db", memory_bytes=0) as stores,
+    ):
         database = stores.database
         wanted = hashes_of(np.frombuffer(b"".join(map(key_of, range(41))), np.uint8).reshape(-1, 16))
         for page_id, numbers in enumerate(parts, 1):
@@ -76,15 +80,66 @@ def test_settled_or_not_is_the_same(
             with transaction(database) as connection:
                 recent_index.add(connection, page_id, hashes)
                 if data.draw(st.booleans()):
-                    recent_index.settle(connection)
-                index = select_index(connection, wanted)
+                    drawn = data.draw(due)
+                    patch.setattr(recent_index, "_due", lambda *_: drawn)  # noqa: B023
+                    recent_index.move_on(connection)
+                index, raw = select_index(connection, wanted), connection.connection
             for slot, number in enumerate(numbers):
                 first.setdefault(number, (page_id << 8) + slot)
             expected = {int(wanted[number]): place for number, place in first.items()}
             assert {h: (page << 8) + slot for h, page, slot in index.tolist()} == expected
+            assert {h: rows.place_of(raw, h) for h in expected} == {h: divmod(p, 256) for h, p in expected.items()}
         with transaction(database) as connection:
             recent_index.settle(connection)
             assert count_packages(connection) == len(first)
+
+
+def test_parts_of_a_large_index_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits by parts is found, counted, left out of no verification, and goes with its pages; parts take turns."""
+    monkeypatch.setattr(recent_index, "_MOST_PAGES", 1)
+    monkeypatch.setattr(recent_index, "_COUNTED", 200_000)  # as if there were so many times as many packages
+    monkeypatch.setattr(recent_index, "_COUNT", "SELECT count(*) FROM package WHERE ? > 0")
+    monkeypatch.setattr(known_hashes, "MANY", 1)
+    with open_store(path, memory_bytes=0) as stores:
+        _put(stores, range(40))
+        _put(stores, range(40, 80))  # none had a row before, so all get theirs
+        for first in range(80, 400, 40):
+            _put(stores, range(first, first + 40))
+        with stores.database.read() as connection:
+            waiting, lately = gathered_index.waiting(connection), recent_index.index(connection)
+            filters = connection.exec_driver_sql("SELECT count(*) FROM known").scalar_one()
+        assert _rows(stores)[0] + sum(waiting.values()) + len(lately) == 400
+        assert sum(waiting.values()) > 200
+        assert filters > 2
+        assert_found(stores.packages.find(KEYS), range(400), lambda _: True)
+        assert verify(stores.database).ok
+        assert stores.packages.stats()["packages"] == 400
+        with transaction(stores.database) as connection:  # another process computed the same
+            rows.insert_pages(connection, [PageRow.of(page_of(range(100, 150)))])
+        assert gc(stores.database).unreferenced.pages == 1
+        assert_found(stores.packages.find(KEYS), range(400), lambda _: True)
+        report = gc(stores.database, max_bytes=0)
+        assert (report.evicted.packages, report.bytes_after < report.bytes_before) == (400, True)
+        assert (stores.packages.find(KEYS).page == -1).all()
+        assert verify(stores.database).ok
+
+
+def test_a_filter_keeps_whatever_has_a_row(stores: Stores) -> None:
+    """Through all sizes that a filter has while its part grows; of hashes without a row it leaves a tenth at most."""
+    hashes = np.random.default_rng(0).integers(0, 2**57, 12_000)  # of one part
+    there, others = hashes[:8000], np.unique(hashes[8000:])
+    index = np.stack([there, np.ones_like(there), np.arange(len(there))], axis=1)
+    sizes = set()
+    with transaction(stores.database) as connection:
+        for start in range(0, len(index), 500):
+            recent_index.insert(connection, index[start : start + 500])
+            known_hashes.add(connection, index[start : start + 500], make=not start)
+            sizes.add(connection.exec_driver_sql("SELECT length(bits) FROM known").scalar_one())
+            seen = np.unique(there[: start + 500])
+            assert np.array_equal(known_hashes.likely(connection, seen), seen)
+        assert len(sizes) > 2
+        assert len(known_hashes.likely(connection, others)) < len(others) / 10
+        assert list(known_hashes.left_out(connection)) == []
 
 
 def test_a_collection_of_what_is_recent(stores: Stores) -> None:
