@@ -1,18 +1,23 @@
 """Work that costs: jobs in threads and processes, beside one after another and joblib's Memory over loky.
 
 The jobs of processes hold the interpreter, as a simulation in Python does; those of threads release it. Processes are
-there before the clock starts, as they are for the second call of a session.
+there before the clock starts, as they are for the second call of a session. With ``--store`` packages go to a server,
+into a schema that is dropped; with ``--dask`` bins go to the two worker processes of a cluster on this machine too,
+which ``pip install distributed`` brings.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import os
 import secrets
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -21,6 +26,9 @@ from typing import Any
 
 import joblib
 import numpy as np
+import psycopg
+from psycopg import sql
+from sqlalchemy.engine import make_url
 
 import whiteboard as wb
 from scripts.benching import measure
@@ -42,12 +50,12 @@ def held(x: Any, seconds: float) -> Any:
     return x[0] ** 2, 2 * x[:1]
 
 
-@wb.op("held", gradient="returned", identity="held", keep_sources=False)
+@wb.op("held", gradient="returned", identity="held", exactness="portable", keep_sources=False)
 def _held(x: Any, *, seconds: float) -> Any:
     return held(x, seconds)
 
 
-@wb.op("released", gradient="returned", identity="released", keep_sources=False)
+@wb.op("released", gradient="returned", identity="released", exactness="portable", keep_sources=False)
 def _released(x: Any, *, seconds: float) -> Any:
     time.sleep(seconds)
     return x[0] ** 2, 2 * x[:1]
@@ -63,19 +71,44 @@ def answered(board: wb.Board, op: str, seconds: float) -> Callable[[Any], object
     return lambda x: board.call_many(op, x, params={"seconds": seconds})
 
 
-def processes(folder: Path, runs: int) -> list[dict[str, Any]]:
+class Places:
+    """Where stores are made: files in a folder, or schemas of a server that are dropped in the end."""
+
+    def __init__(self, folder: Path, server: str | None) -> None:
+        self.folder, self._server = folder, server
+        self._made: list[str] = []
+
+    def __call__(self, name: str) -> str:
+        """Where a store of some name is."""
+        if self._server is None:
+            return str(self.folder / f"{name}.db")
+        schema = f"bench_{name}_{os.getpid()}"
+        self._made.append(schema)
+        return make_url(self._server).update_query_dict({"schema": schema}).render_as_string(hide_password=False)
+
+    def drop(self) -> None:
+        """Drop the schemas."""
+        if self._server is not None:
+            plain = make_url(self._server).set(drivername="postgresql").render_as_string(hide_password=False)
+            with psycopg.connect(plain, autocommit=True) as connection:
+                for schema in set(self._made):
+                    connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+
+def processes(places: Places, runs: int, cluster: Executor | None) -> list[dict[str, Any]]:
     """Measure jobs of several costs, all misses."""
-    memory = joblib.Memory(folder / "joblib", verbose=0)
+    memory = joblib.Memory(places.folder / "joblib", verbose=0)
     cached = memory.cache(held)
     rows = []
-    with (
-        wb.open(folder / "serial.db") as serial,
-        wb.open(folder / "workers.db", executor=WORKERS) as workers,
-        joblib.Parallel(WORKERS, backend="loky") as loky,
-    ):
+    with ExitStack() as stack:
+        serial = stack.enter_context(wb.open(places("serial")))
+        boards = {"workers": stack.enter_context(wb.open(places("workers"), executor=WORKERS))}
+        if cluster is not None:
+            boards["dask"] = stack.enter_context(wb.open(places("dask"), executor=cluster))
+        loky = stack.enter_context(joblib.Parallel(WORKERS, backend="loky"))
         for cost in COSTS:
             n = max(2 * WORKERS, int(min(SECONDS / cost, 1000)))
-            for board in (serial, workers):
+            for board in (serial, *boards.values()):
                 answered(board, "held", cost)(fresh(n))
 
             def peer(x: Any, cost: float = cost) -> object:
@@ -83,7 +116,7 @@ def processes(folder: Path, runs: int) -> list[dict[str, Any]]:
 
             works = {
                 "serial": (answered(serial, "held", cost), lambda n=n: fresh(n)),
-                "workers": (answered(workers, "held", cost), lambda n=n: fresh(n)),
+                **{name: (answered(board, "held", cost), lambda n=n: fresh(n)) for name, board in boards.items()},
                 "joblib": (peer, lambda n=n: fresh(n)),
             }
             seconds = measure.interleaved(works, runs=runs)
@@ -92,20 +125,19 @@ def processes(folder: Path, runs: int) -> list[dict[str, Any]]:
                     "job ms": cost * 1e3,
                     "jobs": n,
                     **{f"{name} s": each for name, each in seconds.items()},
-                    "workers ×": seconds["serial"] / seconds["workers"],
-                    "joblib ×": seconds["serial"] / seconds["joblib"],
+                    **{f"{name} ×": seconds["serial"] / each for name, each in seconds.items() if name != "serial"},
                 }
             )
     return rows
 
 
-def threads(folder: Path, runs: int) -> list[dict[str, Any]]:
+def threads(places: Places, runs: int) -> list[dict[str, Any]]:
     """Measure two callers of a board, and one caller with an executor of two threads."""
     rows = []
     with (
         ThreadPoolExecutor(2) as pool,
-        wb.open(folder / "a.db") as board,
-        wb.open(folder / "b.db", executor=pool) as other,
+        wb.open(places("alone")) as board,
+        wb.open(places("threads"), executor=pool) as other,
     ):
 
         def two(x: Any) -> None:
@@ -134,10 +166,10 @@ def threads(folder: Path, runs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def hits_beside(folder: Path, runs: int) -> list[dict[str, Any]]:
+def hits_beside(places: Places, runs: int) -> list[dict[str, Any]]:
     """Measure hits in memory while nothing else goes on, and while another thread computes jobs of 100 ms."""
     x, rows = np.ones(1), []
-    with wb.open(folder / "beside.db") as board:
+    with wb.open(places("beside")) as board:
 
         def hit(_: object) -> object:
             return board.call("released", x, params={"seconds": 0.0})
@@ -160,7 +192,7 @@ def hits_beside(folder: Path, runs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def ask(store: Path, log: Path, first: float, keys: int, ready: Barrier) -> None:
+def ask(store: str, log: Path, first: float, keys: int, ready: Barrier) -> None:
     """Ask for the same keys as others do, of an op that says what it computes."""
 
     def logged(x: Any) -> Any:
@@ -176,9 +208,9 @@ def ask(store: Path, log: Path, first: float, keys: int, ready: Barrier) -> None
         ready.wait()
 
 
-def same_keys(folder: Path, runs: int, clients: int = 4, keys: int = 16) -> list[dict[str, Any]]:
+def same_keys(places: Places, runs: int, clients: int = 4, keys: int = 16) -> list[dict[str, Any]]:
     """Measure processes that ask a store for the same keys of 100 ms; what one alone would take is 0.1 s a key."""
-    context, store, log = get_context("spawn"), folder / "same.db", folder / "log"
+    context, store, log = get_context("spawn"), places("same"), places.folder / "log"
     wb.open(store).close()
     seconds = []
     for run in range(runs):
@@ -197,10 +229,10 @@ def same_keys(folder: Path, runs: int, clients: int = 4, keys: int = 16) -> list
     return [{"processes": clients, "keys": keys, "computed": computed, "s": median(seconds), "one alone s": 0.1 * keys}]
 
 
-def claims(folder: Path, runs: int) -> list[dict[str, Any]]:
+def claims(places: Places, runs: int) -> list[dict[str, Any]]:
     """Measure what it takes to claim a bin and to give it back."""
     rows = []
-    with open_store(folder / "claims.db") as stores:
+    with open_store(places("claims")) as stores:
         for n in (1, 16, 256):
             keys = [secrets.token_bytes(16) for _ in range(n)]
 
@@ -214,17 +246,32 @@ def claims(folder: Path, runs: int) -> list[dict[str, Any]]:
     return rows
 
 
+def local_cluster(stack: ExitStack) -> Executor:
+    """Return the executor of a Dask cluster of two worker processes on this machine."""
+    distributed: Any = importlib.import_module("distributed")  # which bears no types
+    options = {"n_workers": WORKERS, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    cluster = stack.enter_context(distributed.LocalCluster(**options))
+    client = stack.enter_context(distributed.Client(cluster))
+    executor: Executor = client.get_executor(pure=False, retries=2)
+    return executor
+
+
 def main() -> None:
     """Measure, and print."""
-    options = measure.parser("Jobs in threads and processes.").parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    parser = measure.parser("Jobs in threads and processes.")
+    parser.add_argument("--store", help="URL of a database on a server, in place of files")
+    parser.add_argument("--dask", action="store_true", help="measure a Dask cluster on this machine too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        places = Places(Path(name), options.store)
+        stack.callback(places.drop)
+        cluster = local_cluster(stack) if options.dask else None
         tables = {
-            f"{WORKERS} processes, all misses": processes(folder, options.runs),
-            "Threads, functions that release the interpreter": threads(folder, options.runs),
-            "A hit in memory": hits_beside(folder, options.runs),
-            "Processes that ask for the same keys at once": same_keys(folder, options.runs),
-            "Claims of bins": claims(folder, options.runs),
+            f"{WORKERS} processes, all misses": processes(places, options.runs, cluster),
+            "Threads, functions that release the interpreter": threads(places, options.runs),
+            "A hit in memory": hits_beside(places, options.runs),
+            "Processes that ask for the same keys at once": same_keys(places, options.runs),
+            "Claims of bins": claims(places, options.runs),
         }
     measure.report(measure.machine("joblib", "loky"), tables, options.json)
 

@@ -144,9 +144,11 @@ class SqliteVersions(VersionStore):
             if batch is not None:
                 batch.write(connection)
             if system_id is None:
-                if _is_head(connection, system, commit, log["seal"]):
+                there = _is_head(connection, system, commit, log["seal"])
+                if commit.parent is not None or not there:
+                    self.writers.check(connection, system.name)  # of two that write the same one is refused
+                if there:
                     return  # an earlier call, or run, wrote it and was not told
-                self.writers.check(connection, system.name)
                 system_id = self._claim(connection, system, commit)
             add_commits(connection, system_id, [log])
             for part, page in enumerate(pages):
