@@ -34,7 +34,10 @@ ODD: Final = (
 """Rows, in SQL, that no store writes."""
 
 _AFTER = "SELECT coalesce(max(id) + 1, ?) FROM gathered WHERE id BETWEEN ? AND ?"
-_IDS = f"SELECT id, length(hashes) / 8 FROM gathered WHERE NOT ({ODD}) ORDER BY id"
+_IDS = (
+    "SELECT id, length(hashes) / 8, substr(hashes, 1, 8), substr(hashes, -8) "
+    f"FROM gathered WHERE NOT ({ODD}) ORDER BY id"
+)
 _HASHES = f"SELECT id, hashes FROM gathered WHERE id BETWEEN ? AND ? AND NOT ({ODD}) ORDER BY id"
 _CHANGE = "UPDATE gathered SET page_id = ?, hashes = ?, places = ? WHERE id = ?"
 _ROWS = f"SELECT hashes, places FROM gathered WHERE id BETWEEN ? AND ? AND NOT ({ODD}) ORDER BY id"
@@ -119,19 +122,20 @@ class _Hashes:
     """
 
     version: tuple[int, int]
-    ids: tuple[tuple[int, int], ...]
+    ids: tuple[tuple[int, int, bytes, bytes], ...]
     hashes: NDArray[np.int64]
     order: NDArray[np.int64]
 
     @classmethod
     def of(cls, raw: Held) -> _Hashes:
-        # A row that stands never changes but by becoming shorter; what this connection writes may be rolled back.
+        # A row that stands never changes but by becoming shorter; what this connection wrote may have been rolled back,
+        # which no version tells, and its id come again, with other hashes.
         version: tuple[int, int] = raw.version
         kept: _Hashes | None = raw.gathered
-        if kept is not None and kept.version == version:
+        if kept is not None and kept.version == version and not raw.total_changes:
             return kept
         ids = tuple(raw.cursor().execute(_IDS))
-        if kept is not None and kept.version[1] == version[1] and kept.ids == ids:
+        if kept is not None and kept.ids == ids:
             kept = raw.gathered = replace(kept, version=version)
         else:
             found = [np.frombuffer(blob, "<i8") for _, blob in raw.cursor().execute(_HASHES, (0, 2**63 - 1))]
@@ -142,7 +146,7 @@ class _Hashes:
 
     def rows(self, raw: Held, hits: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index rows of the hashes at some places."""
-        starts = np.cumsum([0, *(n for _, n in self.ids)])
+        starts = np.cumsum([0, *(n for _, n, *_ in self.ids)])
         at = self.order[hits]
         found = np.empty((len(hits), 3), np.int64)
         numbers = np.searchsorted(starts, at, side="right") - 1

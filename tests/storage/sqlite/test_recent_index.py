@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
 
 KEYS = [key_of(i) for i in range(400)]
+PARTS = (range(50), range(50, 100))
 
 
 @pytest.fixture
@@ -173,3 +175,18 @@ def test_one_key_is_there_as_soon_as_it_is_written(where: str, path: Path, monke
             for table in ("package", "recent", "page"):
                 connection.exec_driver_sql(f"DELETE FROM {table}")
         assert not any(map(is_there, range(20)))
+
+
+def test_what_was_rolled_back_waits_nowhere(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that a transaction let wait and looked for are gone with it, and others may take their place."""
+    monkeypatch.setattr(recent_index, "_due", lambda *_: [])
+    first, second = (np.stack([hashes_of(page_of(part).keys), *np.ones((2, 50), np.int64)], 1) for part in PARTS)
+    for rows_of, fails in ((first, True), (second, False)):
+        with contextlib.suppress(ZeroDivisionError), transaction(stores.database) as connection:
+            gathered_index.add(connection, rows_of)
+            assert len(select_index(connection, rows_of[:, 0])) == 50
+            assert fails or not len(gathered_index.find(connection, np.sort(first[:, 0])))
+            1 / (not fails)
+    with stores.database.read() as connection:
+        assert np.array_equal(select_index(connection, second[:, 0])[:, 0], np.sort(second[:, 0]))
+        assert not len(select_index(connection, first[:, 0]))
