@@ -7,6 +7,7 @@ whoever gave it, and is made only once a part is large.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Final
@@ -40,12 +41,12 @@ def likely(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int6
     """Those of some ascending hashes that may have a row."""
     parts = part_of(hashes)
     keep = np.ones(len(hashes), np.bool_)
-    low, high = (0, 0) if not len(parts) else (int(parts[0]), int(parts[-1]))
-    sql = f"SELECT part, bits FROM known WHERE part BETWEEN ? AND ? AND NOT ({ODD})"
-    for part, bits in connection.connection.cursor().execute(sql, (low, high)):
+    for (part,) in connection.connection.cursor().execute(f"SELECT part FROM known WHERE NOT ({ODD})").fetchall():
         mine = slice(*np.searchsorted(parts, (part, part + 1)).tolist())
-        if _is_filter(bits):
-            keep[mine] = _has(np.frombuffer(bits, np.uint8), hashes[mine])
+        if mine.start < mine.stop:
+            bits = _bits(connection, part)
+            if _is_filter(bits):
+                keep[mine] = _has(np.frombuffer(bits, np.uint8), hashes[mine])
     return hashes[keep]
 
 
@@ -89,12 +90,22 @@ def _make(cursor: Any, part: int) -> None:
     cursor.execute("INSERT OR REPLACE INTO known VALUES (?, ?, ?)", (part, len(hashes), bits.tobytes()))
 
 
+def _bits(connection: Connection, part: int) -> bytes:
+    """The filter of a part, in a fifth of the time that it takes as a column; empty where it cannot be read."""
+    try:
+        with connection.connection.blobopen("known", "bits", part, readonly=True) as blob:
+            bits: bytes = blob.read()
+            return bits
+    except sqlite3.Error:  # of which the index itself, which is read then, has more to tell
+        return b""
+
+
 def _least(part: int, packages: int) -> float:
     return min(_LEAST * 2 ** (part / PARTS) * packages, _MOST_BITS)
 
 
 def _is_filter(bits: bytes) -> bool:
-    return len(bits) & (len(bits) - 1) == 0
+    return len(bits) >= _FEWEST_BITS // 8 and len(bits) & (len(bits) - 1) == 0
 
 
 def _has(bits: NDArray[np.uint8], hashes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -34,7 +34,7 @@ _COUNT: Final = "SELECT count(*) FROM package WHERE hash BETWEEN 0 AND ?"
 _FIRST_BITS: Final = 16
 _REST_BITS: Final = 63 - _FIRST_BITS
 
-_PART_WAITS: Final = 1 / 16
+_PART_WAITS: Final = 1 / 8
 """A part of a large index gets rows once so many wait for it, as a part of those that it has."""
 
 _COUNTED: Final = 1024
