@@ -138,7 +138,8 @@ class _Hashes:
         if kept is not None and kept.ids == ids:
             kept = raw.gathered = replace(kept, version=version)
         else:
-            found = [np.frombuffer(blob, "<i8") for _, blob in raw.cursor().execute(_HASHES, (0, 2**63 - 1))]
+            rows = _bounded(raw.cursor().execute(_HASHES, (0, 2**63 - 1)))
+            found = [np.frombuffer(blob, "<i8") for _, blob in rows]
             hashes = np.concatenate([np.empty(0, np.int64), *found])
             order = np.argsort(hashes)  # a stable one takes four times as long
             kept = raw.gathered = cls(version, ids, hashes[order], order)
