@@ -89,10 +89,6 @@ class PackageStore(ABC):
         """The page and row of a package that is found at once, and counted so, or None: then `find` tells. Optional."""
         return None
 
-    def lacks(self, key: bytes) -> bool:  # noqa: ARG002
-        """Whether a package is certainly not there, and counted as a miss; if not, `find` tells. Optional."""
-        return False
-
     @abstractmethod
     def put(self, page: Page) -> None:
         """Take a page of packages. Keys that the store holds already are left as they are."""

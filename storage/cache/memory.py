@@ -93,16 +93,6 @@ class MemoryTier(PackageStore):
             self._tiers[MEMORY] += 1
         return page, row
 
-    def lacks(self, key: bytes) -> bool:
-        with self._lock:
-            if key in self._whole():
-                return False
-        if not self.inner.lacks(key):
-            return False
-        with self._lock:
-            self._tiers[MISS] += 1
-        return True
-
     def put(self, page: Page) -> None:
         check_page(page)
         mine = owned(page)

@@ -128,25 +128,14 @@ class SqlitePackages(PackageStore):
                 self._count(corrupt=1)
         return found.done()
 
-    def lacks(self, key: bytes) -> bool:
-        with self._lock:
-            if self._pending.has(key):
-                return False
-        try:
-            return self.database.look(self._hash(key), ()) is True
-        except CorruptPackageError:  # `find` counts it
-            return False
-
-    def _hash(self, key: bytes) -> int:
-        return int.from_bytes(key[:8], "big") >> (64 - self._bits)
-
     def _find_one(self, key: bytes, missing: NDArray[np.intp], found: Gathering) -> bool:
         """Look one key up, at the cost of a few statements, and of a block a column; whether that has told all.
 
         What is no miss, and not what was looked for, is left to `_find_on_disk`, as is a page that was seen before.
         """
+        hashed = int.from_bytes(key[:8], "big") >> (64 - self._bits)
         started = time.perf_counter_ns()
-        place = self.database.look(self._hash(key), self._seen)
+        place = self.database.look(hashed, self._seen)
         if isinstance(place, bool):
             return place
         page_id, page = place

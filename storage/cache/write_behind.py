@@ -75,10 +75,6 @@ class Pending:
             found.add(index.pages[number], held[mine], slots[mine], MEMORY)
         return np.flatnonzero(places < 0)
 
-    def has(self, key: bytes) -> bool:
-        """Whether a package is here."""
-        return bool(self._pages) and key in self._indexed()
-
     def add(self, page: Page) -> None:
         """Take a page; of a package that is here already, the first one counts."""
         self._pages.append(page)

@@ -154,14 +154,14 @@ class Pipeline:
             if (place := single.held(self._store, self.agreement, job)) is not None:
                 self.count(place[0])
                 return One(*single.taken(*place), MEMORY)
-            if not self.thrift.on and (page := single.computed(self._ground, job, self._count_miss)) is not None:
-                return One(*single.taken(page, 0), MISS)
             if not self.thrift.on:  # else a key may be more than the job is worth
                 looked = single.looked(self._ground, job)
                 if (place := single.found(looked, self.agreement, job)) is not None:
                     hit = int(looked.found.tier[0])
                     self.count(place[0], hit)
                     return One(*single.taken(*place), hit)
+                if (page := single.computed(self._ground, job, looked, self._count_miss)) is not None:
+                    return One(*single.taken(page, 0), MISS)
         rows = one_job(spec.name, sources, b"" if job is None else job.tokens)
         done = self.evaluate(spec, params, rows, looked=looked)
         return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))

@@ -142,14 +142,14 @@ def found(looked: Looked, agreement: Agreement, job: Asked) -> tuple[Page, int] 
     return page, row
 
 
-def computed(ground: Ground, job: Asked, count: Callable[[], None]) -> Page | None:
-    """Compute a job that is cheap and certainly nowhere, and put it; return its page, or None for columns to answer.
+def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], None]) -> Page | None:
+    """Compute a job that is cheap and was found nowhere, and put it; return its page, or None for columns to answer.
 
     A miss is counted when it is; what the op raises is raised.
     """
     spec = job.spec
     cost = ground.costs.of(spec)
-    if cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
+    if looked.found.page[0] >= 0 or cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
         return None
     if (spec.user and spec.batch != "loop") or is_nested() or _log.isEnabledFor(logging.DEBUG):
         return None
@@ -161,8 +161,8 @@ def computed(ground: Ground, job: Asked, count: Callable[[], None]) -> Page | No
     with running:
         flight, mine, _ = ground.flights.take([job.key], running)
         try:
-            # Who had the key before has put its package before it was given up.
-            if not len(mine) or not ground.store.lacks(job.key):
+            # Who had the key before has put its package before it was given up: then it is to be looked up again.
+            if not len(mine) or ground.flights.landed != looked.since:
                 return None
             if spec.batch == "loop":  # then a job that fails is a miss too
                 count()
