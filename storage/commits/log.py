@@ -161,10 +161,8 @@ def spans_of(connection: Connection, name: str, number: int | None = None) -> li
 def log_of(connection: Connection, span: Span) -> Sequence[Row]:
     """The commits of a span, oldest first, as they lie in the table."""
     bounds = span.system_id, span.after
-    if span.upto is None:
-        rows = connection.exec_driver_sql(
-            _ALL, bounds
-        )  # a number that is a text, which is above all numbers, is seen so
+    if span.upto is None:  # a number that is a text, which is above all numbers, is seen so
+        rows = connection.exec_driver_sql(_ALL, bounds)
     else:
         rows = connection.exec_driver_sql(_SOME, (*bounds, span.upto))
     return list(row_checks.rows(t.commit_log, rows, f"system {span.name!r}: "))
