@@ -1,9 +1,10 @@
 """Work that costs: jobs in threads and processes, beside one after another and joblib's Memory over loky.
 
-The jobs of processes hold the interpreter, as a simulation in Python does; those of threads release it. Processes are
-there before the clock starts, as they are for the second call of a session. With ``--store`` packages go to a server,
-into a schema that is dropped; with ``--dask`` bins go to the two worker processes of a cluster on this machine too,
-which ``pip install distributed`` brings.
+The jobs of processes hold the interpreter, as a simulation in Python does, or wait, as those do that leave the core to
+others; those of threads wait. Processes are there before the clock starts, as they are for the second call of a
+session. With ``--store`` packages go to a server, into a schema that is dropped; with ``--dask`` bins go to the two
+worker processes of a cluster on this machine too, which ``pip install distributed`` brings, beside the cluster alone,
+which is given the functions and keeps nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -50,6 +51,12 @@ def held(x: Any, seconds: float) -> Any:
     return x[0] ** 2, 2 * x[:1]
 
 
+def released(x: Any, seconds: float) -> Any:
+    """Wait for so long."""
+    time.sleep(seconds)
+    return x[0] ** 2, 2 * x[:1]
+
+
 @wb.op("held", gradient="returned", identity="held", exactness="portable", keep_sources=False)
 def _held(x: Any, *, seconds: float) -> Any:
     return held(x, seconds)
@@ -57,8 +64,7 @@ def _held(x: Any, *, seconds: float) -> Any:
 
 @wb.op("released", gradient="returned", identity="released", exactness="portable", keep_sources=False)
 def _released(x: Any, *, seconds: float) -> Any:
-    time.sleep(seconds)
-    return x[0] ** 2, 2 * x[:1]
+    return released(x, seconds)
 
 
 def fresh(n: int) -> Any:
@@ -95,30 +101,39 @@ class Places:
                     connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
 
 
-def processes(places: Places, runs: int, cluster: Executor | None) -> list[dict[str, Any]]:
+def processes(
+    places: Places, runs: int, cluster: Executor | None, function: Callable[..., Any], costs: Sequence[float]
+) -> list[dict[str, Any]]:
     """Measure jobs of several costs, all misses."""
     memory = joblib.Memory(places.folder / "joblib", verbose=0)
-    cached = memory.cache(held)
+    cached, op = memory.cache(function), function.__name__
     rows = []
     with ExitStack() as stack:
-        serial = stack.enter_context(wb.open(places("serial")))
-        boards = {"workers": stack.enter_context(wb.open(places("workers"), executor=WORKERS))}
-        if cluster is not None:
-            boards["dask"] = stack.enter_context(wb.open(places("dask"), executor=cluster))
+
+        def board(name: str, **options: Any) -> Callable[[float], Callable[[Any], object]]:
+            opened = stack.enter_context(wb.open(places(f"{op}_{name}"), **options))
+            return lambda cost: answered(opened, op, cost)
+
+        def joblibs(cost: float) -> Callable[[Any], object]:
+            return lambda x: loky(joblib.delayed(cached)(each, cost) for each in x)
+
+        def alone(cost: float) -> Callable[[Any], object]:
+            def work(x: Any) -> object:
+                assert cluster is not None
+                return [each.result() for each in [cluster.submit(function, row, cost) for row in x]]
+
+            return work
+
         loky = stack.enter_context(joblib.Parallel(WORKERS, backend="loky"))
-        for cost in COSTS:
+        ways = {"serial": board("serial"), "workers": board("workers", executor=WORKERS)}
+        if cluster is not None:
+            ways |= {"dask": board("dask", executor=cluster), "dask alone": alone}
+        ways["joblib"] = joblibs
+        for cost in costs:
             n = max(2 * WORKERS, int(min(SECONDS / cost, 1000)))
-            for board in (serial, *boards.values()):
-                answered(board, "held", cost)(fresh(n))
-
-            def peer(x: Any, cost: float = cost) -> object:
-                return loky(joblib.delayed(cached)(each, cost) for each in x)
-
-            works = {
-                "serial": (answered(serial, "held", cost), lambda n=n: fresh(n)),
-                **{name: (answered(board, "held", cost), lambda n=n: fresh(n)) for name, board in boards.items()},
-                "joblib": (peer, lambda n=n: fresh(n)),
-            }
+            works = {name: (way(cost), lambda n=n: fresh(n)) for name, way in ways.items()}
+            for work, _ in works.values():
+                work(fresh(n))
             seconds = measure.interleaved(works, runs=runs)
             rows.append(
                 {
@@ -267,8 +282,11 @@ def main() -> None:
         stack.callback(places.drop)
         cluster = local_cluster(stack) if options.dask else None
         tables = {
-            f"{WORKERS} processes, all misses": processes(places, options.runs, cluster),
-            "Threads, functions that release the interpreter": threads(places, options.runs),
+            f"{WORKERS} processes, jobs that hold the interpreter": processes(
+                places, options.runs, cluster, held, COSTS
+            ),
+            f"{WORKERS} processes, jobs that wait": processes(places, options.runs, cluster, released, COSTS[2:]),
+            "Threads, jobs that wait": threads(places, options.runs),
             "A hit in memory": hits_beside(places, options.runs),
             "Processes that ask for the same keys at once": same_keys(places, options.runs),
             "Claims of bins": claims(places, options.runs),
