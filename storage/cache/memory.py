@@ -44,7 +44,7 @@ class MemoryTier(PackageStore):
         self._lock = threading.Lock()
         self._index = PageIndex()
         self._touched: Counter[bytes] = Counter()
-        self._tiers = np.zeros(3, np.int64)
+        self._tiers = [0, 0, 0]
         self._saved_ns = 0.0
         self._evicted = 0
         watch(self)
@@ -61,7 +61,8 @@ class MemoryTier(PackageStore):
             below = self.inner.find([keys[i] for i in missing.tolist()])
             found = _joined(found, below, missing) if len(held) else below
             with self._lock:
-                self._tiers += np.bincount(below.tier, minlength=3)
+                for tier, count in enumerate(np.bincount(below.tier, minlength=3).tolist()):
+                    self._tiers[tier] += count
                 hits = np.bincount(below.page[below.page >= 0], minlength=len(below.pages))
                 for page, count in zip(below.pages, hits.tolist(), strict=True):
                     self._saved_ns += page.cost_ns * count / page.n
@@ -83,12 +84,13 @@ class MemoryTier(PackageStore):
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:
         with self._lock:
-            if (place := self._whole().place(key)) is None:
+            index = self._index if not self._index.torn else self._whole()
+            if (place := index.place(key)) is None:
                 return None
             number, row = place
-            self._index.pages.move_to_end(number)
-            page = self._index.pages[number]
-            self._saved_ns += page.cost_ns / page.n
+            index.pages.move_to_end(number)
+            page = index.pages[number]
+            self._saved_ns += page.cost_ns / len(page.keys)
             self._touched[key] += 1
             self._tiers[MEMORY] += 1
         return page, row
@@ -140,9 +142,9 @@ class MemoryTier(PackageStore):
     def stats(self) -> dict[str, float]:
         with self._lock:
             mine = {
-                "hits_memory": int(self._tiers[MEMORY]),
-                "hits_disk": int(self._tiers[DISK]),
-                "misses": int(self._tiers[MISS]),
+                "hits_memory": self._tiers[MEMORY],
+                "hits_disk": self._tiers[DISK],
+                "misses": self._tiers[MISS],
                 "seconds_saved": self._saved_ns / 1e9,
                 "bytes_memory": self._index.nbytes,
                 "packages_memory": len(self._index),

@@ -15,6 +15,7 @@ from whiteboard.storage.page.grouping import alive_bytes
 
 # A place is one int, page number and row together: a dict of tuples would be slower and larger.
 _ROW_BITS: Final = 28
+_ROW_MASK: Final = (1 << _ROW_BITS) - 1
 
 KEY_BYTES: Final = 192
 """Bytes that one key costs beside its page: the bytes object, the int, and its part of the dict."""
@@ -63,12 +64,12 @@ class PageIndex:
     def place(self, key: bytes) -> tuple[int, int] | None:
         """The page number and row of one key, None where it is not held."""
         place = self._places.get(key)
-        return None if place is None else (place >> _ROW_BITS, place & ((1 << _ROW_BITS) - 1))
+        return None if place is None else (place >> _ROW_BITS, place & _ROW_MASK)
 
     @staticmethod
     def split(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Page numbers and rows of places."""
-        return places >> _ROW_BITS, places & ((1 << _ROW_BITS) - 1)
+        return places >> _ROW_BITS, places & _ROW_MASK
 
     def add(self, page: Page) -> int | None:
         """Hold a page; keys that are held already stay where they are. None if that leaves nothing to hold."""

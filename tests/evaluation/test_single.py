@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import whiteboard as wb
+from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.costs import Costs
+from whiteboard.evaluation.single import asked
 from whiteboard.identity import keys
 from whiteboard.storage import open_store
 from whiteboard.storage.cache.page_summaries import summaries
@@ -90,20 +92,41 @@ def test_one_by_one_is_as_columns(asked: list[Any], memory_bytes: int) -> None:
         assert a["hits_memory"] + a["hits_disk"] == b["hits_memory"] + b["hits_disk"]
 
 
-@given(
-    st.lists(
-        st.sampled_from([np.float32, np.float64]).flatmap(
-            lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0))
-        ),
-        min_size=1,
-        max_size=3,
-    )
-)
-def test_keys_are_those_of_columns(sources: list[Any]) -> None:
-    """A key made of the sources themselves is the one that is made of their tokens."""
+@given(st.data())
+def test_keys_are_those_of_columns(data: st.DataObject) -> None:
+    """A key made of the sources themselves is the one that is made of their tokens, small and large."""
+    dtype: Any = data.draw(st.sampled_from(FLOATS))
+    shapes = st.sampled_from([(), (0,), (3,), (2, 5), (127,), (128,), (2, 256)])
+    sources = data.draw(st.lists(hnp.arrays(dtype, shapes), min_size=1, max_size=3))
     sources = [np.asarray(source, order="C") for source in sources]
     tokens = np.stack([keys.tokens(source[None]) for source in sources], axis=1)
-    assert [keys.key_from(b"p" * 16, keys.tokens_of(sources))] == keys.keys(b"p" * 16, tokens)
+    identity = keys.Identity("mul", 1, b"", "exact", b"", keys.NO_PARAMS, "ones")
+    recipe = keys.Recipe.of(identity, sources[0].dtype, [source.shape for source in sources])
+    prefix = keys.key_prefix(identity, len(sources), keys.scheme_of(source.nbytes for source in sources))
+    assert recipe.tokens(sources) == tokens.tobytes()
+    assert [recipe.key(tokens.tobytes())] == keys.keys(prefix, tokens)
+
+
+VALUES = (0.0, -0.0, 1.0, 1, True, "1", float("nan"), np.float64(1), None, 2**70, (1, 1.0), (1.0, 1))
+PARAMS: list[dict[str, Any]] = [{}, *({"by": value} for value in VALUES), {"other": 1, "by": 1}]
+
+
+def test_parameters_that_differ_have_keys_that_do() -> None:
+    """What is kept of jobs with plain parameters is of these alone: asked twice, in any order, each has its own key."""
+
+    @wb.op("with_these", gradient="none", identity="with these", replace=True)
+    def _with_these(x: Any, *, by: Any = 2.0, other: Any = ()) -> Any:
+        return x
+
+    x = np.arange(3.0)
+    for some in (PARAMS, PARAMS[::-1]):
+        for params in some:
+            spec = wb.ops.get("with_these")
+            job = asked(Agreement(), spec, params, [x])
+            identity = keys.Identity.of(spec, spec.bind(params), "none")
+            prefix = keys.key_prefix(identity, 1, keys.SMALL)
+            assert job is not None
+            assert [job.key] == keys.keys(prefix, keys.tokens(x[None])[None])
 
 
 def test_hits_in_memory_do_not_go_through_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,11 +173,15 @@ class Pipeline:
 
     def count(self, page: Page, hit: int = MEMORY, *, drives: bool = True) -> None:
         """Count a job that a page has answered; without `drives` it had no residual, and was over nodes."""
+        counts = self.counts
         with self._lock:
-            self.counts.hits_memory += hit == MEMORY
-            self.counts.hits_disk += hit == DISK
-            self.counts.seconds_saved += page.cost_ns / page.n / 1e9
-            self.counts.without_residual += not drives
+            if hit == MEMORY:
+                counts.hits_memory += 1
+            else:
+                counts.hits_disk += 1
+            counts.seconds_saved += page.cost_ns / len(page.keys) / 1e9
+            if not drives:
+                counts.without_residual += 1
 
     def _filled(
         self, task: Task, meter: Meter | None, looked: single.Looked | None

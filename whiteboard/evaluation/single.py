@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -30,15 +31,17 @@ from whiteboard.identity.arithmetic import arithmetic_class
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import PackageStore
-from whiteboard.types import FLOATS, Array, Params
+from whiteboard.types import FLOATS, Array, Params, Shape
 
 _log = logging.getLogger(__name__)
 
 _FLOATS: Final = frozenset(map(id, FLOATS))
 """NumPy has one object for each dtype in the machine's byte order; an array with another one goes the longer way."""
 
+_PLAIN: Final = frozenset((int, float, bool, str, type(None)))
+
 _MOST: Final = 1000
-"""Identities that are kept, each with its op, whose `id` is then no other's."""
+"""So many kinds of jobs are kept, each with its op, whose `id` is then no other's."""
 
 
 class One(NamedTuple):
@@ -49,59 +52,86 @@ class One(NamedTuple):
     hit: int
 
 
+class Known(NamedTuple):
+    """What all jobs of an op have in common whose parameters are the same, and whose sources have the same shapes."""
+
+    params: dict[str, Any]
+    identity: keys.Identity
+    recipe: keys.Recipe
+
+
 class Asked(NamedTuple):
-    """One job over plain arrays, with what its key is made of."""
+    """One job over plain arrays, with its key and what that is made of."""
 
     spec: OpSpec
-    params: dict[str, Any]
+    known: Known
     sources: Sequence[Array]
-    identity: keys.Identity
-    scheme: bytes
     tokens: bytes
     key: bytes
 
 
 def asked(agreement: Agreement, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> Asked | None:
     """Return one job over arrays with its key, or None where columns have to answer it."""
-    if spec.program is not None or spec.fingerprint is None or spec.gradient == "jacobian" or not sources:
+    dtype = getattr(sources[0], "dtype", None) if sources else None
+    if id(dtype) not in _FLOATS or (spec.user and agreement.distrusts(spec)):
         return None
-    dtype = getattr(sources[0], "dtype", None)
-    if id(dtype) not in _FLOATS:
-        return None
+    shapes = []
     for source in sources:
         if type(source) is not np.ndarray or source.dtype is not dtype:
             return None
-    if spec.user and agreement.distrusts(spec):
-        return None
+        shapes.append(source.shape)
     try:
-        scheme = keys.scheme_of([source.nbytes for source in sources])
-        full, identity, prefix = _identified(spec, params, len(sources), scheme)
-        tokens = keys.tokens_of(sources)
-        return Asked(spec, full, sources, identity, scheme, tokens, keys.key_from(prefix, tokens))
+        known = _known(spec, params, dtype, shapes)
+        if known is None:
+            return None
+        recipe = known.recipe
+        tokens = recipe.tokens(sources)
+        return Asked(spec, known, sources, tokens, recipe.key(tokens))
     except (ParamError, ValueError):  # parameters without canonical bytes; an array that does not lie in one piece
         return None
 
 
-Identified = tuple[dict[str, Any], keys.Identity, bytes]
-_known: dict[tuple[int, bytes, int, bytes], tuple[OpSpec, Identified]] = {}
+_kept: dict[tuple[Any, ...], tuple[OpSpec, Known]] = {}
 
 
-def _identified(spec: OpSpec, params: Params | None, fan_in: int, scheme: bytes) -> Identified:
-    """Return full parameters, and what keys begin from; of an op without parameters and settings it is made once."""
-    if params or spec.params or spec.settings is not None:
-        return _identify(spec, params, fan_in, scheme)
-    named = id(spec), arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas), fan_in, scheme
-    if (known := _known.get(named)) is None:
-        if len(_known) > _MOST:
-            _known.clear()
-        known = _known[named] = spec, _identify(spec, params, fan_in, scheme)
-    return known[1]
+def _known(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Shape]) -> Known | None:
+    """Return what the job is one of; where parameters are plain numbers and texts it is kept."""
+    given = _given(params) if params else ()
+    if given is None or spec.settings is not None:
+        return _made(spec, params, dtype, shapes)
+    arithmetic = arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas)
+    named = (id(spec), arithmetic, id(dtype), given, *shapes)
+    if (kept := _kept.get(named)) is not None:
+        return kept[1]
+    made = _made(spec, params, dtype, shapes)
+    if made is not None and _given(made.params) is not None:  # so are those that were not given
+        if len(_kept) > _MOST:
+            _kept.clear()
+        _kept[named] = spec, made
+    return made
 
 
-def _identify(spec: OpSpec, params: Params | None, fan_in: int, scheme: bytes) -> Identified:
+def _given(params: Params) -> tuple[Any, ...] | None:
+    """Return parameters as what is equal only where they are the same; None where they are not all plain."""
+    given: list[Any] = []
+    try:
+        for name, value in params.items():
+            kind = type(value)
+            if type(name) is not str or kind not in _PLAIN or (kind is float and not value):  # -0.0 equals 0.0
+                return None
+            given += name, kind, value
+    except AttributeError:  # no mapping: `OpSpec.bind` says so
+        return None
+    return tuple(given)
+
+
+def _made(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Shape]) -> Known | None:
+    """Return it made anew; None of an op that columns have to answer."""
+    if spec.program is not None or spec.fingerprint is None or spec.gradient == "jacobian":
+        return None
     full = spec.bind(params)
     identity = keys.Identity.of(spec, full, contents.kind(spec, None))
-    return full, identity, keys.key_prefix(identity, fan_in, scheme)
+    return Known(full, identity, keys.Recipe.of(identity, dtype, shapes))
 
 
 def held(store: PackageStore, agreement: Agreement, job: Asked) -> tuple[Page, int] | None:
@@ -134,7 +164,7 @@ def found(looked: Looked, agreement: Agreement, job: Asked) -> tuple[Page, int] 
     page, row, spec = pages[number], int(slot), job.spec
     if tier == DISK:
         shapes = tuple(source.shape for source in job.sources)
-        y = validation.shape_of(spec, job.params, shapes)
+        y = validation.shape_of(spec, job.known.params, shapes)
         if not Form(spec.name, job.sources[0].dtype, y, shapes, spec.gradient).fits(page):
             return None
     if spec.user and not agreement.passes(spec, page.cost_ns / page.n):
@@ -156,7 +186,7 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
     shapes = tuple(source.shape for source in job.sources)
     if spec.arity not in (None, len(shapes)):
         return None
-    shape = spec.shape(spec.name, shapes, job.params)
+    shape = spec.shape(spec.name, shapes, job.known.params)
     running = locks.lock()
     with running:
         flight, mine, _ = ground.flights.take([job.key], running)
@@ -169,7 +199,7 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
             start = time.perf_counter_ns()
             xs = [source[None] for source in job.sources]
             # non-finite results are results
-            with computing(), np.errstate(all="ignore"), Session(spec, job.params, xs, shape) as session:
+            with computing(), np.errstate(all="ignore"), Session(spec, job.known.params, xs, shape) as session:
                 y, *beside = session.run()
             cost_ns = time.perf_counter_ns() - start
             ground.costs.learn(spec, 1, cost_ns)
@@ -184,10 +214,10 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
 
 
 def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
-    arrays = {"y": y, **{f"g{slot}": grad for slot, grad in enumerate(beside)}}
+    arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
     tokens = np.frombuffer(job.tokens, np.uint8).reshape(1, len(job.sources), keys.DIGEST_BYTES)
     key = np.frombuffer(job.key, np.uint8)[None]
-    record = lineage.record(job.identity, job.params, job.scheme)
+    record = lineage.record(job.known.identity, job.known.params, job.known.recipe.scheme)
     return Page(job.spec.name, key, arrays, cost_ns, lineage=record, tokens=tokens)
 
 
@@ -203,13 +233,18 @@ def _put(store: PackageStore, page: Page, job: Asked) -> None:
 
 def taken(page: Page, row: int) -> tuple[Array, tuple[Array, ...]]:
     """Return y and what lies beside it of one package, read-only, in memory that keeps no more alive than itself."""
-    alone = page.n == 1
-    taken = []
-    for name in ("y", *(f"g{slot}" for slot in range(len(page.arrays) - 1))):
-        value = page.arrays[name][row]
-        if value.ndim:  # else it is a number, which nobody can write to
-            if not alone:
-                value = value.copy()
-            value.flags.writeable = False
-        taken.append(value)
-    return taken[0], tuple(taken[1:])
+    arrays, alone = page.arrays, len(page.keys) == 1
+    values = [arrays[name][row] for name in _names(len(arrays))]
+    if not alone:
+        values = [value.copy() for value in values]
+    if not alone or page.alive is None:  # else they are views of what is read-only
+        for value in values:
+            if value.ndim:  # else it is a number, which nobody can write to
+                value.flags.writeable = False
+    return values[0], tuple(values[1:])
+
+
+@lru_cache(maxsize=64)
+def _names(count: int) -> tuple[str, ...]:
+    """Return the names of so many arrays of a package, in order."""
+    return ("y", *(f"g{slot}" for slot in range(count - 1)))

@@ -133,37 +133,59 @@ def _column(digests: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), DIGEST_BYTES)
 
 
-def tokens_of(sources: Sequence[Array]) -> bytes:
-    """Return the tokens of one job's C-contiguous arrays, one after another: as `tokens` does of many jobs.
+class Recipe(NamedTuple):
+    """How the key of one job is made, whose sources have some dtype and shapes: the digests are those of columns.
 
-    Raises
-    ------
-    ValueError
-        An array is not C-contiguous.
+    Parameters
+    ----------
+    scheme, prefix : bytes
+        What its keys begin from: see `key_prefix`.
+    begins : tuple
+        A source: the state of BLAKE2b after its header, or, of a large one, the key of its BLAKE3.
     """
-    digests = []
-    for source in sources:
-        if source.nbytes < LARGE_BYTES:
-            state = _after_header(source.dtype, source.shape).copy()
+
+    scheme: bytes
+    prefix: bytes
+    begins: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, identity: Identity, dtype: np.dtype[Any], shapes: Sequence[Shape]) -> Recipe:
+        """Return that of an op's jobs."""
+        sizes = [dtype.itemsize * math.prod(shape) for shape in shapes]
+        scheme = scheme_of(sizes)
+        begins = [_begin(dtype.str, shape, size) for shape, size in zip(shapes, sizes, strict=True)]
+        return cls(scheme, key_prefix(identity, len(shapes), scheme), tuple(begins))
+
+    def tokens(self, sources: Sequence[Array]) -> bytes:
+        """Return the tokens of a job's arrays, one after another.
+
+        Raises
+        ------
+        ValueError
+            An array is not C-contiguous.
+        """
+        digests = []
+        for begin, source in zip(self.begins, sources):  # noqa: B905 - of as many
+            if type(begin) is bytes:
+                if not source.flags.c_contiguous:
+                    msg = "an array is not C-contiguous"
+                    raise ValueError(msg)
+                digests.append(blake3(source.reshape(-1).view(np.uint8).data, key=begin).digest(DIGEST_BYTES))
+                continue
+            state = begin.copy()
             state.update(source)
             digests.append(state.digest())
-            continue
-        if not source.flags.c_contiguous:
-            msg = "an array is not C-contiguous"
-            raise ValueError(msg)
-        large = _large_key(_header(source.dtype.str, source.shape))
-        digests.append(blake3(source.reshape(-1).view(np.uint8).data, key=large).digest(DIGEST_BYTES))
-    return b"".join(digests)
+        return b"".join(digests)
 
-
-def key_from(prefix: bytes, tokens: bytes) -> bytes:
-    """Return the key of one job from its tokens, one after another: as `keys` does of many jobs."""
-    return blake2b(prefix + tokens, digest_size=DIGEST_BYTES).digest()
+    def key(self, tokens: bytes) -> bytes:
+        """Return the key of a job from its tokens."""
+        return blake2b(self.prefix + tokens, digest_size=DIGEST_BYTES).digest()
 
 
 @lru_cache(maxsize=1024)
-def _after_header(dtype: np.dtype[Any], shape: Shape) -> Any:
-    return blake2b(_header(dtype.str, shape), digest_size=DIGEST_BYTES)
+def _begin(dtype: str, shape: Shape, nbytes: int) -> Any:
+    header = _header(dtype, shape)
+    return blake2b(header, digest_size=DIGEST_BYTES) if nbytes < LARGE_BYTES else _large_key(header)
 
 
 @lru_cache(maxsize=1024)
