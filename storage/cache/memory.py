@@ -17,10 +17,6 @@ from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIn
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import PAGE_BYTES, owned, take
 
-_FIRST, _IN_MEMORY = np.zeros(1, np.int64), np.array([MEMORY], np.uint8)
-for _each in (_FIRST, _IN_MEMORY):
-    _each.flags.writeable = False
-
 
 class MemoryTier(PackageStore):
     """A `PackageStore` in front of another.
@@ -72,8 +68,7 @@ class MemoryTier(PackageStore):
     def _find_alone(self, keys: Sequence[bytes]) -> Found:
         """As `find`, of one key."""
         if (place := self.find_one(keys[0])) is not None:
-            page, row = place
-            return Found([page], _FIRST, np.array([row], np.int64), _IN_MEMORY)
+            return Found.one(*place, MEMORY)
         found = self.inner.find(keys)
         with self._lock:
             self._tiers[found.tier[0]] += 1
@@ -187,17 +182,18 @@ class MemoryTier(PackageStore):
 
     def _hold(self, page: Page) -> None:
         # Provenance, and sources that are kept, are for who reads the file: a hit never needs them.
-        bare = _bare(page)
-        total = bare.nbytes + PAGE_OVERHEAD + bare.n * KEY_BYTES
-        if not page.n or PAGE_OVERHEAD + total // page.n > self.memory_bytes:
+        bare, nbytes = _bare(page)
+        n = len(page.keys)
+        total = nbytes + PAGE_OVERHEAD + n * KEY_BYTES
+        if not n or PAGE_OVERHEAD + total // n > self.memory_bytes:
             return
         # A page that filled the tier alone would push everything else out, so large ones are held in parts.
         most = max(self.memory_bytes // 16, min(PAGE_BYTES, self.memory_bytes // 4))
         if total <= most:
             parts = [bare]
         else:
-            rows = max(1, page.n * most // total)
-            parts = [take(bare, slice(start, start + rows)) for start in range(0, page.n, rows)]
+            rows = max(1, n * most // total)
+            parts = [take(bare, slice(start, start + rows)) for start in range(0, n, rows)]
         index = self._whole()
         for part in parts:
             if footprint(mine := owned(part)) <= self.memory_bytes:
@@ -213,12 +209,11 @@ class MemoryTier(PackageStore):
             self.inner.touch(list(touched), list(touched.values()))
 
 
-def _bare(page: Page) -> Page:
-    """A page without provenance."""
-    alive = None
-    if page.alive is not None and page.alive == page.nbytes:  # no two columns share memory
-        alive = page.keys.nbytes + sum(array.nbytes for array in page.arrays.values())
-    return Page(page.op, page.keys, page.arrays, page.cost_ns, alive=alive)
+def _bare(page: Page) -> tuple[Page, int]:
+    """A page without provenance, and its bytes."""
+    nbytes = page.keys.nbytes + sum([array.nbytes for array in page.arrays.values()])
+    alive = nbytes if page.alive is not None and page.alive == page.nbytes else None  # no two columns share memory
+    return Page(page.op, page.keys, page.arrays, page.cost_ns, alive=alive), nbytes
 
 
 def _joined(held: Found, below: Found, missing: NDArray[np.intp]) -> Found:

@@ -20,7 +20,7 @@ from whiteboard.concurrency.at_fork import watch
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.records.claims import Holder
-from whiteboard.records.packages import DISK, Found, Page
+from whiteboard.records.packages import DISK, MEMORY, NOT_FOUND, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.claims import SqlClaim, holders
@@ -45,7 +45,6 @@ _EVICT_TO = 0.9
 
 _MOST_SEEN = 1024
 _FIRST_RETRY_SECONDS = 0.1
-_FIRST = np.zeros(1, np.int64)
 
 
 @dataclass(slots=True)
@@ -116,39 +115,45 @@ class SqlitePackages(PackageStore):
     # -- reading
 
     def find(self, keys: Sequence[bytes]) -> Found:
+        if len(keys) == 1 and (alone := self._find_alone(keys[0])) is not None:
+            return alone
         found = Gathering(len(keys))
         with self._lock:
             missing = self._pending.find(keys, found)
         if len(missing):
             try:
-                if len(missing) > 1 or not self._find_one(keys[missing[0]], missing, found):
-                    self._find_on_disk(keys, missing, found)
+                self._find_on_disk(keys, missing, found)
             except CorruptPackageError:
                 # SQLite's own structure is damaged: everything not found yet is a miss.
                 self._count(corrupt=1)
         return found.done()
 
-    def _find_one(self, key: bytes, missing: NDArray[np.intp], found: Gathering) -> bool:
-        """Look one key up, at the cost of a few statements, and of a block a column; whether that has told all.
+    def _find_alone(self, key: bytes) -> Found | None:
+        """Look one key up, at the cost of a few statements, and of a block a column.
 
-        What is no miss, and not what was looked for, is left to `_find_on_disk`, as is a page that was seen before.
+        None where it is no miss, and not what was looked for: it is left to `find`, as is a page that was seen before.
         """
+        with self._lock:
+            if (here := self._pending.find_one(key)) is not None:
+                return Found.one(*here, MEMORY)
         hashed = int.from_bytes(key[:8], "big") >> (64 - self._bits)
         started = time.perf_counter_ns()
-        place = self.database.look(hashed, self._seen)
+        try:
+            place = self.database.look(hashed, self._seen)
+        except CorruptPackageError:
+            return None
         if isinstance(place, bool):
-            return place
+            return NOT_FOUND if place else None
         page_id, page = place
         if page.keys.tobytes() != key:
-            return False
-        found.add(page, missing, _FIRST, DISK)
+            return None
         if self.admission is not None:
             self.admission.loaded(page, time.perf_counter_ns() - started)
         with self._lock:
             self._used[page_id] += 1
             if self._neighbours:
                 self._seen = {page_id} if len(self._seen) > _MOST_SEEN else self._seen | {page_id}
-        return True
+        return Found.one(page, 0, DISK)
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)

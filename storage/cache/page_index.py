@@ -26,6 +26,8 @@ PAGE_OVERHEAD: Final = 1408
 
 def key_list(keys: NDArray[np.uint8]) -> list[bytes]:
     """The rows of an (n, 16) array as bytes."""
+    if len(keys) == 1:
+        return [keys.tobytes()]
     rows: list[bytes] = np.ascontiguousarray(keys).view("V16").reshape(-1).tolist()
     return rows
 

@@ -127,12 +127,13 @@ def check_page(page: Page) -> None:
     if page.keys.dtype != np.uint8 or page.keys.shape != (page.n, 16):
         message = f"page of op {page.op!r}: expected keys of dtype uint8 and shape (n, 16), got {page.keys.shape}"
         raise ShapeError(message)
-    for name, array in (*page.arrays.items(), *named_sources(page).items()):
+    n, named = len(page.keys), page.arrays if page.sources is None else {**page.arrays, **named_sources(page)}
+    for name, array in named.items():
         if array.dtype.kind not in "biufc":
             message = f"page of op {page.op!r}, array {name!r}: dtype {array.dtype} cannot be stored"
             raise DtypeError(message)
-        if not array.ndim or len(array) != page.n:
-            message = f"page of op {page.op!r}, array {name!r}: expected {page.n} rows, got shape {array.shape}"
+        if not array.ndim or len(array) != n:
+            message = f"page of op {page.op!r}, array {name!r}: expected {n} rows, got shape {array.shape}"
             raise ShapeError(message)
 
 

@@ -45,7 +45,7 @@ def kept(
             xs = [np.array(x, order="C") for x in sources.gather(rows[part], lend)]
         if cotangent is not None:
             xs.append(np.array(cotangent[rows[part]], order="C"))
-        yield replace(page if len(part) == page.n else _part(page, part), sources=tuple(xs))
+        yield replace(page if len(part) == page.n else _part(page, part), sources=tuple(xs), alive=None)
 
 
 def _part(page: Page, rows: Ids) -> Page:

@@ -214,11 +214,16 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
 
 
 def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
+    """Return the page of one job; what a session gives is in memory of its own."""
     arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
-    tokens = np.frombuffer(job.tokens, np.uint8).reshape(1, len(job.sources), keys.DIGEST_BYTES)
-    key = np.frombuffer(job.key, np.uint8)[None]
+    key = np.frombuffer(job.key, np.uint8).reshape(1, -1).copy()
+    tokens = np.frombuffer(job.tokens, np.uint8).reshape(1, len(job.sources), keys.DIGEST_BYTES).copy()
+    alive = 0
+    for column in (key, tokens, *arrays.values()):
+        column.flags.writeable = False
+        alive += column.nbytes
     record = lineage.record(job.known.identity, job.known.params, job.known.recipe.scheme)
-    return Page(job.spec.name, key, arrays, cost_ns, lineage=record, tokens=tokens)
+    return Page(job.spec.name, key, arrays, cost_ns, lineage=record, tokens=tokens, alive=alive)
 
 
 def _put(store: PackageStore, page: Page, job: Asked) -> None:

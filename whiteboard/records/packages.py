@@ -85,6 +85,24 @@ class Found:
     slot: NDArray[np.int64]
     tier: NDArray[np.uint8]
 
+    @classmethod
+    def one(cls, page: Page, row: int, tier: int) -> Found:
+        """That one key was found, in a row of a page."""
+        return cls([page], _FIRST, np.array([row]), _TIERS[tier])
+
+
+def _constant(value: int, dtype: type[np.int64 | np.uint8]) -> NDArray[Any]:
+    array = np.array([value], dtype)
+    array.flags.writeable = False
+    return array
+
+
+_FIRST: Final = _constant(0, np.int64)
+_TIERS: Final = [_constant(tier, np.uint8) for tier in (MISS, MEMORY, DISK)]
+
+NOT_FOUND: Final = Found([], _constant(-1, np.int64), _FIRST, _TIERS[MISS])
+"""That one key was found nowhere."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Renamed:
