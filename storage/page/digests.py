@@ -106,9 +106,11 @@ def opened(page: Laid) -> Data:
     """
     try:
         found = _OPENING.match(page.header)
-        names = ("blake3",) if found else tuple(_HASHES)
-        if any(_digest(name, page.header, () if found else pieces(page.data)) == page.digest for name in names):
-            return page.data if found is None else Blocks(page.data, int(found[1]), found[2])
+        if found is not None:
+            if _digest("blake3", page.header, ()) == page.digest:
+                return Blocks(page.data, int(found[1]), found[2])
+        elif any(_digest(name, page.header, pieces(page.data)) == page.digest for name in _HASHES):
+            return page.data
     except TypeError as error:  # a row of other types than were written
         raise _unfit() from error
     raise _unfit()
@@ -123,28 +125,29 @@ class Blocks:
         A block is not what was written, or there are more or fewer digests than blocks.
     """
 
-    __slots__ = ("_data", "_digests", "_read", "_seen", "_size")
+    __slots__ = ("_data", "_digests", "_last", "_length", "_seen", "_size")
 
     def __init__(self, data: Data, size: int, digests: bytes) -> None:
         try:
             self._digests = base64.b64decode(digests, validate=True)
         except ValueError as error:
             raise _unfit() from error
-        if size < 1 or len(self._digests) != DIGEST_BYTES * -(-len(data) // size):
+        self._length = len(data)
+        if size < 1 or len(self._digests) != DIGEST_BYTES * -(-self._length // size):
             raise _unfit()
         self._data, self._size = data, size
         self._seen: set[int] = set()
-        self._read: dict[int, bytes] = {}
+        self._last = -1, b""
 
     def __len__(self) -> int:
-        return len(self._data)
+        return self._length
 
     def __getitem__(self, part: slice) -> bytes:
-        start, end, _ = part.indices(len(self))
+        start, end, _ = part.indices(self._length)
         if start >= end:
             return b""
-        first = start // self._size
-        found = b"".join([self._block(number) for number in range(first, -(-end // self._size))])
+        first, last = start // self._size, (end - 1) // self._size
+        found = self._block(first) if first == last else b"".join(map(self._block, range(first, last + 1)))
         return found[start - first * self._size : end - first * self._size]
 
     def view(self, start: int, end: int) -> memoryview:
@@ -161,14 +164,15 @@ class Blocks:
                 self._compare(number, data[number * self._size : (number + 1) * self._size])
 
     def _block(self, number: int) -> bytes:
-        if number not in self._read:
+        last, block = self._last
+        if number != last:
             block = self._data[number * self._size : (number + 1) * self._size]
             self._compare(number, block)
-            self._read = {number: block}  # the last one alone: rows of small columns lie in one
-        return self._read[number]
+            self._last = number, block  # that one alone: rows of small columns lie in one
+        return block
 
     def _compare(self, number: int, block: bytes | memoryview) -> None:
-        if _short(blake3(block)) != self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+        if blake3(block).digest(DIGEST_BYTES) != self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
             raise _unfit()
         self._seen.add(number)
 

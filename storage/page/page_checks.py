@@ -20,15 +20,13 @@ from whiteboard.records.packages import Page
 from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
 from whiteboard.storage.page.codec import MAX_BYTES, Data
-from whiteboard.storage.page.digests import Laid, is_intact, opened
-from whiteboard.storage.page.format import Blob, Moved, decode_page, is_source, named_sources, taken_sources
+from whiteboard.storage.page.digests import Laid, is_intact
+from whiteboard.storage.page.format import is_source, named_sources, taken_sources
 
 Described = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """Dtype and shape of arrays, by name."""
 
 _COLUMN = re.compile(r"a:(y|g(0|[1-9]\d{0,5}))")
-# Reading a row alone costs a block a column, and pays where there are so many others.
-_FEW = 8
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NODE_COLUMNS = {"ids": np.dtype(np.int64), "versions": np.dtype(np.int64), "fixed": np.dtype(np.bool_)}
 
@@ -81,29 +79,6 @@ def check_page(page: Page) -> None:
 def rows(page: Laid, start: int, end: int, only: Collection[str] | None = None) -> Page:
     """Some rows of a page of packages that was looked at, and their share of its cost; no others are decoded."""
     return _rows(*entries(page), start, end, lambda name: only is None or name in only)
-
-
-def part(page: Laid, start: int, end: int) -> Page | None:
-    """Some rows of a page, as a hit needs them, where they are few of many, and no other blocks are read, or all.
-
-    Else None.
-
-    Raises
-    ------
-    CorruptPackageError
-        Something of what is read is not what was written, or not what a page may hold.
-    """
-    meta, arrays = entries(Moved(page.header, page.digest, opened(page)))
-    op, n, cost_ns = meta.get("op"), meta.get("n"), meta.get("cost_ns")
-    if type(op) is not str or type(n) is not int or type(cost_ns) is not int:
-        message = "op, n or cost_ns is missing from the header"
-        raise CorruptPackageError(message)
-    check_arrays(n, {name: (entry.dtype, entry.shape) for name, entry in arrays.items()})
-    if (start, end) == (0, n):
-        return decode_page(Blob(page.header, page.digest, page.data[:]))
-    if not (0 <= start < end <= n and _FEW * (end - start) <= n):
-        return None
-    return _rows(meta, arrays, start, end, lambda name: name == "keys" or name.startswith("a:"))
 
 
 def _rows(meta: dict[str, Any], arrays: dict[str, Entry], start: int, end: int, wanted: Callable[[str], bool]) -> Page:
@@ -205,20 +180,39 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
     ------
     CorruptPackageError
     """
-    found: dict[str, Entry] = {}
+    meta, said = described(page.header)
     try:
         room = len(page.data)
-        meta = row_checks.read_json(page.header)
+    except TypeError as error:
+        message = f"the data cannot be read: {error}"
+        raise CorruptPackageError(message) from error
+    for name, each in said.items():
+        if each.end > room:
+            message = f"array {reprlib.repr(name)} lies outside of the data"
+            raise CorruptPackageError(message)
+    return meta, {name: each.of(page.data) for name, each in said.items()}
+
+
+def described(header: bytes) -> tuple[dict[str, Any], dict[str, Place]]:
+    """The same of a header alone: where the arrays are to lie in the data.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    found: dict[str, Place] = {}
+    try:
+        meta = row_checks.read_json(header)
         meta.pop("blocks", None)
         for name, dtype, shape, how, offset, length in meta.pop("arrays"):
             if type(name) is not str or name in found:
                 message = f"array name {reprlib.repr(name)} is no name, or there twice"
                 raise CorruptPackageError(message)
-            if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= room - offset):
+            if not (type(offset) is type(length) is int and offset >= 0 and length >= 0):
                 message = f"array {reprlib.repr(name)} lies outside of the data"
                 raise CorruptPackageError(message)
             kind, nbytes = codec.described(dtype, shape)
-            found[name] = Entry(kind, tuple(shape), how, nbytes, _Part(page.data, offset, length))
+            found[name] = Place(kind, tuple(shape), how, nbytes, offset, length)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         message = f"the header cannot be read: {error}"
         raise CorruptPackageError(message) from error
@@ -226,6 +220,27 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
         message = f"the arrays are more than {MAX_BYTES} bytes"
         raise CorruptPackageError(message)
     return meta, found
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An array as the header of a page describes it, and where it lies in the data."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    codec: object
+    nbytes: int
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Where it ends in the data."""
+        return self.offset + self.length
+
+    def of(self, data: Data) -> Entry:
+        """The array in the data of a page."""
+        return Entry(self.dtype, self.shape, self.codec, self.nbytes, _Part(data, self.offset, self.length))
 
 
 @dataclass(frozen=True, slots=True)

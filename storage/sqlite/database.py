@@ -355,17 +355,20 @@ class Database(backend.Database):
                 with raw, _begun(raw) as connection:
                     yield connection
             return
-        with self._registered(), translated(self.location):
-            raw = self._reader()
-            try:
-                raw.execute("BEGIN DEFERRED")
-                yield Transaction(raw)
-            finally:
-                raw.close()  # its transaction too
+        reading = self._register()
+        try:
+            with translated(self.location):
+                raw = self._reader()
+                try:
+                    raw.execute("BEGIN DEFERRED")
+                    yield Transaction(raw)
+                finally:
+                    raw.close()  # its transaction too
+        finally:
+            self._reading.discard(reading)
 
-    @contextmanager
-    def _registered(self) -> Iterator[None]:
-        """A file is read while the block runs: whoever closes its connections waits."""
+    def _register(self) -> _Reading:
+        """Say that a file is read, until what is returned is discarded: whoever closes its connections waits."""
         if self._raw is None:
             # A held connection keeps the log open, so that a reader's close is never the last one.
             with self._mutex:
@@ -377,24 +380,25 @@ class Database(backend.Database):
         with self._gate:
             self.check_open()
             self._reading.add(reading)
-        try:
-            yield
-        finally:
-            self._reading.discard(reading)
+        return reading
 
     def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
-        with self.read() as connection:
-            raw = connection.connection
-            if (place := rows.place_of(raw, hashed)) is None:
-                return True
-            page_id, slot = place
-            if not type(page_id) is type(slot) is int or page_id in seen:
-                return False
+        if self.location.path is None:
+            with self.read() as connection:
+                return rows.look(connection.connection, hashed, seen)
+        # What `read` does, without generators: they would take as long as what is read.
+        reading = self._register()
+        try:
+            raw = self._reader()
             try:
-                page = rows.read_row(raw, page_id, slot)
-            except CorruptPackageError:
-                return False
-            return False if page is None else (page_id, page)
+                raw.execute("BEGIN DEFERRED")
+                return rows.look(raw, hashed, seen)
+            finally:
+                raw.close()
+        except _TRANSLATED as error:
+            raise _translation(self.location, error) from error
+        finally:
+            self._reading.discard(reading)
 
     def live_bytes(self) -> int:
         used = int(self.pragma("page_count")) - int(self.pragma("freelist_count"))
@@ -558,22 +562,29 @@ def _begun(raw: Held) -> AbstractContextManager[backend.Connection]:
     return nullcontext(Transaction(raw))
 
 
+_TRANSLATED: Final = (MissingRowError, sqlite3.Error, UnicodeDecodeError, UnicodeEncodeError)
+
+
 @contextmanager
 def translated(location: Location) -> Iterator[None]:
     """Raise what SQLite raises as one-line errors of the store."""
     try:
         yield
-    except MissingRowError as error:
-        message = f"the store {location} is damaged: a row that it leads to is not there"
-        raise CorruptPackageError(message) from error
-    except sqlite3.Error as error:
-        raise _translate(location, error) from error
-    except UnicodeDecodeError as error:  # of SQLite's message, which quotes a damaged schema
-        message = f"the store {location} is damaged: its schema cannot be read; restore it from a copy"
-        raise CorruptPackageError(message) from error
-    except UnicodeEncodeError as error:  # a text that was read from a damaged row is asked for
-        message = f"the store {location}: {error.object!r} is no text in UTF-8"
-        raise CorruptPackageError(message) from error
+    except _TRANSLATED as error:
+        raise _translation(location, error) from error
+
+
+def _translation(location: Location, error: Exception) -> StoreError | KeyboardInterrupt:
+    match error:
+        case MissingRowError():
+            why = "a row that it leads to is not there"
+        case UnicodeDecodeError():  # of SQLite's message, which quotes a damaged schema
+            why = "its schema cannot be read; restore it from a copy"
+        case UnicodeEncodeError():  # a text that was read from a damaged row is asked for
+            return CorruptPackageError(f"the store {location}: {error.object!r} is no text in UTF-8")
+        case _:
+            return _translate(location, error)
+    return CorruptPackageError(f"the store {location} is damaged: {why}")
 
 
 _DAMAGE: Final = {

@@ -103,12 +103,12 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
     return waiting.rows(raw, np.concatenate([np.empty(0, np.int64), *hits]))
 
 
-def place_of(raw: Held, hashed: int) -> tuple[int, int] | None:
+def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
     """The page and slot of one hash."""
-    for row_id, blob in raw.execute(_HASHES, _ids((hashed >> _PART_BITS) & (PARTS - 1))).fetchall():
+    for row_id, blob in cursor.execute(_HASHES, _ids((hashed >> _PART_BITS) & (PARTS - 1))).fetchall():
         at = np.flatnonzero(np.frombuffer(blob, "<i8") == hashed)
         if len(at):
-            ((hashes, places),) = raw.execute(_ROWS, (row_id, row_id))
+            ((hashes, places),) = cursor.execute(_ROWS, (row_id, row_id))
             _, page_id, slot = _unpacked(hashes, places)[at[0]].tolist()
             return page_id, slot
     return None

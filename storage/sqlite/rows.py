@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final
@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page import page_checks
+from whiteboard.storage.page import one_row
 from whiteboard.storage.page.digests import Laid, pieces
 from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.sql.backend import Connection
@@ -52,7 +53,7 @@ TO_CHANGE: Final = ""
 """What ends a query for rows that the transaction changes: here nobody else writes meanwhile."""
 
 _PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
-_LARGE_PAGE = f"SELECT header, digest FROM page WHERE id = ? AND length(data) >= {_LARGE}"
+_PAGE = f"SELECT header, digest, {AS_COLUMN} FROM page WHERE id = ?"
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT: Final = {
     "page": "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -64,25 +65,34 @@ _DELETE_INDEX = (
 )
 
 
-def place_of(raw: Held, hashed: int) -> tuple[Any, Any] | None:
+def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
     """The page and slot that the index has of a hash, as they lie there; None is a certain miss."""
-    found: tuple[Any, Any] | None = raw.execute(_PLACE, (hashed,)).fetchone()
-    return found or gathered_index.place_of(raw, hashed) or recent_index.place_of(raw, hashed)
+    found: tuple[Any, Any] | None = cursor.execute(_PLACE, (hashed,)).fetchone()
+    return found or gathered_index.place_of(cursor, hashed) or recent_index.place_of(cursor.connection, hashed)
 
 
-def read_row(raw: Held, page_id: int, slot: int) -> Page | None:
-    """One package of a page, read without the others where these are many; None where `read_pages` has to look.
-
-    Raises
-    ------
-    CorruptPackageError
-        Something of what was read is not what was written.
-    """
-    found: tuple[bytes, bytes] | None = raw.execute(_LARGE_PAGE, (page_id,)).fetchone()
-    if found is None:
-        return None
-    with raw.blobopen("page", "data", page_id, readonly=True) as blob:
-        return page_checks.part(Moved(found[0], found[1], _InRow(blob)), slot, slot + 1)
+def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+    """As `Database.look`, within a transaction."""
+    cursor = raw.cursor()
+    place = place_of(cursor, hashed)
+    if place is None:
+        return True
+    page_id, slot = place
+    if not type(page_id) is type(slot) is int or page_id in seen:
+        return False
+    try:
+        row: tuple[bytes, bytes, bytes | None] | None = cursor.execute(_PAGE, (page_id,)).fetchone()
+        if row is None:
+            return False
+        header, digest, data = row
+        if data is not None:
+            page = one_row.read(Moved(header, digest, data), slot)
+        else:
+            with raw.blobopen("page", "data", page_id, readonly=True) as blob:
+                page = one_row.read(Moved(header, digest, _InRow(blob)), slot)
+    except (CorruptPackageError, sqlite3.DataError):  # a header that is larger than any
+        return False
+    return False if page is None else (page_id, page)
 
 
 def is_empty(connection: Connection) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from tests.storage.samples import transaction
 from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage import open_store
-from whiteboard.storage.page import page_checks
+from whiteboard.storage.page import one_row
 from whiteboard.storage.page.digests import opened
 from whiteboard.storage.upkeep.verify import verify
 
@@ -98,7 +98,7 @@ def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.Mon
         data.__class__ = Counted
         return data
 
-    monkeypatch.setattr(page_checks, "opened", counting)
+    monkeypatch.setattr(one_row, "opened", counting)
     find(tmp_path / "a.db", 100)
     assert 0 < sum(read) <= 2 * 4 * 16 * 2**10
 

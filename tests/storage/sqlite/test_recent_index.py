@@ -85,12 +85,12 @@ def test_settled_or_not_is_the_same(
                     drawn = data.draw(due)
                     patch.setattr(recent_index, "_due", lambda *_: drawn)  # noqa: B023
                     recent_index.move_on(connection)
-                index, raw = select_index(connection, wanted), connection.connection
+                index, cursor = select_index(connection, wanted), connection.connection.cursor()
             for slot, number in enumerate(numbers):
                 first.setdefault(number, (page_id << 8) + slot)
             expected = {int(wanted[number]): place for number, place in first.items()}
             assert {h: (page << 8) + slot for h, page, slot in index.tolist()} == expected
-            assert {h: rows.place_of(raw, h) for h in expected} == {h: divmod(p, 256) for h, p in expected.items()}
+            assert {h: rows.place_of(cursor, h) for h in expected} == {h: divmod(p, 256) for h, p in expected.items()}
         with transaction(database) as connection:
             recent_index.settle(connection)
             assert count_packages(connection) == len(first)

@@ -1,0 +1,118 @@
+"""One package of a page, without the others: the digests of what is read are looked at, and no other blocks are read.
+
+Most of a header is the same in all pages of an op, its parameters and a number of packages: what it says there of the
+arrays is looked at once, and remembered. What differs are the digests of the blocks, and what the page cost to compute.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.records.packages import Page
+from whiteboard.storage.page.codec import RAW, Data
+from whiteboard.storage.page.digests import Laid, opened
+from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.page.page_checks import Place, check_arrays, described
+
+# Of a large page a row alone costs a block a column, and pays where there are so many others.
+_FEW: Final = 8
+_OPENING: Final = re.compile(rb'\{"blocks":\[\d{1,8},"[^"]*"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
+# Of headers that are remembered: with what they say, all of them take a few megabytes at most.
+_MOST_BYTES, _MOST_FORMS = 4096, 256
+
+
+def read(page: Laid, slot: int) -> Page | None:
+    """One package of a page, as a hit needs it; None where the page is better read as a whole.
+
+    Raises
+    ------
+    CorruptPackageError
+        Something of what is read is not what was written, or not what a page may hold.
+    """
+    data, form, cost_ns = opened(page), *_said(page.header)
+    n = form.n
+    if form.end > len(data):
+        message = "an array lies outside of the data"
+        raise CorruptPackageError(message)
+    if n < _FEW and type(page.data) is not bytes:
+        return decode_page(Blob(page.header, page.digest, page.data[:])) if n == 1 and slot == 0 else None
+    if not 0 <= slot < n:
+        return None
+    arrays = {column.name: column.row(data, slot) for column in form.columns}
+    return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage)
+
+
+class _Column(NamedTuple):
+    """An array of a page, and what is said of one row of it."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    nbytes: int
+    plain: bool
+    place: Place
+
+    def row(self, data: Data, slot: int) -> NDArray[Any]:
+        """One row, read-only, shape (1, …)."""
+        start = slot * self.nbytes
+        if not self.plain:
+            return self.place.of(data).part(start, start + self.nbytes).reshape(self.shape)
+        start += self.place.offset
+        return np.ndarray(self.shape, self.dtype, data[start : start + self.nbytes])
+
+
+class _Form(NamedTuple):
+    """What pages of equal headers have in common, but for their blocks and cost."""
+
+    op: str
+    n: int
+    lineage: str | None
+    columns: tuple[_Column, ...]
+    end: int
+
+
+def _said(header: bytes) -> tuple[_Form, int]:
+    """What a header says, and the cost of all packages."""
+    found = _OPENING.match(header) if len(header) <= _MOST_BYTES else None
+    if found is not None:
+        # Members of an object, without two of them, are those of another.
+        form, cost_ns = _remembered(b"{" + found[1] + header[found.end() :])
+        if cost_ns is None:
+            return form, int(found[2])
+    form, cost_ns = _form(header)
+    if type(cost_ns) is not int:
+        message = "cost_ns is missing from the header"
+        raise CorruptPackageError(message)
+    return form, cost_ns
+
+
+def _form(header: bytes) -> tuple[_Form, Any]:
+    meta, places = described(header)
+    op, n, lineage = meta.get("op"), meta.get("n"), meta.get("lineage")
+    if type(op) is not str or type(n) is not int:
+        message = "op or n is missing from the header"
+        raise CorruptPackageError(message)
+    check_arrays(n, {name: (place.dtype, place.shape) for name, place in places.items()})
+    columns = [
+        _Column(
+            name.removeprefix("a:"),
+            place.dtype,
+            (1, *place.shape[1:]),
+            place.nbytes // n,
+            place.codec == RAW and place.length == place.nbytes,
+            place,
+        )
+        for name, place in places.items()
+        if name == "keys" or name.startswith("a:")
+    ]
+    end = max(place.end for place in places.values())
+    return _Form(op, n, lineage if isinstance(lineage, str) else None, tuple(columns), end), meta.get("cost_ns")
+
+
+_remembered = lru_cache(_MOST_FORMS)(_form)

@@ -1,0 +1,193 @@
+"""One package of a page is what the whole page has in that row; what a page may not hold is refused in either way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from whiteboard.errors import CorruptPackageError
+from whiteboard.records.packages import Page
+from whiteboard.storage.page import digests, format, one_row
+from whiteboard.storage.page.digests import digest_of
+from whiteboard.storage.page.format import Blob, Moved, decode_page, encode_page
+
+RNG = np.random.default_rng(0)
+
+
+class Elsewhere:
+    """Data that is read a part at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, part: slice) -> bytes:
+        return self.data[part]
+
+
+def _page(n: int, *shape: int, op: str = "f", smooth: bool = False) -> Page:
+    y = np.arange(n * int(np.prod(shape)), dtype=np.float64) if smooth else RNG.normal(size=n * int(np.prod(shape)))
+    keys = RNG.integers(0, 256, (n, 16), dtype=np.uint8)
+    arrays: dict[str, np.ndarray] = {
+        "y": y.reshape(n, *shape),
+        "g0": RNG.normal(size=n).astype(np.float32),
+        "g1": np.empty((n, 0)),
+    }
+    tokens = RNG.integers(0, 256, (n, 2, 16), dtype=np.uint8)
+    return Page(op, keys, arrays, 1000 * n + 7, lineage='{"version":1}', tokens=tokens)
+
+
+def _same(page: Page, slot: int, one: Page) -> None:
+    assert (one.op, one.n, one.lineage, one.cost_ns) == (page.op, 1, page.lineage, page.cost_ns // page.n)
+    assert one.keys.tobytes() == page.keys[slot].tobytes()
+    assert list(one.arrays) == list(page.arrays)
+    for name, array in page.arrays.items():
+        found = one.arrays[name]
+        assert (found.dtype, found.shape) == (array.dtype, (1, *array.shape[1:]))
+        assert found.tobytes() == array[slot].tobytes()
+        assert not found.flags.writeable
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("op", ["f", 'ö "quoted\\', "n" * 300])
+@pytest.mark.parametrize(("n", "width"), [(1, 5), (3, 300), (8, 4), (300, 100), (20, 4000)])
+def test_a_row_is_that_of_the_page(n: int, width: int, op: str, smooth: bool) -> None:
+    """Each row, raw or compressed, of any name of an op, and wherever the data lies."""
+    page = _page(n, width, op=op, smooth=smooth)
+    blob = encode_page(page).joined()
+    for slot in range(n):
+        one = one_row.read(blob, slot)
+        assert one is not None
+        _same(page, slot, one)
+        one = one_row.read(Moved(blob.header, blob.digest, Elsewhere(blob.data)), slot)
+        if 1 < n < 8:  # read as a whole
+            assert one is None
+        else:
+            assert one is not None
+            _same(page, slot, one)
+
+
+def test_no_row_of_the_page() -> None:
+    """What is not there is left to whoever tells why."""
+    blob = encode_page(_page(9, 4)).joined()
+    assert one_row.read(blob, 9) is one_row.read(blob, -1) is None
+
+
+@pytest.mark.parametrize("name", ["blake2b", "sha256"])
+def test_pages_of_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One digest over all of it, and no blocks."""
+    monkeypatch.setattr(format, "blocks_of", lambda _: {})
+    monkeypatch.setattr(format, "digest_of", lambda header, *data: digests._digest(name, header, data))
+    page = _page(30, 10)
+    blob = encode_page(page).joined()
+    one = one_row.read(blob, 17)
+    assert one is not None
+    _same(page, 17, one)
+    with pytest.raises(CorruptPackageError):
+        one_row.read(Blob(blob.header, blob.digest, blob.data[:-1] + b"\0"), 0)
+
+
+def test_equal_headers_but_for_cost_and_blocks() -> None:
+    """What is remembered of one page is right of the next."""
+    for _ in range(3):
+        page = _page(50, 70)
+        blob = encode_page(Page(**{**_fields(page), "cost_ns": int(RNG.integers(1, 10**12))})).joined()
+        for slot in (0, 49):
+            one = one_row.read(blob, slot)
+            assert one is not None
+            whole = decode_page(blob)
+            _same(whole, slot, one)
+
+
+def _fields(page: Page) -> dict[str, Any]:
+    return {name: getattr(page, name) for name in page.__slots__}
+
+
+def test_every_byte_of_the_header_counts() -> None:
+    """A header with any other byte is refused, be it one that is remembered but for that byte."""
+    blob = encode_page(_page(20, 30)).joined()
+    assert one_row.read(blob, 0) is not None
+    for at in range(len(blob.header)):
+        header = blob.header[:at] + bytes([blob.header[at] ^ 1]) + blob.header[at + 1 :]
+        with pytest.raises(CorruptPackageError):
+            one_row.read(Blob(header, blob.digest, blob.data), 0)
+
+
+def test_every_byte_of_the_row_counts() -> None:
+    """A row with another byte is refused, wherever it is."""
+    page = _page(300, 40)
+    blob = encode_page(page).joined()
+    offsets = {name: offset for name, *_, offset, _ in json.loads(blob.header)["arrays"]}
+    for name, width in (("keys", 16), ("a:y", 320), ("a:g0", 4)):
+        for byte in range(width):
+            at = offsets[name] + 123 * width + byte
+            data = blob.data[:at] + bytes([blob.data[at] ^ 16]) + blob.data[at + 1 :]
+            with pytest.raises(CorruptPackageError):
+                one_row.read(Blob(blob.header, blob.digest, data), 123)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("n",), 21),
+        (("n",), "20"),
+        (("n",), 0),
+        (("op",), None),
+        (("cost_ns",), 1.5),
+        (("cost_ns",), None),
+        (("arrays",), []),
+        (("arrays",), [None]),
+        (("arrays", 0, 0), "a:y"),
+        (("arrays", 0, 1), "<f8"),
+        (("arrays", 1, 0), "a:z"),
+        (("arrays", 1, 1), "O"),
+        (("arrays", 1, 2), [20, -30]),
+        (("arrays", 1, 2), [20, 31]),
+        (("arrays", 1, 3), "pickle"),
+        (("arrays", 1, 4), -1),
+        (("arrays", 1, 4), 10**6),
+        (("arrays", 1, 4), True),
+        (("arrays", 1, 5), 10**6),
+        (("arrays", 1, 5), 10**30),
+    ],
+    ids=repr,
+)
+def test_hostile_headers(where: tuple[Any, ...], value: object) -> None:
+    """A header whose digest fits and that says what no page does, be it spaced as those that stores write or not."""
+    blob = encode_page(_page(20, 30)).joined()
+    header: Any = json.loads(blob.header)
+    member = header
+    for name in where[:-1]:
+        member = member[name]
+    member[where[-1]] = value
+    for separators in ((",", ":"), (", ", ": ")):
+        text = json.dumps(header, separators=separators).encode()
+        with pytest.raises(CorruptPackageError):
+            one_row.read(Blob(text, digest_of(text, blob.data), blob.data), 0)
+
+
+@pytest.mark.parametrize("blocks", [[0, ""], [16384, ""], [8192, "AAAAAAAAAAAAAAAAAAAAAA=="]], ids=repr)
+def test_hostile_blocks(blocks: list[Any]) -> None:
+    """Blocks that are none, or not those of the data."""
+    blob = encode_page(_page(20, 30)).joined()
+    text = json.dumps(json.loads(blob.header) | {"blocks": blocks}, separators=(",", ":")).encode()
+    with pytest.raises(CorruptPackageError):
+        one_row.read(Blob(text, digest_of(text, blob.data), blob.data), 0)
+
+
+def test_members_that_are_there_twice() -> None:
+    """The last one counts, as in any text of JSON."""
+    page = _page(20, 30)
+    blob = encode_page(page).joined()
+    for more, expected in ((b'"cost_ns":40', ("f", 2)), (b'"op":"g"', ("g", page.cost_ns // 20))):
+        text = blob.header[:-1] + b"," + more + b"}"
+        resealed = Blob(text, digest_of(text, blob.data), blob.data)
+        one = one_row.read(resealed, 3)
+        assert one is not None
+        assert (one.op, one.cost_ns) == expected
+        assert decode_page(resealed).op == one.op
