@@ -472,6 +472,25 @@ def test_a_scheme_of_other_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert rename(path, Change().concerns, Change().rename).renamed == 0
 
 
+def test_sources_of_unknown_size(tmp_path: Path) -> None:
+    """A page of y alone may be of large sources, under keys of before these had their own: it stays, and is counted."""
+
+    @wb.op("alone", gradient="none", identity="alone", keep_sources=False)
+    def _alone(x: Any) -> Any:
+        return x.sum()
+
+    path = tmp_path / "a.db"
+    with wb.open(path) as board:
+        small = board.call_many("alone", A)
+        board.call_many("alone", np.tile(A, (1, keys.LARGE_BYTES)))
+    report = rename(path, Change().concerns, Change().rename)
+    assert (report.renamed, report.kept) == (0, {rekey.NO_SIZES: len(A)})
+    with wb.open(path) as board:
+        again = board.call_many("alone", A)
+    assert (again.hit > 0).all()
+    assert again.y.tobytes() == small.y.tobytes()
+
+
 def test_no_store_is_made(tmp_path: Path) -> None:
     """A store that is not there is an error, and is not there afterwards."""
     for dry_run in (False, True):

@@ -26,6 +26,7 @@ NO_PARAMS: Final = "their page does not say their parameters exactly"
 NO_SCHEME: Final = "their key scheme is not known here"
 NO_TOKENS: Final = "their page has no whole tokens, and their sources were no nodes"
 OTHER_TOKENS: Final = "the tokens of large sources are others now, and their page does not keep their sources"
+NO_SIZES: Final = "their page does not say whether their sources are large; keys of small ones are right already"
 NO_COTANGENT: Final = "their page has no whole token of the cotangent"
 NO_VALUES: Final = "their page has no whole tokens, and no commit holds the values of their sources"
 OTHER_KEY: Final = "what their page says of their keys does not give them"
@@ -83,7 +84,8 @@ class Change:
 
     def _concerns(self, said: lineage.Said, sizes: Mapping[str, RowSize]) -> bool:
         if self.op is None:
-            return said.scheme != _present(said, sizes)
+            present = _present(said, sizes)
+            return said.scheme != (keys.LARGE if present is None else present)
         return Code(said.version, said.fingerprint) == self.old
 
     def rename(self, page: Page, values: Sequence[NodeValues]) -> Renamed:
@@ -98,25 +100,25 @@ class Change:
             return _unchanged(page, NO_SCHEME)
         if (old := proof.named(page.op, said)) is None or said.now is None:
             return _unchanged(page, NO_PARAMS)
+        if (scheme := _present(said, sizes)) is None:
+            if self.op is None and said.scheme == keys.SMALL:
+                return _unchanged(page, NO_SIZES)
+            scheme = said.scheme if said.scheme == keys.LARGE else keys.SMALL
         new = old.identity._replace(params=said.now)
         if self.new is not None:
             new = new._replace(version=self.new.version, fingerprint=self.new.fingerprint)
-        scheme = _present(said, sizes)
         proven, tokens, kept = _renewed(page, old.scheme, scheme, *_proven(page, old, values))
         made = proof.Names(scheme, new).keys(tokens)
         return Renamed(proven, made, tokens, lineage.renewed(page.lineage, new, scheme), kept)
 
 
-def _present(said: lineage.Said, sizes: Mapping[str, RowSize]) -> bytes:
-    """Return the scheme that keys of such packages have now; of a page that does not tell its sources' sizes its own.
-
-    One of before there were two is of small sources then, as far as can be told.
-    """
+def _present(said: lineage.Said, sizes: Mapping[str, RowSize]) -> bytes | None:
+    """Return the scheme that keys of such packages have now; None of a page that does not tell its sources' sizes."""
     y, grads = sizes.get("y"), [size for name, size in sizes.items() if name.startswith("g")]
     if "x0" in sizes:  # with the cotangent
         return keys.scheme_of(size.nbytes for name, size in sizes.items() if name.startswith("x"))
     if y is None or not grads:
-        return said.scheme if said.scheme == keys.LARGE or said.scheme not in keys.SCHEMES else keys.SMALL
+        return None
     if said.gradient == "jacobian":
         return keys.scheme_of(size.nbytes // max(y.numbers, 1) for size in grads)
     return keys.scheme_of(size.nbytes for size in ((*grads, y) if said.gradient == "cotangent" else grads))
