@@ -113,6 +113,32 @@ def test_start_reports_what_a_fresh_process_waits_for(tmp_path: Path) -> None:
     assert 0 < rows[0]["least"] <= rows[0]["median"]
 
 
+def test_growth_reports_each_size_beside_the_first(tmp_path: Path) -> None:
+    """A short run measures two small stores, and says of every figure how many times the first the second is."""
+    file = tmp_path / "figures.json"
+    given = ("--runs", "1", "--sizes", "10000", "20000", "--batches", "1", "--json", file)
+    done = run_script(ROOT / "scripts/benching/growth.py", *given)
+    assert (done.returncode, done.stderr) == (0, "")
+    (rows,) = json.loads(file.read_text("utf-8"))["tables"].values()
+    found = {row["what"]: row for row in rows}
+    assert {"open, ms", "hit, µs a job", "one key, µs", "miss, durable, µs a job", "diskcache get, µs"} <= found.keys()
+    for row in rows:
+        first, other = row["10,000"], row["20,000"]
+        assert first is None or first > 0  # what took too short a time to tell has no figure
+        assert row["20,000 ÷ first"] == (other / first if first and other else None)
+
+
+def test_large_reports_each_kind(tmp_path: Path) -> None:
+    """A short run measures misses and hits of one size beside diskcache and raw sqlite3."""
+    file = tmp_path / "figures.json"
+    given = ("--runs", "1", "--sizes", "49152", "--dtypes", "float32", "--kinds", "smooth", "--json", file)
+    done = run_script(ROOT / "scripts/benching/large.py", *given)
+    assert (done.returncode, done.stderr) == (0, "")
+    ((row,),) = json.loads(file.read_text("utf-8"))["tables"].values()
+    assert (row["bytes"], row["dtype"], row["numbers"]) == (49_152, "float32", "smooth")
+    assert all(row[f"{what}, {by}"] > 0 for what in ("miss", "hit") for by in ("nodes", "call", "diskcache", "sqlite3"))
+
+
 @pytest.mark.parametrize("arguments", [(), ("nothing",), ("measure",), ("../setup",)])
 def test_an_unknown_benchmark_is_answered_with_those_there_are(arguments: tuple[str, ...]) -> None:
     """Without a kind, or with one that is no benchmark, the script says which there are, with status 2."""
