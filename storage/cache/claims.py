@@ -29,6 +29,11 @@ _WHOLE: Final = f"length(hashes) <= {_MOST_BYTES}"
 _ROWS: Final = "SELECT id, boot, pid, started, cost_ns, CASE WHEN {} THEN hashes END AS hashes FROM claim"
 _INSERT: Final = "INSERT INTO claim (id, boot, pid, started, cost_ns, hashes) VALUES (?, ?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM claim WHERE id = ?"
+_TOUCH: Final = "UPDATE claim SET id = id WHERE id = ?"
+
+
+class ClaimLostError(Exception):
+    """A claim is nobody's, or another's."""
 
 
 class SqlClaim(Claim):
@@ -51,6 +56,8 @@ class SqlClaim(Claim):
         super().__init__()
         self._database, self._locks, self._broken, self._bits = database, locks, broken, bits
         self._left = 0
+        self.hashes = np.empty(0, np.int64)
+        """Of the keys that are the caller's: they were in no package when it was taken."""
 
     def take(
         self, keys: Sequence[bytes], most: int, *, seconds: float | None = None, instead: Iterable[int] = ()
@@ -73,9 +80,9 @@ class SqlClaim(Claim):
             self.found, self.held = np.flatnonzero(found), np.flatnonzero(held)
             free = np.flatnonzero(~(found | held))
             self.mine, self.left = free[:most], free[most:]
-            self._left = len(self.mine)
+            self._left, self.hashes = len(self.mine), hashes[self.mine]
             if self._left:
-                connection.exec_driver_sql(_INSERT, _row(hold.number, hashes[self.mine], seconds))
+                connection.exec_driver_sql(_INSERT, _row(hold.number, self.hashes, seconds))
 
         try:
             self._database.write(taken)
@@ -86,9 +93,19 @@ class SqlClaim(Claim):
             self._let_go(later=True)
 
     def settle(self, connection: Connection, packages: int) -> None:
-        """Give it back if so many packages, which this transaction puts, are all; `done` follows when it has ended."""
-        if self._hold is not None and self._hold.lives and packages >= self._left:
-            delete(connection, [self._hold.number])
+        """Give it back if so many packages, which this transaction puts, are all; `done` follows when it has ended.
+
+        Raises
+        ------
+        ClaimLostError
+            Somebody took it over, or the transaction is run again that has given it back: its packages may be there.
+        """
+        hold = self._hold
+        if hold is None or not hold.lives:
+            raise ClaimLostError
+        sql = _DELETE if packages >= self._left else _TOUCH
+        if not connection.exec_driver_sql(sql, (hold.number,)).rowcount:
+            raise ClaimLostError
 
     def done(self, packages: int) -> None:
         """Say that so many packages are on disk."""

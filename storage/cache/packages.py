@@ -23,7 +23,7 @@ from whiteboard.records.claims import Holder
 from whiteboard.records.packages import DISK, MEMORY, NOT_FOUND, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
-from whiteboard.storage.cache.claims import SqlClaim, holders
+from whiteboard.storage.cache.claims import ClaimLostError, SqlClaim, holders
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.format import check_page
@@ -257,8 +257,11 @@ class SqlitePackages(PackageStore):
         for part in batch.parts():
             self.database.write(part.write)
 
-    def flushed(self, write: Callable[[Batch], None]) -> None:
-        """Give `write` all that is pending, encoded: it is forgotten when that returns, and kept when it raises."""
+    def flushed(self, write: Callable[[Batch], None], claim: SqlClaim | None = None) -> None:
+        """Give `write` all that is pending, encoded: it is forgotten when that returns, and kept when it raises.
+
+        What is claimed is looked for no more: nobody else computes it.
+        """
         with self._flushing:
             with self._lock:
                 self._cancel_timer()
@@ -266,7 +269,8 @@ class SqlitePackages(PackageStore):
                 used, touched = self._used.copy(), self._touched.copy()
             broken = self._broken()
             started = time.perf_counter()
-            batch = self._encoded(pages, broken, used, touched)
+            claimed = np.empty(0, np.int64) if claim is None else claim.hashes
+            batch = self._encoded(pages, broken, claimed, used, touched)
             self._make_room(batch.nbytes)
             write(batch)
             if pages:
@@ -331,7 +335,14 @@ class SqlitePackages(PackageStore):
         self._lock.release()
         self._flushing.release()
 
-    def _encoded(self, pages: Sequence[Page], broken: Broken, used: Counter[int], touched: Counter[bytes]) -> Batch:
+    def _encoded(
+        self,
+        pages: Sequence[Page],
+        broken: Broken,
+        claimed: NDArray[np.int64],
+        used: Counter[int],
+        touched: Counter[bytes],
+    ) -> Batch:
         """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
         rows: list[PageRow] = []
         if pages:
@@ -339,7 +350,8 @@ class SqlitePackages(PackageStore):
             first = firsts(hashes)
             unique = hashes[first]
             fresh = np.zeros(len(hashes), np.bool_)
-            fresh[first[np.isin(unique, self._stored(unique, broken), invert=True)]] = True
+            asked = unique if not len(claimed) else unique[np.isin(unique, claimed, invert=True)]
+            fresh[first[np.isin(unique, self._stored(asked, broken), invert=True)]] = True
             edges = np.cumsum([0, *(page.n for page in pages)])
             kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
             rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
@@ -355,6 +367,8 @@ class SqlitePackages(PackageStore):
 
     def _stored(self, hashes: NDArray[np.int64], broken: Broken) -> NDArray[np.int64]:
         """Which hashes have a package by now; of many, none if none of a sample has."""
+        if not len(hashes):
+            return hashes
         some = hashes[:: max(1, len(hashes) // _SAMPLE)]
         for each in (some, hashes) if len(some) < len(hashes) else (hashes,):
             index = self.database.glance(partial(select_index, hashes=each))
@@ -395,7 +409,10 @@ class SqlitePackages(PackageStore):
             if claim is None:
                 self.flush()
             else:
-                self.flushed(lambda batch: self.database.write(partial(_settled, batch, claim, packages)))
+                try:
+                    self.flushed(lambda batch: self.database.write(partial(_settled, batch, claim, packages)), claim)
+                except ClaimLostError:  # then somebody may have put what it was for
+                    self.flush()
                 claim.done(packages)
             self._pause = 0.0
         except ClosedError:
@@ -431,5 +448,5 @@ class SqlitePackages(PackageStore):
 
 
 def _settled(batch: Batch, claim: SqlClaim, packages: int, connection: Connection) -> None:
-    batch.write(connection)
     claim.settle(connection, packages)
+    batch.write(connection)

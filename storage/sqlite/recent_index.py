@@ -20,8 +20,9 @@ from whiteboard.storage.sqlite import gathered_index, known_hashes
 from whiteboard.storage.sqlite.connection import Held
 
 _MOST_HASHES: Final = 49_152
-_MOST_PAGES: Final = 384
-"""So many are looked through in 0.8 ms for a few hashes, in 1.7 ms for 10,000."""
+_MOST_PAGES: Final = 96
+"""All of it is read by each lookup after a flush: pages of one package each make no more than so many rows, pages of
+many a row more for each 512 packages. 49,152 hashes are looked through in 0.8 ms for a few, in 1.7 ms for 10,000."""
 
 _MOST_BYTES: Final = 64 * 2**20
 """No transaction adds more: what is there beyond it was not put there by a store, and is not read."""
@@ -55,7 +56,8 @@ def settle_if_many(connection: Connection) -> None:
     """Move all rows on once there are many."""
     sql = "SELECT count(*), sum(length(hashes)) FROM recent"
     pages, nbytes = connection.connection.cursor().execute(sql).fetchone()
-    if pages > _MOST_PAGES or (pages and nbytes > 8 * _MOST_HASHES):
+    hashes = (nbytes or 0) // 8
+    if pages > _MOST_PAGES + hashes * _MOST_PAGES // _MOST_HASHES or hashes > _MOST_HASHES:
         move_on(connection)
 
 
