@@ -181,6 +181,8 @@ class MemoryTier(PackageStore):
         return Found(pages, page, slot, tier)
 
     def _hold(self, page: Page) -> None:
+        if self.memory_bytes <= PAGE_OVERHEAD:
+            return
         # Provenance, and sources that are kept, are for who reads the file: a hit never needs them.
         bare, nbytes = _bare(page)
         n = len(page.keys)

@@ -6,6 +6,7 @@ Pages of before have one over header and data, in BLAKE2b or SHA-256, whichever 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterable
@@ -107,9 +108,8 @@ def opened(page: Laid) -> Data:
     try:
         found = _OPENING.match(page.header)
         if found is not None:
-            if _digest("blake3", page.header, ()) == page.digest:
-                return Blocks(page.data, int(found[1]), found[2])
-        elif any(_digest(name, page.header, pieces(page.data)) == page.digest for name in _HASHES):
+            return Blocks.of(page, int(found[1]), found[2])
+        if any(_digest(name, page.header, pieces(page.data)) == page.digest for name in _HASHES):
             return page.data
     except TypeError as error:  # a row of other types than were written
         raise _unfit() from error
@@ -127,9 +127,17 @@ class Blocks:
 
     __slots__ = ("_data", "_digests", "_last", "_length", "_seen", "_size")
 
+    @classmethod
+    def of(cls, page: Laid, size: int, digests: bytes) -> Blocks:
+        """The data of a page whose header says that it is in blocks of so many bytes, and which digests these have."""
+        header = page.header
+        if blake3(len(header).to_bytes(8, "little") + header).digest(DIGEST_BYTES) != page.digest:
+            raise _unfit()
+        return cls(page.data, size, digests)
+
     def __init__(self, data: Data, size: int, digests: bytes) -> None:
         try:
-            self._digests = base64.b64decode(digests, validate=True)
+            self._digests = binascii.a2b_base64(digests, strict_mode=True)
         except ValueError as error:
             raise _unfit() from error
         self._length = len(data)
@@ -146,9 +154,18 @@ class Blocks:
         start, end, _ = part.indices(self._length)
         if start >= end:
             return b""
-        first, last = start // self._size, (end - 1) // self._size
-        found = self._block(first) if first == last else b"".join(map(self._block, range(first, last + 1)))
-        return found[start - first * self._size : end - first * self._size]
+        size = self._size
+        first = start // size
+        base = first * size
+        if end > base + size:
+            found = b"".join([self[at : at + size] for at in range(base, end, size)])
+        elif self._last[0] == first:  # that one alone is kept: rows of small columns lie in one
+            found = self._last[1]
+        else:
+            found = self._data[base : base + size]
+            self._compare(first, found)
+            self._last = first, found
+        return found[start - base : end - base]
 
     def view(self, start: int, end: int) -> memoryview:
         """Some bytes of data that is in memory."""
@@ -162,14 +179,6 @@ class Blocks:
         for number in range(start // self._size, -(-end // self._size)):
             if number not in self._seen:
                 self._compare(number, data[number * self._size : (number + 1) * self._size])
-
-    def _block(self, number: int) -> bytes:
-        last, block = self._last
-        if number != last:
-            block = self._data[number * self._size : (number + 1) * self._size]
-            self._compare(number, block)
-            self._last = number, block  # that one alone: rows of small columns lie in one
-        return block
 
     def _compare(self, number: int, block: bytes | memoryview) -> None:
         if blake3(block).digest(DIGEST_BYTES) != self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:

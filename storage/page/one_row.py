@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import RAW, Data
-from whiteboard.storage.page.digests import Laid, opened
+from whiteboard.storage.page.digests import Blocks, Laid, opened
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
 
 # Of a large page a row alone costs a block a column, and pays where there are so many others.
 _FEW: Final = 8
-_OPENING: Final = re.compile(rb'\{"blocks":\[\d{1,8},"[^"]*"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
+_OPENING: Final = re.compile(rb'\{"blocks":\[(\d{1,8}),"([^"]*)"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
 # Of headers that are remembered: with what they say, all of them take a few megabytes at most.
 _MOST_BYTES, _MOST_FORMS = 4096, 256
 
@@ -35,7 +35,7 @@ def read(page: Laid, slot: int) -> Page | None:
     CorruptPackageError
         Something of what is read is not what was written, or not what a page may hold.
     """
-    data, form, cost_ns = opened(page), *_said(page.header)
+    data, form, cost_ns = _opened(page)
     n = form.n
     if form.end > len(data):
         message = "an array lies outside of the data"
@@ -46,6 +46,28 @@ def read(page: Laid, slot: int) -> Page | None:
         return None
     arrays = {column.name: column.row(data, slot) for column in form.columns}
     return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage)
+
+
+def _opened(page: Laid) -> tuple[Data, _Form, int]:
+    """The data of a page whose header is that which was written, what that says, and the cost of all packages."""
+    header = page.header
+    try:
+        found = _OPENING.match(header) if len(header) <= _MOST_BYTES else None
+    except TypeError:  # a row of other types than were written
+        found = None
+    if found is not None:
+        size, digests, form, cost = found.groups()
+        data = Blocks.of(page, int(size), digests)
+        # Members of an object, without two of them, are those of another.
+        remembered, cost_ns = _remembered(b"{" + form + header[found.end() :])
+        if cost_ns is None:
+            return data, remembered, int(cost)
+    whole = opened(page)
+    form, cost_ns = _form(header)
+    if type(cost_ns) is not int:
+        message = "cost_ns is missing from the header"
+        raise CorruptPackageError(message)
+    return whole, form, cost_ns
 
 
 class _Column(NamedTuple):
@@ -75,21 +97,6 @@ class _Form(NamedTuple):
     lineage: str | None
     columns: tuple[_Column, ...]
     end: int
-
-
-def _said(header: bytes) -> tuple[_Form, int]:
-    """What a header says, and the cost of all packages."""
-    found = _OPENING.match(header) if len(header) <= _MOST_BYTES else None
-    if found is not None:
-        # Members of an object, without two of them, are those of another.
-        form, cost_ns = _remembered(b"{" + found[1] + header[found.end() :])
-        if cost_ns is None:
-            return form, int(found[2])
-    form, cost_ns = _form(header)
-    if type(cost_ns) is not int:
-        message = "cost_ns is missing from the header"
-        raise CorruptPackageError(message)
-    return form, cost_ns
 
 
 def _form(header: bytes) -> tuple[_Form, Any]:

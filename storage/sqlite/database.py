@@ -385,14 +385,15 @@ class Database(backend.Database):
     def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
         if self.location.path is None:
             with self.read() as connection:
-                return rows.look(connection.connection, hashed, seen)
+                return rows.look(connection.connection.cursor(), hashed, seen)
         # What `read` does, without generators: they would take as long as what is read.
         reading = self._register()
         try:
             raw = self._reader()
             try:
-                raw.execute("BEGIN DEFERRED")
-                return rows.look(raw, hashed, seen)
+                cursor = raw.cursor()
+                cursor.execute("BEGIN DEFERRED")
+                return rows.look(cursor, hashed, seen)
             finally:
                 raw.close()
         except _TRANSLATED as error:

@@ -47,6 +47,7 @@ class Place:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = str(path)
         self._file = identity(path)
         self._beside: dict[str, Identity] = {}
         _OPEN.add(self)
@@ -82,7 +83,7 @@ class Place:
 
     def check_file(self) -> None:
         """As `check`, of the file alone."""
-        found = identity(self.path)
+        found = identity(self._name)
         if self._file is None or found == self._file:
             return
         if found is None or found[:2] != self._file[:2]:

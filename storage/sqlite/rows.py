@@ -20,7 +20,6 @@ from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
-from whiteboard.storage.sqlite.connection import Held
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -71,9 +70,8 @@ def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
     return found or gathered_index.place_of(cursor, hashed) or recent_index.place_of(cursor.connection, hashed)
 
 
-def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
     """As `Database.look`, within a transaction."""
-    cursor = raw.cursor()
     place = place_of(cursor, hashed)
     if place is None:
         return True
@@ -88,10 +86,14 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         if data is not None:
             page = one_row.read(Moved(header, digest, data), slot)
         else:
-            with raw.blobopen("page", "data", page_id, readonly=True) as blob:
+            with cursor.connection.blobopen("page", "data", page_id, readonly=True) as blob:
                 page = one_row.read(Moved(header, digest, _InRow(blob)), slot)
-    except (CorruptPackageError, sqlite3.DataError):  # a header that is larger than any
+    except CorruptPackageError:
         return False
+    except sqlite3.Error as error:
+        if isinstance(error, sqlite3.DataError) or _is_damage(error):  # the first: a header that is larger than any
+            return False
+        raise
     return False if page is None else (page_id, page)
 
 

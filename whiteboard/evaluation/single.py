@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from whiteboard.concurrency import locks
-from whiteboard.errors import ParamError
+from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation import contents, kept_sources, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
@@ -58,6 +58,7 @@ class Known(NamedTuple):
     params: dict[str, Any]
     identity: keys.Identity
     recipe: keys.Recipe
+    form: Form
 
 
 class Asked(NamedTuple):
@@ -130,8 +131,13 @@ def _made(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Shap
     if spec.program is not None or spec.fingerprint is None or spec.gradient == "jacobian":
         return None
     full = spec.bind(params)
+    try:
+        y = validation.shape_of(spec, full, tuple(shapes))
+    except ShapeError:
+        return None
     identity = keys.Identity.of(spec, full, contents.kind(spec, None))
-    return Known(full, identity, keys.Recipe.of(identity, dtype, shapes))
+    form = Form(spec.name, dtype, y, tuple(shapes), spec.gradient)
+    return Known(full, identity, keys.Recipe.of(identity, dtype, shapes), form)
 
 
 def held(store: PackageStore, agreement: Agreement, job: Asked) -> tuple[Page, int] | None:
@@ -158,15 +164,13 @@ def looked(ground: Ground, job: Asked) -> Looked:
 
 def found(looked: Looked, agreement: Agreement, job: Asked) -> tuple[Page, int] | None:
     """Return the page and row of a job whose key was looked up, or None for columns to answer."""
-    pages, (number,), (slot,), (tier,) = looked.found.pages, looked.found.page, looked.found.slot, looked.found.tier
+    found = looked.found
+    number: int = found.page.item()
     if number < 0:
         return None
-    page, row, spec = pages[number], int(slot), job.spec
-    if tier == DISK:
-        shapes = tuple(source.shape for source in job.sources)
-        y = validation.shape_of(spec, job.known.params, shapes)
-        if not Form(spec.name, job.sources[0].dtype, y, shapes, spec.gradient).fits(page):
-            return None
+    page, row, spec = found.pages[number], int(found.slot.item()), job.spec
+    if found.tier.item() == DISK and not job.known.form.fits(page):
+        return None
     if spec.user and not agreement.passes(spec, page.cost_ns / page.n):
         return None
     return page, row
@@ -183,10 +187,6 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
         return None
     if (spec.user and spec.batch != "loop") or is_nested() or _log.isEnabledFor(logging.DEBUG):
         return None
-    shapes = tuple(source.shape for source in job.sources)
-    if spec.arity not in (None, len(shapes)):
-        return None
-    shape = spec.shape(spec.name, shapes, job.known.params)
     running = locks.lock()
     with running:
         flight, mine, _ = ground.flights.take([job.key], running)
@@ -199,7 +199,11 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
             start = time.perf_counter_ns()
             xs = [source[None] for source in job.sources]
             # non-finite results are results
-            with computing(), np.errstate(all="ignore"), Session(spec, job.known.params, xs, shape) as session:
+            with (
+                computing(),
+                np.errstate(all="ignore"),
+                Session(spec, job.known.params, xs, job.known.form.y) as session,
+            ):
                 y, *beside = session.run()
             cost_ns = time.perf_counter_ns() - start
             ground.costs.learn(spec, 1, cost_ns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from whiteboard.types import Ids, Shape
 _DISK: Final = bytes([DISK])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Form:
     """What an op gives for some sources: its name, the dtype, the shapes of one job's y and sources, and its gradient.
 
@@ -37,14 +38,20 @@ class Form:
 
     def fits(self, page: Page) -> bool:
         """Whether a page holds such packages."""
-        if page.op != self.op or "y" not in page.arrays:
+        arrays = page.arrays
+        if page.op != self.op or "y" not in arrays:
             return False
-        y = page.arrays["y"].shape[1:]
-        shapes = {"y": y if self.y is None else self.y}
-        shapes |= {f"g{slot}": shape for slot, shape in enumerate(contents.beside(self.gradient, y, self.sources))}
-        return page.arrays.keys() == shapes.keys() and all(
-            array.dtype == self.dtype and array.shape[1:] == shapes[name] for name, array in page.arrays.items()
-        )
+        wanted = self._known if self.y is not None else self._wanted(arrays["y"].shape[1:])
+        return wanted == {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[np.dtype, Shape]]:
+        assert self.y is not None
+        return self._wanted(self.y)
+
+    def _wanted(self, y: Shape) -> dict[str, tuple[np.dtype, Shape]]:
+        beside = contents.beside(self.gradient, y, self.sources)
+        return {"y": (self.dtype, y)} | {f"g{slot}": (self.dtype, shape) for slot, shape in enumerate(beside)}
 
 
 @dataclass(slots=True, eq=False)
