@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +106,7 @@ class Pending:
     def _summed(self) -> _Sums:
         """The sums, with the pages in them that came since they were last asked for."""
         sums = self._sums if self._sums.of is self._pages else _Sums(self._pages)
-        for page in islice(self._pages, sums.pages, None):
+        for page in self._pages[sums.pages :]:
             sums = _Sums(
                 sums.of, sums.pages + 1, sums.rows + page.n, sums.nbytes + footprint(page), sums.cost_ns + page.cost_ns
             )
@@ -119,7 +118,7 @@ class Pending:
         if self._index.of is not self._pages or self._index.index.torn:
             self._index = _Seen(self._pages)
         seen = self._index
-        for page in islice(self._pages, seen.pages, None):
+        for page in self._pages[seen.pages :]:
             seen.index.add(page)  # once more, after an interrupt: keys that it has stay where they are
             seen.pages += 1
         return seen.index

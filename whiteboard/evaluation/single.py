@@ -220,12 +220,12 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
 def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
     """Return the page of one job; what a session gives is in memory of its own."""
     arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
-    key = np.frombuffer(job.key, np.uint8).reshape(1, -1).copy()
-    tokens = np.frombuffer(job.tokens, np.uint8).reshape(1, len(job.sources), keys.DIGEST_BYTES).copy()
-    alive = 0
-    for column in (key, tokens, *arrays.values()):
-        column.flags.writeable = False
-        alive += column.nbytes
+    key = np.frombuffer(job.key, np.uint8).reshape(1, keys.DIGEST_BYTES)
+    tokens = np.frombuffer(job.tokens, np.uint8).reshape(1, len(job.sources), keys.DIGEST_BYTES)
+    alive = len(job.key) + len(job.tokens)
+    for array in arrays.values():
+        array.flags.writeable = False
+        alive += array.nbytes
     record = lineage.record(job.known.identity, job.known.params, job.known.recipe.scheme)
     return Page(job.spec.name, key, arrays, cost_ns, lineage=record, tokens=tokens, alive=alive)
 
