@@ -73,7 +73,7 @@ class Part:
     kind: bytes
     number: int
     header: bytes
-    data: bytes = b""
+    data: bytes | memoryview = b""
     lengths: tuple[int, int] | None = None
     digest: bytes | None = None
 

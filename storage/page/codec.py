@@ -55,7 +55,7 @@ class Data(Protocol):
     """Bytes, or what gives them a slice at a time."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, part: slice, /) -> bytes: ...
+    def __getitem__(self, part: slice, /) -> bytes | memoryview: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +104,14 @@ def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, byte
     return RAW, array.reshape(-1).view(np.uint8).data
 
 
-def decode(codec: object, payload: memoryview, dtype: object, shape: Sequence[int]) -> NDArray[Any]:
-    """The array that `encode` was given, read-only; of raw bytes it is a view of `payload`.
+def decode(codec: object, payload: memoryview, kind: np.dtype[Any], nbytes: int, shape: Sequence[int]) -> NDArray[Any]:
+    """The array that `encode` was given, read-only, as `described`; of raw bytes it is a view of `payload`.
 
     Raises
     ------
     CorruptPackageError
-        The description or the bytes are not what `encode` writes. The caller has compared the digest before.
+        The bytes are not what `encode` writes. The caller has compared the digest before.
     """
-    kind, nbytes = described(dtype, shape)
     try:
         if codec == RAW and len(payload) == nbytes:
             view: NDArray[Any] = np.ndarray(tuple(shape), kind, buffer=payload)
@@ -162,7 +161,7 @@ def check(codec: object, payload: Data, nbytes: int) -> None:
         pass
 
 
-def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int) -> bytes | bytearray:
+def decode_part(codec: object, payload: Data, nbytes: int, start: int, end: int) -> bytes | memoryview | bytearray:
     """Bytes `start` to `end` of the array that `encode` was given, and has `nbytes`; only what they lie in is decoded.
 
     Raises
@@ -187,7 +186,7 @@ def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> I
         raise CorruptPackageError(message)
     if len(payload) <= _SHORT:
         payload = payload[:]
-    head = payload[:_CHUNK_OVERHEAD]
+    head = bytes(payload[:_CHUNK_OVERHEAD])
     _check_chunk(head, len(payload), nbytes)
     if head[-1] == _SPECIAL_ZERO:
         for at in range(start, end, _PIECE_BYTES):

@@ -10,15 +10,18 @@ import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, encode
+from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, described, encode
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
+from whiteboard.storage.page.room import LEAST_BYTES
 
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
@@ -37,7 +40,7 @@ class Blob:
 
     header: bytes
     digest: bytes
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ def pack(
         entries.append([name, array.dtype.str, array.shape, codec, offset, len(payload)])
         parts.append(payload)
         offset += len(payload)
-    header = json.dumps({**blocks_of(parts), **meta, "arrays": entries}, separators=(",", ":")).encode()
+    row_bytes = max(((array[:1] if array.ndim else array).nbytes for array in arrays.values()), default=0)
+    header = json.dumps({**blocks_of(parts, row_bytes), **meta, "arrays": entries}, separators=(",", ":")).encode()
     return Packed(header, digest_of(header, *parts), tuple(parts))
 
 
@@ -227,11 +231,10 @@ def taken_sources(columns: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], ...] 
 def _decode_all(
     entries: Any, data: Data, only: Collection[str] | None, skip: Callable[[str], bool]
 ) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {}
+    wanted: dict[str, _Column] = {}
     total = 0
-    whole: Any = None if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
     for name, dtype, shape, codec, offset, length in entries:
-        if type(name) is not str or name in arrays:
+        if type(name) is not str or name in wanted:
             message = f"array name {reprlib.repr(name)} is no name, or there twice"
             raise CorruptPackageError(message)
         if (only is not None and name not in only) or skip(name):
@@ -239,10 +242,29 @@ def _decode_all(
         if not (type(offset) is int and type(length) is int and offset >= 0 and 0 <= length <= len(data) - offset):
             message = f"array {reprlib.repr(name)} lies outside of the data"
             raise CorruptPackageError(message)
-        payload = data.view(offset, offset + length) if isinstance(data, Blocks) else whole[offset : offset + length]
-        arrays[name] = decode(codec, payload, dtype, shape)
-        total += arrays[name].nbytes
+        kind, nbytes = described(dtype, shape)
+        wanted[name] = _Column(kind, nbytes, shape, codec, offset, offset + length)
+        total += nbytes
         if total > MAX_BYTES:
             message = f"the arrays are more than {MAX_BYTES} bytes"
             raise CorruptPackageError(message)
-    return arrays
+    whole: Any = data if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
+    decoded = map if total < LEAST_BYTES else overlapped
+    return dict(zip(wanted, decoded(partial(_decoded, whole), wanted.values()), strict=True))
+
+
+class _Column(NamedTuple):
+    """An array, and where it lies in the data."""
+
+    dtype: np.dtype[Any]
+    nbytes: int
+    shape: Any
+    codec: object
+    start: int
+    end: int
+
+
+def _decoded(data: Blocks | memoryview, column: _Column) -> NDArray[Any]:
+    at, end = column.start, column.end
+    payload = data.view(at, end) if isinstance(data, Blocks) else data[at:end]
+    return decode(column.codec, payload, column.dtype, column.nbytes, column.shape)

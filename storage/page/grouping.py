@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import MAX_BYTES
 from whiteboard.storage.page.format import HEADER_BYTES
+from whiteboard.storage.page.room import Room
 
 PAGE_BYTES: Final = 512 * 1024
 """Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
@@ -41,7 +42,7 @@ def alive_bytes(page: Page) -> int:
 def _alive(arrays: Iterable[NDArray[Any]]) -> int:
     sizes: dict[int, int] = {}
     for array in arrays:
-        buffer = array if array.base is None else _buffer(array)
+        buffer, _ = _buffer(array)
         sizes[id(buffer)] = buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
     return sum(sizes.values())
 
@@ -156,19 +157,20 @@ def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
 
 
 def _own(array: NDArray[Any], dense: bool) -> NDArray[Any]:
-    buffer = array if array.base is None else _buffer(array)
-    # Bytes never change, so that a page may share those it was decoded from, once they are not much more than it.
-    kept = dense if isinstance(buffer, bytes) else buffer.nbytes == array.nbytes
+    buffer, is_read = _buffer(array)
+    # What was read never changes, so that a page may share what it was decoded from, if that is not much more than it.
+    kept = dense if is_read else buffer.nbytes == array.nbytes
     if not (kept and array.flags.c_contiguous):
         array = array.copy()
     array.flags.writeable = False
     return array
 
 
-def _buffer(array: NDArray[Any]) -> Any:
-    """The object whose memory an array lies in: the bytes of a blob, or the array that allocated it."""
+def _buffer(array: NDArray[Any]) -> tuple[Any, bool]:
+    """The object whose memory an array lies in, and whether a blob was read into it; else an array has allocated it."""
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base
     base = root.base.obj if isinstance(root.base, memoryview) else root.base
-    return base if isinstance(base, bytes) else root
+    is_read = isinstance(base, bytes | Room)
+    return (base if is_read else root), is_read

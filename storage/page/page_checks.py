@@ -285,6 +285,6 @@ class _Part:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, part: slice) -> bytes:
+    def __getitem__(self, part: slice) -> bytes | memoryview:
         start, end, _ = part.indices(self._length)
         return self._data[self._offset + start : self._offset + end]

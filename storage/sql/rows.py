@@ -270,6 +270,6 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
         connection.exec_driver_sql("DELETE FROM page WHERE id = ?", each)
         connection.exec_driver_sql("DELETE FROM page_access WHERE page_id = ?", each)
         parts: Iterable[Any] = (part for blob in blobs.values() for part in (blob.header, blob.data))
-        nbytes = sum(len(part) for part in parts if isinstance(part, bytes))
+        nbytes = sum(len(part) for part in parts if isinstance(part, bytes | memoryview))
         connection.exec_driver_sql(_UPSERT_EVICTION, (reason, len(blobs), deleted, nbytes, int(time.time())))
     return deleted

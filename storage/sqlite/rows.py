@@ -16,6 +16,7 @@ from whiteboard.records.packages import Page
 from whiteboard.storage.page import one_row
 from whiteboard.storage.page.digests import Laid, pieces
 from whiteboard.storage.page.format import Blob, Moved, Packed
+from whiteboard.storage.page.room import LEAST_BYTES, room
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
@@ -30,6 +31,9 @@ _LARGE: Final = 64 * 1024
 
 _HUGE: Final = 4 * 2**20
 """Data of more bytes is not in memory as a whole where that can be helped."""
+
+_PIECE_BYTES: Final = 256 * 1024
+"""Of data that goes elsewhere so many bytes are read at a time: they are still in the processor's cache then."""
 
 INDEXED: Final = (
     "SELECT page_id FROM package UNION SELECT page_id FROM recent "
@@ -155,17 +159,28 @@ def find(
     return index, new, read_pages(connection, new)
 
 
-def read_data(connection: Connection, table: str, row_id: int) -> bytes:
+def read_data(connection: Connection, table: str, row_id: int) -> bytes | memoryview:
     """The data of a row that is too large for a column; empty where SQLite itself finds it damaged."""
     # A column is copied twice on its way here, an opened blob once.
     try:
         with connection.connection.blobopen(table, "data", row_id, readonly=True) as blob:
-            data: bytes = blob.read()
-            return data
+            return _whole(blob)
     except sqlite3.Error as error:
         if _is_damage(error):
             return b""
         raise
+
+
+def _whole(blob: Any) -> bytes | memoryview:
+    """All of an opened blob, what is large in a room."""
+    size = len(blob)
+    if size < LEAST_BYTES or (made := room(size)) is None:
+        data: bytes = blob[:]
+        return data
+    blob.seek(0)
+    while piece := blob.read(_PIECE_BYTES):
+        made.write(piece)
+    return made.lent()
 
 
 @contextmanager
@@ -202,8 +217,10 @@ class _InRow:
     def __len__(self) -> int:
         return len(self._blob)
 
-    def __getitem__(self, part: slice) -> bytes:
+    def __getitem__(self, part: slice) -> bytes | memoryview:
         try:
+            if part == slice(None):
+                return _whole(self._blob)
             found: bytes = self._blob[part]
         except sqlite3.Error as error:
             if not _is_damage(error):

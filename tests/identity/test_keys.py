@@ -6,6 +6,7 @@ import collections
 import enum
 import itertools
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -222,6 +223,24 @@ def test_token_of_a_large_array_is_the_documented_digest(array: np.ndarray[Any, 
     assert keys.token(array) != keys.token(array.reshape(-1, 1))
     assert keys.tokens(np.stack([array, -array]))[0].tobytes() == keys.token(array)
     assert keys.token(array[..., :10]) == keys.first_token(array[..., :10]) or array[..., :10].nbytes >= 1024
+
+
+def test_tokens_are_the_same_in_threads() -> None:
+    """Arrays that are hashed beside one another have the tokens that each has alone, as sources and as rows."""
+    rows = np.arange(3 * 300_000, dtype=np.float64).reshape(3, -1)
+    assert rows[0].nbytes >= keys._THREADED_BYTES
+    under = blake3(encode((rows.dtype.str, rows[0].shape))).digest()
+    wanted = [blake3(row.tobytes(), key=under).digest(16) for row in rows]
+    assert _recipe(rows).tokens(rows) == keys.tokens(rows).tobytes() == b"".join(wanted)
+    for beside in ([rows[0, :2], rows[0], rows[0, :500]], [rows[0], rows[0, :500], rows[0, :2]]):
+        assert _recipe(beside).tokens(beside) == b"".join(map(keys.token, beside))
+    with pytest.raises(ValueError, match="contiguous"):
+        _recipe([rows[0], rows[:2].T]).tokens([rows[0], rows[:2].T])
+
+
+def _recipe(sources: Sequence[np.ndarray[Any, Any]]) -> keys.Recipe:
+    identity = keys.Identity("mul", 1, b"f", "exact", b"a", keys.NO_PARAMS, "ones")
+    return keys.Recipe.of(identity, sources[0].dtype, [source.shape for source in sources])
 
 
 def test_the_scheme_goes_by_the_largest_source() -> None:

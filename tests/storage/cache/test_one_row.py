@@ -94,9 +94,11 @@ def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("harm", [False, True], ids=["whole", "damaged"])
-def test_a_large_package_alone(tmp_path: Path, harm: bool) -> None:
+@pytest.mark.parametrize("width", [30_000, 300_000])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_large_package_alone(tmp_path: Path, harm: bool, width: int, smooth: bool) -> None:
     """A page of one package is read as a whole, and is a miss that is counted once where a bit of it is another."""
-    y = np.random.default_rng(1).normal(size=(1, 30_000))
+    y = np.linspace(0, 1, width)[None] if smooth else np.random.default_rng(1).normal(size=(1, width))
     with open_store(tmp_path / "a.db") as stores:
         stores.packages.put(
             Page("f", KEYS[:1], {"y": y, "g0": -y}, 1000, sources=(y,), tokens=np.zeros((1, 1, 16), "u1"))
@@ -109,3 +111,6 @@ def test_a_large_package_alone(tmp_path: Path, harm: bool) -> None:
         assert stores.packages.stats()["corrupt"] == (1 if harm else 0)
         assert found.tier.tolist() == [MISS if harm else DISK]
         assert harm or found.pages[0].arrays["g0"].tobytes() == (-y).tobytes()
+        for array in found.pages[0].arrays.values() if found.pages else ():
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array[:].flags.writeable = True

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import blosc, codec
-from whiteboard.storage.page.codec import BLOSC2, PLAIN, RAW, Encoding, decode, encode
+from whiteboard.storage.page.codec import BLOSC2, PLAIN, RAW, Encoding, decode, described, encode
 
 ARRAYS = hnp.arrays(
     st.one_of(
@@ -33,7 +33,11 @@ ENCODINGS = [PLAIN, *(Encoding(codec, level) for codec in ("lz4", "blosclz", "zs
 
 
 def _decode(encoded: tuple[str, bytes | memoryview], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return decode(encoded[0], memoryview(encoded[1]), array.dtype.str, array.shape)
+    return _read(encoded[0], encoded[1], array.dtype.str, array.shape)
+
+
+def _read(codec: object, payload: bytes | memoryview, dtype: object, shape: Any) -> np.ndarray[Any, Any]:
+    return decode(codec, memoryview(payload), *described(dtype, shape), shape)
 
 
 @given(ARRAYS)
@@ -178,7 +182,7 @@ def test_chunk_headers_that_are_refused(patch: Callable[[bytes], bytes], monkeyp
     monkeypatch.setattr(codec, "_decompress", lambda chunk, out: pytest.fail("it was decoded"))
     chunk = patch(_chunk())
     with pytest.raises(CorruptPackageError):
-        decode(BLOSC2, memoryview(chunk), "<f8", (1000,))
+        _read(BLOSC2, chunk, "<f8", (1000,))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def test_chunk_headers_that_are_refused(patch: Callable[[bytes], bytes], monkeyp
 def test_chunks_of_others_are_refused(options: dict[str, Any]) -> None:
     """A good chunk that `encode` would not write, by its codec, filter or level, is refused."""
     with pytest.raises(CorruptPackageError, match="chunk header"):
-        decode(BLOSC2, memoryview(_chunk(**options)), "<f8", (1000,))
+        _read(BLOSC2, _chunk(**options), "<f8", (1000,))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ def test_chunks_of_others_are_refused(options: dict[str, Any]) -> None:
 def test_descriptions_that_are_refused(name: Any, size: int, dtype: Any, shape: Any) -> None:
     """A dtype, shape, codec or length that does not fit is refused, and no such array is made."""
     with pytest.raises(CorruptPackageError):
-        decode(name, memoryview(bytes(size)), dtype, shape)
+        _read(name, bytes(size), dtype, shape)
 
 
 @given(st.data())
@@ -238,7 +242,7 @@ def test_a_damaged_chunk_is_refused_or_harmless(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         chunk[data.draw(st.integers(0, len(chunk) - 1))] = data.draw(st.integers(0, 255))
     try:
-        array = decode(BLOSC2, memoryview(bytes(chunk)), "<f8", (1000,))
+        array = _read(BLOSC2, bytes(chunk), "<f8", (1000,))
     except CorruptPackageError:
         return
     assert array.nbytes == 8000

@@ -55,7 +55,7 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize("name", ["blake2b", "sha256"])
 def test_digests_of_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page with one digest over all of it, as they were before BLAKE3, is read, and its damage is found."""
-    monkeypatch.setattr(format, "blocks_of", lambda _: {})
+    monkeypatch.setattr(format, "blocks_of", lambda *_: {})
     monkeypatch.setattr(format, "digest_of", lambda header, *data: digests._digest(name, header, data))
     blob = encode_page(page_of(range(30))).joined()
     assert not blob.header.startswith(b'{"blocks"')
@@ -63,7 +63,15 @@ def test_digests_of_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode_page(blob).n == 30
     assert encode_page(page_of(range(30))).joined().digest != blob.digest
     with pytest.raises(CorruptPackageError, match="digest"):
-        decode_page(Blob(blob.header, blob.digest, blob.data[:-1] + b"!"))
+        decode_page(Blob(blob.header, blob.digest, bytes(blob.data[:-1]) + b"!"))
+
+
+@pytest.mark.parametrize(("n", "width", "block"), [(64, 100, 2**14), (1, 50_000, 2**18), (4, 50_000, 2**18)])
+def test_a_block_is_no_less_than_a_row(n: int, width: int, block: int) -> None:
+    """Blocks are of 16 KB, but of a column with larger rows the largest power of two that a row has."""
+    y = np.random.default_rng(0).normal(size=(n, width))
+    header = encode_page(Page("f", np.zeros((n, 16), "u1"), {"y": y, "g0": y[:, 0]}, 1)).header
+    assert json.loads(header)["blocks"][0] == block
 
 
 @given(st.integers(0), st.integers(1, 255))

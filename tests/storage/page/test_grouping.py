@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.storage.samples import key_of, page_of, value_of
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.grouping import cuts, merged, owned, row_bytes, take
+from whiteboard.storage import open_store
+from whiteboard.storage.page.grouping import alive_bytes, cuts, merged, owned, row_bytes, take
 
 
 def with_sources(page: Page) -> Page:
@@ -67,6 +70,22 @@ def test_owned_pages_keep_no_larger_buffer() -> None:
     assert part.cost_ns == 10 * 1000
     column = Page("op", page.keys, {"y": np.zeros((5, 100)).T})
     assert owned(column).arrays["y"].flags.c_contiguous
+
+
+@pytest.mark.parametrize("width", [1000, 300_000])
+def test_what_was_read_is_not_copied(tmp_path: Path, width: int) -> None:
+    """A page that is held shares what it was read into, which it cannot write, and says how much memory that is."""
+    with open_store(tmp_path / "a.db") as stores:
+        page = Page("f", np.arange(16, dtype="u1")[None], {"y": np.random.default_rng(0).normal(size=(1, width))}, 1)
+        stores.packages.put(page)
+    with open_store(tmp_path / "a.db", memory_bytes=0) as stores:
+        read = stores.packages.find([page.keys.tobytes()]).pages[0]
+    mine = owned(read)
+    assert np.shares_memory(mine.arrays["y"], read.arrays["y"])
+    assert 8 * width <= alive_bytes(mine) <= 1.1 * 8 * width
+    y = take(read, slice(0, 1)).arrays["y"]
+    assert not owned(Page("f", read.keys, {"y": y[:, : width // 2]}, 1)).arrays["y"].flags.writeable
+    assert not np.shares_memory(owned(Page("f", read.keys, {"y": y[:, : width // 2]}, 1)).arrays["y"], y)
 
 
 def test_sources_go_with_their_packages() -> None:

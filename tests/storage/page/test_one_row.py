@@ -64,7 +64,7 @@ def test_a_row_is_that_of_the_page(n: int, width: int, op: str, smooth: bool) ->
         one = one_row.read(blob, slot)
         assert one is not None
         _same(page, slot, one)
-        one = one_row.read(Moved(blob.header, blob.digest, Elsewhere(blob.data)), slot)
+        one = one_row.read(Moved(blob.header, blob.digest, Elsewhere(bytes(blob.data))), slot)
         if 1 < n < 8:  # read as a whole
             assert one is None
         else:
@@ -89,7 +89,7 @@ def test_pages_of_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert one is not None
     _same(page, 17, one)
     with pytest.raises(CorruptPackageError):
-        one_row.read(Blob(blob.header, blob.digest, blob.data[:-1] + b"\0"), 0)
+        one_row.read(Blob(blob.header, blob.digest, bytes(blob.data[:-1]) + b"\0"), 0)
 
 
 def test_equal_headers_but_for_cost_and_blocks() -> None:
@@ -126,7 +126,7 @@ def test_every_byte_of_the_row_counts() -> None:
     for name, width in (("keys", 16), ("a:y", 320), ("a:g0", 4)):
         for byte in range(width):
             at = offsets[name] + 123 * width + byte
-            data = blob.data[:at] + bytes([blob.data[at] ^ 16]) + blob.data[at + 1 :]
+            data = bytes(blob.data[:at]) + bytes([blob.data[at] ^ 16]) + blob.data[at + 1 :]
             with pytest.raises(CorruptPackageError):
                 one_row.read(Blob(blob.header, blob.digest, data), 123)
 
