@@ -4,7 +4,7 @@ Packages are y and two gradients of ``mul``; whiteboard computes them, the other
 three arrays, pickled by diskcache, joined bytes in a row of raw sqlite3, which is the least that SQLite can do. By
 nodes, in one batch, whiteboard hashes each node once; `call`, one job at a time, hashes both sources. Hits are those of
 a store that was just opened, by a process that has read others; whoever reads keeps all that it has read, as a batch
-does.
+does, in memory that is new: what others have freed went back to the system.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ def row(size: int, dtype: str, kind: str, runs: int) -> dict[str, Any]:
                     shutil.rmtree(folder / way, ignore_errors=True)
                     (folder / way).mkdir()
                 opened.append(ways[way](folder / way))
+                measure.give_back()
                 return opened[0]
 
             return setup
