@@ -81,7 +81,7 @@ def test_no_row_of_the_page() -> None:
 @pytest.mark.parametrize("name", ["blake2b", "sha256"])
 def test_pages_of_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One digest over all of it, and no blocks."""
-    monkeypatch.setattr(format, "blocks_of", lambda _: {})
+    monkeypatch.setattr(format, "blocks_of", lambda *_: {})
     monkeypatch.setattr(format, "digest_of", lambda header, *data: digests._digest(name, header, data))
     page = _page(30, 10)
     blob = encode_page(page).joined()
