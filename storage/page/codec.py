@@ -18,6 +18,8 @@ from whiteboard.storage.page.blosc import CODECS, blosc
 
 RAW: Final = "raw"
 BLOSC2: Final = "blosc2"
+ROWS: Final = "rows"
+"""Raw, and each row beside those of other arrays: bytes of the others lie between two rows."""
 
 MAX_BYTES: Final = 10**9
 """SQLite's limit on one blob, and so the most bytes that a page may hold, encoded or decoded."""
@@ -107,14 +109,17 @@ def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, byte
 def decode(codec: object, payload: memoryview, kind: np.dtype[Any], nbytes: int, shape: Sequence[int]) -> NDArray[Any]:
     """The array that `encode` was given, read-only, as `described`; of raw bytes it is a view of `payload`.
 
+    Rows that lie beside others' stay where they are: each is in one piece, and all of them are not.
+
     Raises
     ------
     CorruptPackageError
         The bytes are not what `encode` writes. The caller has compared the digest before.
     """
     try:
-        if codec == RAW and len(payload) == nbytes:
-            view: NDArray[Any] = np.ndarray(tuple(shape), kind, buffer=payload)
+        if codec == ROWS or (codec == RAW and len(payload) == nbytes):
+            steps = None if codec == RAW else _steps(len(payload), kind, nbytes, shape)
+            view: NDArray[Any] = np.ndarray(tuple(shape), kind, payload, strides=steps)
             array = view if view.flags.aligned else view.copy()
         elif codec == BLOSC2:
             _check_chunk(bytes(payload[:_CHUNK_OVERHEAD]), len(payload), nbytes)
@@ -129,6 +134,27 @@ def decode(codec: object, payload: memoryview, kind: np.dtype[Any], nbytes: int,
         raise CorruptPackageError(message) from error
     array.flags.writeable = False
     return array
+
+
+def row_step(length: int, n: int, nbytes: int) -> int:
+    """How many bytes apart rows begin, of n that lie beside others' in so many bytes, and have `nbytes` themselves.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    row = nbytes // max(n, 1)
+    step, rest = divmod(length - row, n - 1) if n > 1 else (0, 0)
+    if rest or step < row or not row:
+        message = f"{length} bytes hold no {n} rows of {row} bytes beside others"
+        raise CorruptPackageError(message)
+    return step
+
+
+def _steps(length: int, kind: np.dtype[Any], nbytes: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of an array whose rows lie beside others' in so many bytes."""
+    apart = row_step(length, shape[0] if shape else 0, nbytes)
+    return apart, *(kind.itemsize * math.prod(shape[axis + 1 :]) for axis in range(1, len(shape)))
 
 
 def described(dtype: object, shape: object) -> tuple[np.dtype[Any], int]:

@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import DEFAULT, MAX_BYTES, PLAIN, Data, Encoding, decode, described, encode
+from whiteboard.storage.page.codec import (
+    DEFAULT,
+    MAX_BYTES,
+    PLAIN,
+    RAW,
+    ROWS,
+    Data,
+    Encoding,
+    decode,
+    described,
+    encode,
+)
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
 from whiteboard.storage.page.room import LEAST_BYTES
 
@@ -28,6 +39,9 @@ HEADER_BYTES: Final = 16 * 2**20
 
 # An array that is less than this part of its page is not worth the time to compress it.
 _PARTS = 32
+# A row is read alone, at the cost of a block of each array: of arrays whose rows lie beside one another, of one block.
+# Rows of more bytes lie in blocks of their own, and to read all of them would cost a copy.
+_ROW_BYTES, _ROWS = 4096, 8
 # Keys never repeat. Tokens do, where nodes are sources of several jobs of a bin.
 _DIGESTS = ("keys",)
 _PROVENANCE = ("src_ids", "versions", "tokens")
@@ -75,22 +89,58 @@ def pack(
     arrays: Mapping[str, NDArray[Any]],
     *,
     raw: Collection[str] = (),
+    together: Collection[str] = (),
     encoding: Encoding = DEFAULT,
 ) -> Packed:
-    """Encode arrays, with what has to be said of them; what `raw` names, or by default is a small part, stays raw."""
-    parts: list[bytes | memoryview] = []
-    entries = []
-    offset = 0
+    """Encode arrays, with what has to be said of them.
+
+    Parameters
+    ----------
+    raw : collection of str
+        These stay raw, as by default does what is a small part.
+    together : collection of str
+        Of these, rows of what stays raw lie beside one another where they are small and many.
+    """
     least = sum(array.nbytes for array in arrays.values()) // _PARTS
+    encoded: dict[str, tuple[str, bytes | memoryview]] = {}
     for name, array in arrays.items():
         small = name in raw or (encoding == DEFAULT and array.nbytes < least)
-        codec, payload = encode(np.ascontiguousarray(array), PLAIN if small else encoding)
-        entries.append([name, array.dtype.str, array.shape, codec, offset, len(payload)])
-        parts.append(payload)
-        offset += len(payload)
+        encoded[name] = encode(np.ascontiguousarray(array), PLAIN if small else encoding)
+    beside = {name: arrays[name] for name in together if encoded[name][0] == RAW and arrays[name].nbytes}
+    parts, places = _together(beside)
+    offset = sum(len(part) for part in parts)
+    entries = []
+    for name, array in arrays.items():
+        if name in places:
+            place = places[name]
+        else:
+            codec, payload = encoded[name]
+            place = codec, offset, len(payload)
+            parts.append(payload)
+            offset += len(payload)
+        entries.append([name, array.dtype.str, array.shape, *place])
     row_bytes = max(((array[:1] if array.ndim else array).nbytes for array in arrays.values()), default=0)
     header = json.dumps({**blocks_of(parts, row_bytes), **meta, "arrays": entries}, separators=(",", ":")).encode()
     return Packed(header, digest_of(header, *parts), tuple(parts))
+
+
+def _together(
+    arrays: Mapping[str, NDArray[Any]],
+) -> tuple[list[bytes | memoryview], dict[str, tuple[str, int, int]]]:
+    """Arrays row by row, all of a row beside one another, and where each lies; nothing where that does not pay."""
+    n = len(next(iter(arrays.values()), ()))
+    step = sum(array.nbytes for array in arrays.values()) // max(n, 1)
+    if len(arrays) < 2 or n < _ROWS or step > _ROW_BYTES:
+        return [], {}
+    rows = np.empty((n, step), np.uint8)
+    places: dict[str, tuple[str, int, int]] = {}
+    at = 0
+    for name, array in arrays.items():
+        end = at + array.nbytes // n
+        rows[:, at:end] = np.ascontiguousarray(array).reshape(n, -1).view(np.uint8)
+        places[name] = ROWS, at, (n - 1) * step + end - at
+        at = end
+    return [rows.reshape(-1).data], places
 
 
 def _none(_: str) -> bool:
@@ -149,7 +199,8 @@ def encode_page(page: Page, encoding: Encoding = DEFAULT) -> Packed:
     lineage = {} if page.lineage is None else {"lineage": page.lineage}
     said = {} if encoding == DEFAULT else {"encoding": str(encoding)}
     meta = {"op": page.op, "n": page.n, "cost_ns": page.cost_ns, **lineage, **said}
-    return pack(meta, arrays, raw=_DIGESTS, encoding=encoding)
+    together = ("keys", *(f"a:{name}" for name in page.arrays))
+    return pack(meta, arrays, raw=_DIGESTS, together=together, encoding=encoding)
 
 
 def decode_page(blob: Blob, *, provenance: bool = False, sources: bool | None = None, grads: bool = True) -> Page:

@@ -160,7 +160,8 @@ def _own(array: NDArray[Any], dense: bool) -> NDArray[Any]:
     buffer, is_read = _buffer(array)
     # What was read never changes, so that a page may share what it was decoded from, if that is not much more than it.
     kept = dense if is_read else buffer.nbytes == array.nbytes
-    if not (kept and array.flags.c_contiguous):
+    # Rows of it may lie beside those of others that were read with it.
+    if not (kept and (array.flags.c_contiguous or (is_read and array[:1].flags.c_contiguous))):
         array = array.copy()
     array.flags.writeable = False
     return array

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import RAW, Data
+from whiteboard.storage.page.codec import RAW, ROWS, Data
 from whiteboard.storage.page.digests import Blocks, Laid, opened
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
@@ -44,7 +44,15 @@ def read(page: Laid, slot: int) -> Page | None:
         return decode_page(Blob(page.header, page.digest, page.data[:])) if n == 1 and slot == 0 else None
     if not 0 <= slot < n:
         return None
-    arrays = {column.name: column.row(data, slot) for column in form.columns}
+    if form.beside is None:
+        arrays = {column.name: column.row(data, slot) for column in form.columns}
+    else:
+        start, end, step = form.beside
+        row = data[start + slot * step : end + slot * step]
+        arrays = {
+            name: np.ndarray(shape, dtype, row[at - start : at - start + width])
+            for name, dtype, shape, at, width, _, _ in form.columns
+        }
     return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage)
 
 
@@ -71,32 +79,39 @@ def _opened(page: Laid) -> tuple[Data, _Form, int]:
 
 
 class _Column(NamedTuple):
-    """An array of a page, and what is said of one row of it."""
+    """An array of a page, and what is said of one row of it.
+
+    Rows that are raw begin `step` bytes apart, from `start` on; `step` is 0 where they are not.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    nbytes: int
-    plain: bool
+    start: int
+    width: int
+    step: int
     place: Place
 
     def row(self, data: Data, slot: int) -> NDArray[Any]:
         """One row, read-only, shape (1, …)."""
-        start = slot * self.nbytes
-        if not self.plain:
-            return self.place.of(data).part(start, start + self.nbytes).reshape(self.shape)
-        start += self.place.offset
-        return np.ndarray(self.shape, self.dtype, data[start : start + self.nbytes])
+        if not self.step:
+            return self.place.of(data).rows(slot, slot + 1)
+        at = self.start + slot * self.step
+        return np.ndarray(self.shape, self.dtype, data[at : at + self.width])
 
 
 class _Form(NamedTuple):
-    """What pages of equal headers have in common, but for their blocks and cost."""
+    """What pages of equal headers have in common, but for their blocks and cost.
+
+    Where all columns lie row by row, `beside` is where the first row begins and ends, and how far it is to the next.
+    """
 
     op: str
     n: int
     lineage: str | None
     columns: tuple[_Column, ...]
     end: int
+    beside: tuple[int, int, int] | None
 
 
 def _form(header: bytes) -> tuple[_Form, Any]:
@@ -106,20 +121,20 @@ def _form(header: bytes) -> tuple[_Form, Any]:
         message = "op or n is missing from the header"
         raise CorruptPackageError(message)
     check_arrays(n, {name: (place.dtype, place.shape) for name, place in places.items()})
-    columns = [
-        _Column(
-            name.removeprefix("a:"),
-            place.dtype,
-            (1, *place.shape[1:]),
-            place.nbytes // n,
-            place.codec == RAW and place.length == place.nbytes,
-            place,
-        )
-        for name, place in places.items()
-        if name == "keys" or name.startswith("a:")
-    ]
     end = max(place.end for place in places.values())
-    return _Form(op, n, lineage if isinstance(lineage, str) else None, tuple(columns), end), meta.get("cost_ns")
+    columns = [_column(name, place) for name, place in places.items() if name == "keys" or name.startswith("a:")]
+    beside = None
+    if all(column.place.codec == ROWS and column.step == columns[0].step for column in columns):
+        start = min(column.start for column in columns)
+        beside = start, max(column.start + column.width for column in columns), columns[0].step
+    said = lineage if isinstance(lineage, str) else None
+    return _Form(op, n, said, tuple(columns), end, beside), meta.get("cost_ns")
+
+
+def _column(name: str, place: Place) -> _Column:
+    width = place.nbytes // place.shape[0]
+    step = place.step or (width if place.codec == RAW and place.length == place.nbytes else 0)
+    return _Column(name.removeprefix("a:"), place.dtype, (1, *place.shape[1:]), place.offset, width, step, place)
 
 
 _remembered = lru_cache(_MOST_FORMS)(_form)

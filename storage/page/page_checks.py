@@ -240,7 +240,24 @@ class Place:
 
     def of(self, data: Data) -> Entry:
         """The array in the data of a page."""
-        return Entry(self.dtype, self.shape, self.codec, self.nbytes, _Part(data, self.offset, self.length))
+        part = _Part(data, self.offset, self.length)
+        step = self.step
+        if step is None:
+            return Entry(self.dtype, self.shape, self.codec, self.nbytes, part)
+        rows = _Rows(part, self.nbytes, self.nbytes // self.shape[0], step)
+        return Entry(self.dtype, self.shape, codec.RAW, self.nbytes, rows)
+
+    @property
+    def step(self) -> int | None:
+        """How many bytes apart its rows begin; None where they do not lie beside those of other arrays.
+
+        Raises
+        ------
+        CorruptPackageError
+        """
+        if self.codec != codec.ROWS:
+            return None
+        return codec.row_step(self.length, self.shape[0] if self.shape else 0, self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,3 +305,24 @@ class _Part:
     def __getitem__(self, part: slice) -> bytes | memoryview:
         start, end, _ = part.indices(self._length)
         return self._data[self._offset + start : self._offset + end]
+
+
+class _Rows:
+    """The rows of an array, without those of others between them, as data."""
+
+    __slots__ = ("_data", "_length", "_row", "_step")
+
+    def __init__(self, data: Data, length: int, row: int, step: int) -> None:
+        self._data, self._length, self._row, self._step = data, length, row, step
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, end, _ = part.indices(self._length)
+        if start >= end:
+            return b""
+        first, last = start // self._row, (end - 1) // self._row
+        found = self._data[first * self._step : last * self._step + self._row]
+        rows: NDArray[np.uint8] = np.ndarray((last - first + 1, self._row), np.uint8, found, strides=(self._step, 1))
+        return rows.tobytes()[start - first * self._row : end - first * self._row]

@@ -12,9 +12,10 @@ from whiteboard.storage.page.row_checks import Table
 APPLICATION_ID: Final = 0x57424F44
 """SQLite's ``application_id`` of every store: the bytes ``WBOD``."""
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """SQLite's ``user_version``: the newest format of the page blobs that are in it. Those of format 1, of before BLAKE3,
-are read as they are; a file that had only those is of this one once it was opened for writing."""
+and of format 2, in which no rows lie beside one another, are read as they are; a file that had only those is of this
+one once it was opened for writing."""
 
 VERSION_TABLE: Final = "whiteboard_alembic_version"
 

@@ -36,8 +36,9 @@ from whiteboard.storage.page.codec import MAX_BYTES, Data
 from whiteboard.storage.page.digests import Laid, digest_of, is_intact, pieces
 from whiteboard.storage.page.format import HEADER_BYTES, Blob
 
-FORMAT: Final = 2
-"""The newest format, which this version writes; it reads all up to it. That of before had BLAKE2b for BLAKE3."""
+FORMAT: Final = 3
+"""The newest format, which this version writes; it reads all up to it. The first had BLAKE2b for BLAKE3, the second no
+pages whose rows lie beside one another."""
 
 MAGIC: Final = b"WBARCHIVE\r\n\x1a"
 

@@ -24,15 +24,15 @@ def columns(
     """Return the fields of n packages, each (n, *shape), read-only.
 
     A job whose page is -1 has none, and NaN in all fields.
-    They are in memory of their own, but for a page that is just what was asked for: of that they are views, which
-    keep no more alive than themselves and cannot be made writable.
+    They are in memory of their own, but for a page that is just what was asked for: of what lies there in one piece
+    they are views, which keep no more alive than themselves and cannot be made writable.
     """
     runs = _runs(pages, page, slot)
     whole = not len(page) or int(page.min()) >= 0
     if whole and len(runs) == 1:
         number, here, there = runs[0]
         if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
-            return [_read_only(pages[number].arrays[name].view()) for name in fields]
+            return [_read_only(np.ascontiguousarray(pages[number].arrays[name]).view()) for name in fields]
     filled = []
     for name, shape in fields.items():
         out = np.empty((len(page), *shape), dtype) if whole else np.full((len(page), *shape), np.nan, dtype)

@@ -30,8 +30,8 @@ class Page:
     keys : ndarray of uint8, shape (n, 16)
         The packages' keys.
     arrays : mapping of str to ndarray, each of shape (n, …)
-        ``"y"`` and one ``"g<i>"`` a source, its gradient or its Jacobian, or ``"y"`` alone; C-contiguous, dtype kind
-        in ``biufc``.
+        ``"y"`` and one ``"g<i>"`` a source, its gradient or its Jacobian, or ``"y"`` alone; dtype kind in ``biufc``.
+        C-contiguous, but that what was read may have rows of other arrays between its own.
     cost_ns : int
         Measured cost in nanoseconds of computing all n packages.
     src_ids, versions : ndarray of int64, shape (n, k), or None

@@ -53,11 +53,15 @@ def _same(page: Page, slot: int, one: Page) -> None:
         assert not found.flags.writeable
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("op", ["f", 'ö "quoted\\', "n" * 300])
 @pytest.mark.parametrize(("n", "width"), [(1, 5), (3, 300), (8, 4), (300, 100), (20, 4000)])
-def test_a_row_is_that_of_the_page(n: int, width: int, op: str, smooth: bool) -> None:
+def test_a_row_is_that_of_the_page(
+    n: int, width: int, op: str, smooth: bool, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each row, raw or compressed, of any name of an op, and wherever the data lies."""
+    _lay(monkeypatch, together)
     page = _page(n, width, op=op, smooth=smooth)
     blob = encode_page(page).joined()
     for slot in range(n):
@@ -118,17 +122,24 @@ def test_every_byte_of_the_header_counts() -> None:
             one_row.read(Blob(header, blob.digest, blob.data), 0)
 
 
-def test_every_byte_of_the_row_counts() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_every_byte_of_the_row_counts(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row with another byte is refused, wherever it is."""
+    _lay(monkeypatch, together)
     page = _page(300, 40)
     blob = encode_page(page).joined()
-    offsets = {name: offset for name, *_, offset, _ in json.loads(blob.header)["arrays"]}
-    for name, width in (("keys", 16), ("a:y", 320), ("a:g0", 4)):
-        for byte in range(width):
-            at = offsets[name] + 123 * width + byte
+    for row in (page.keys[123], page.arrays["y"][123], page.arrays["g0"][123]):
+        first = bytes(blob.data).index(row.tobytes())
+        for at in range(first, first + row.nbytes):
             data = bytes(blob.data[:at]) + bytes([blob.data[at] ^ 16]) + blob.data[at + 1 :]
             with pytest.raises(CorruptPackageError):
                 one_row.read(Blob(blob.header, blob.digest, data), 123)
+
+
+def _lay(monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
+    """Let rows of several arrays lie beside one another, or column after column, as pages of before."""
+    if not together:
+        monkeypatch.setattr(format, "_together", lambda _: ([], {}))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_pragmas(stores: Stores) -> None:
     """The connection is set up as the design says."""
     expected = {
         "application_id": 0x57424F44,
-        "user_version": 2,
+        "user_version": 3,
         "busy_timeout": 60_000,
         "page_size": 8192,
         "auto_vacuum": 2,

@@ -103,7 +103,7 @@ def _swapped(data: bytes) -> bytes:
 BAD = [
     Expect(lambda data: b"PK\x03\x04" + data, "not a whiteboard archive", "another-kind-of-file"),
     Expect(lambda data: b"", "not a whiteboard archive", "empty"),
-    Expect(lambda data: _version(data, 3), "format 3, newer", "newer"),
+    Expect(lambda data: _version(data, 4), "format 4, newer", "newer"),
     Expect(lambda data: _version(data, 0), "format 0", "format-zero"),
     Expect(lambda data: data + b"x", "truncated", "one-byte-behind"),
     Expect(lambda data: data + data[16:], "something follows", "twice"),
