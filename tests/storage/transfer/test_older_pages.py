@@ -37,7 +37,7 @@ WAYS = [
 def machine(name: str) -> Iterator[None]:
     """Pages are written as they are now, or with another hash as they were before; so are seals."""
     if name in ("blake3", "columns"):
-        with mock.patch.object(format, "_together", lambda _: ([], {})) if name == "columns" else nullcontext():
+        with mock.patch.object(format, "_ROWS", 10**9) if name == "columns" else nullcontext():
             yield
         return
 
