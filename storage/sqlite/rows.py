@@ -57,6 +57,9 @@ TO_CHANGE: Final = ""
 
 _PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
 _PAGE = f"SELECT header, digest, {AS_COLUMN} FROM page WHERE id = ?"
+_PLACED_PAGE = (
+    f"SELECT page_id, slot, header, digest, {AS_COLUMN} FROM package JOIN page ON id = page_id WHERE hash = ?"
+)
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT: Final = {
     "page": "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -76,17 +79,16 @@ def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
 
 def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
     """As `Database.look`, within a transaction."""
-    place = place_of(cursor, hashed)
-    if place is None:
-        return True
-    page_id, slot = place
-    if not type(page_id) is type(slot) is int or page_id in seen:
-        return False
     try:
-        row: tuple[bytes, bytes, bytes | None] | None = cursor.execute(_PAGE, (page_id,)).fetchone()
-        if row is None:
+        found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
+        if found is None:
+            place = place_of(cursor, hashed)
+            if place is None:
+                return True
+            found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
+        page_id, slot, header, digest, data = found
+        if not type(page_id) is type(slot) is int or page_id in seen or header is None:
             return False
-        header, digest, data = row
         if data is not None:
             page = one_row.read(Moved(header, digest, data), slot)
         else:
