@@ -45,7 +45,11 @@ class Held(sqlite3.Connection):
     @property
     def version(self) -> tuple[int, int]:
         """Another one after each change of the file, within a transaction that has read something."""
-        (others,) = self.execute("PRAGMA data_version").fetchone()
+        return self.version_by(self.cursor())
+
+    def version_by(self, cursor: Any) -> tuple[int, int]:
+        """The same, by a cursor of its own."""
+        (others,) = cursor.execute("PRAGMA data_version").fetchone()
         return others, self.total_changes
 
     def cursor(self, *given: Any, **options: Any) -> Any:

@@ -173,9 +173,10 @@ class Database(backend.Database):
     def _reader(self) -> Held:
         """A connection that reads, from those that came back or a new one."""
         # A pool of SQLAlchemy's would do, but for its locks: an interrupt leaves them held.
-        with suppress(IndexError):
+        try:
             return self._spare.pop()
-        raw = self._connect()
+        except IndexError:
+            raw = self._connect()
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
         raw.released = partial(self._give_back, self._spare)

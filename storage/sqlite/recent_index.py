@@ -129,17 +129,20 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
     return recent.rows(likely[wanted[at] == hashes])
 
 
-def place_of(raw: Held, hashed: int) -> tuple[int, int] | None:
+def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
     """The page and slot of a hash; asked of one connection again, the table is read where it has changed."""
-    version = raw.version
+    raw: Held = cursor.connection
+    version = raw.version_by(cursor)
     if raw.seen is None or raw.seen[0] != version:
-        raw.seen = version, _Columns.of(raw.cursor())
+        raw.seen = version, _Columns.of(cursor)
     recent: _Columns = raw.seen[1]
-    at = np.flatnonzero(recent.hashes == hashed)
-    if not len(at):
+    if not len(recent.hashes):
         return None
-    _, page_id, slot = recent.rows(at[:1])[0].tolist()
-    return page_id, slot
+    at = int((recent.hashes == hashed).argmax())
+    if recent.hashes[at] != hashed:
+        return None
+    page = int(recent.starts.searchsorted(at, side="right")) - 1
+    return int(recent.ids[page]), at - int(recent.starts[page])
 
 
 def index(connection: Connection) -> NDArray[np.int64]:
@@ -150,10 +153,10 @@ def index(connection: Connection) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
-    """The table: pages, ascending, how many hashes each has, and all hashes, page after page."""
+    """The table: pages, ascending, where the hashes of each start, and all hashes, page after page."""
 
     ids: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    starts: NDArray[np.int64]
     hashes: NDArray[np.int64]
 
     @classmethod
@@ -169,14 +172,14 @@ class _Columns:
             if left < 0:
                 break
             sound.append((page_id, blob))
+        counts = np.array([len(blob) // 8 for _, blob in sound], np.int64)
         return cls(
             np.array([page_id for page_id, _ in sound], np.int64),
-            np.array([len(blob) // 8 for _, blob in sound], np.int64),
+            np.cumsum(counts) - counts,
             np.frombuffer(b"".join(blob for _, blob in sound), "<i8").astype(np.int64, copy=False),
         )
 
     def rows(self, at: NDArray[np.intp]) -> NDArray[np.int64]:
         """Index rows of the hashes at some places."""
-        starts = np.cumsum(self.counts) - self.counts
-        page = np.searchsorted(starts, at, side="right") - 1
-        return np.stack([self.hashes[at], self.ids[page], at - starts[page]], axis=1)
+        page = np.searchsorted(self.starts, at, side="right") - 1
+        return np.stack([self.hashes[at], self.ids[page], at - self.starts[page]], axis=1)

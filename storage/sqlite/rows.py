@@ -74,7 +74,7 @@ _DELETE_INDEX = (
 def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
     """The page and slot that the index has of a hash, as they lie there; None is a certain miss."""
     found: tuple[Any, Any] | None = cursor.execute(_PLACE, (hashed,)).fetchone()
-    return found or gathered_index.place_of(cursor, hashed) or recent_index.place_of(cursor.connection, hashed)
+    return found or gathered_index.place_of(cursor, hashed) or recent_index.place_of(cursor, hashed)
 
 
 def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
