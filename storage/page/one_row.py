@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import RAW, ROWS, Data
+from whiteboard.storage.page.codec import RAW, Data
 from whiteboard.storage.page.digests import Blocks, Laid, opened
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
@@ -44,15 +44,12 @@ def read(page: Laid, slot: int) -> Page | None:
         return decode_page(Blob(page.header, page.digest, page.data[:])) if n == 1 and slot == 0 else None
     if not 0 <= slot < n:
         return None
-    if form.beside is None:
-        arrays = {column.name: column.row(data, slot) for column in form.columns}
-    else:
-        start, end, step = form.beside
-        row = data[start + slot * step : end + slot * step]
-        arrays = {
-            name: np.ndarray(shape, dtype, row[at - start : at - start + width])
-            for name, dtype, shape, at, width, _, _ in form.columns
-        }
+    start, end, step = form.together
+    row = data[start + slot * step : end + slot * step]
+    arrays = {
+        name: np.ndarray(shape, dtype, row[at - start : at - start + width]) if apart is None else apart.row(data, slot)
+        for name, dtype, shape, at, width, apart in form.columns
+    }
     return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage)
 
 
@@ -78,32 +75,36 @@ def _opened(page: Laid) -> tuple[Data, _Form, int]:
     return whole, form, cost_ns
 
 
-class _Column(NamedTuple):
-    """An array of a page, and what is said of one row of it.
+class _Apart(NamedTuple):
+    """An array whose rows lie apart from those of others."""
 
-    Rows that are raw begin `step` bytes apart, from `start` on; `step` is 0 where they are not.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    start: int
-    width: int
-    step: int
     place: Place
 
     def row(self, data: Data, slot: int) -> NDArray[Any]:
         """One row, read-only, shape (1, …)."""
-        if not self.step:
-            return self.place.of(data).rows(slot, slot + 1)
-        at = self.start + slot * self.step
-        return np.ndarray(self.shape, self.dtype, data[at : at + self.width])
+        place = self.place
+        if place.codec != RAW or place.length != place.nbytes:
+            return place.of(data).rows(slot, slot + 1)
+        width = place.nbytes // place.shape[0]
+        at = place.offset + slot * width
+        return np.ndarray((1, *place.shape[1:]), place.dtype, data[at : at + width])
+
+
+class _Column(NamedTuple):
+    """An array of a page: of its first row the shape, beginning and bytes; `apart` is None where rows lie together."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    at: int
+    width: int
+    apart: _Apart | None
 
 
 class _Form(NamedTuple):
     """What pages of equal headers have in common, but for their blocks and cost.
 
-    Where all columns lie row by row, `beside` is where the first row begins and ends, and how far it is to the next.
+    `together` is where the first row begins and ends of all that lie together, and how far it is to the next.
     """
 
     op: str
@@ -111,7 +112,7 @@ class _Form(NamedTuple):
     lineage: str | None
     columns: tuple[_Column, ...]
     end: int
-    beside: tuple[int, int, int] | None
+    together: tuple[int, int, int]
 
 
 def _form(header: bytes) -> tuple[_Form, Any]:
@@ -121,20 +122,19 @@ def _form(header: bytes) -> tuple[_Form, Any]:
         message = "op or n is missing from the header"
         raise CorruptPackageError(message)
     check_arrays(n, {name: (place.dtype, place.shape) for name, place in places.items()})
+    step = places["keys"].step or 0
+    columns = []
+    for name, place in places.items():
+        if name == "keys" or name.startswith("a:"):
+            apart = None if step and place.step == step else _Apart(place)
+            shape, width = (1, *place.shape[1:]), place.nbytes // n
+            columns.append(_Column(name.removeprefix("a:"), place.dtype, shape, place.offset, width, apart))
+    beside = [column for column in columns if column.apart is None]
+    start = min((column.at for column in beside), default=0)
+    together = start, max((column.at + column.width for column in beside), default=0), step
     end = max(place.end for place in places.values())
-    columns = [_column(name, place) for name, place in places.items() if name == "keys" or name.startswith("a:")]
-    beside = None
-    if all(column.place.codec == ROWS and column.step == columns[0].step for column in columns):
-        start = min(column.start for column in columns)
-        beside = start, max(column.start + column.width for column in columns), columns[0].step
     said = lineage if isinstance(lineage, str) else None
-    return _Form(op, n, said, tuple(columns), end, beside), meta.get("cost_ns")
-
-
-def _column(name: str, place: Place) -> _Column:
-    width = place.nbytes // place.shape[0]
-    step = place.step or (width if place.codec == RAW and place.length == place.nbytes else 0)
-    return _Column(name.removeprefix("a:"), place.dtype, (1, *place.shape[1:]), place.offset, width, step, place)
+    return _Form(op, n, said, tuple(columns), end, together), meta.get("cost_ns")
 
 
 _remembered = lru_cache(_MOST_FORMS)(_form)
