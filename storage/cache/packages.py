@@ -152,7 +152,9 @@ class SqlitePackages(PackageStore):
         with self._lock:
             self._used[page_id] += 1
             if self._neighbours:
-                self._seen = {page_id} if len(self._seen) > _MOST_SEEN else self._seen | {page_id}
+                if len(self._seen) > _MOST_SEEN:
+                    self._seen = set()
+                self._seen.add(page_id)
         return Found.one(page, 0, DISK)
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:

@@ -1,6 +1,7 @@
 """One page and its row: a JSON header, one blob of all arrays, and a digest over both.
 
-The same form holds package pages and node pages; `pack` and `unpack` know nothing of either.
+The same form holds package pages and node pages; `pack` and `unpack` know nothing of either. Arrays lie one after
+another, but that the small rows of packages that stay raw lie beside one another: who asks for one finds it in a block.
 """
 
 from __future__ import annotations

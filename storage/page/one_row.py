@@ -45,12 +45,12 @@ def read(page: Laid, slot: int) -> Page | None:
     if not 0 <= slot < n:
         return None
     start, end, step = form.together
-    row = data[start + slot * step : end + slot * step]
+    row = bytes(data[start + slot * step : end + slot * step])
     arrays = {
         name: np.ndarray(shape, dtype, row[at - start : at - start + width]) if apart is None else apart.row(data, slot)
         for name, dtype, shape, at, width, apart in form.columns
     }
-    return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage)
+    return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
 
 
 def _opened(page: Laid) -> tuple[Data, _Form, int]:
@@ -87,7 +87,7 @@ class _Apart(NamedTuple):
             return place.of(data).rows(slot, slot + 1)
         width = place.nbytes // place.shape[0]
         at = place.offset + slot * width
-        return np.ndarray((1, *place.shape[1:]), place.dtype, data[at : at + width])
+        return np.ndarray((1, *place.shape[1:]), place.dtype, bytes(data[at : at + width]))
 
 
 class _Column(NamedTuple):
@@ -113,6 +113,7 @@ class _Form(NamedTuple):
     columns: tuple[_Column, ...]
     end: int
     together: tuple[int, int, int]
+    row_bytes: int
 
 
 def _form(header: bytes) -> tuple[_Form, Any]:
@@ -134,7 +135,8 @@ def _form(header: bytes) -> tuple[_Form, Any]:
     together = start, max((column.at + column.width for column in beside), default=0), step
     end = max(place.end for place in places.values())
     said = lineage if isinstance(lineage, str) else None
-    return _Form(op, n, said, tuple(columns), end, together), meta.get("cost_ns")
+    row_bytes = sum(column.width for column in columns)
+    return _Form(op, n, said, tuple(columns), end, together, row_bytes), meta.get("cost_ns")
 
 
 _remembered = lru_cache(_MOST_FORMS)(_form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from whiteboard.records.packages import Page
 from whiteboard.storage.page import digests, format, one_row
 from whiteboard.storage.page.digests import digest_of
 from whiteboard.storage.page.format import Blob, Moved, decode_page, encode_page
+from whiteboard.storage.page.grouping import alive_bytes
 
 RNG = np.random.default_rng(0)
 
@@ -45,6 +47,8 @@ def _page(n: int, *shape: int, op: str = "f", smooth: bool = False) -> Page:
 def _same(page: Page, slot: int, one: Page) -> None:
     assert (one.op, one.n, one.lineage, one.cost_ns) == (page.op, 1, page.lineage, page.cost_ns // page.n)
     assert one.keys.tobytes() == page.keys[slot].tobytes()
+    if page.n > 1:
+        assert one.alive == one.nbytes == alive_bytes(replace(one, alive=None))
     assert list(one.arrays) == list(page.arrays)
     for name, array in page.arrays.items():
         found = one.arrays[name]
