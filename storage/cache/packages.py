@@ -26,6 +26,7 @@ from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.claims import ClaimLostError, SqlClaim, holders
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
+from whiteboard.storage.page.codec import MOST_BYTES
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
 from whiteboard.storage.sql.backend import Connection, Database
@@ -201,7 +202,7 @@ class SqlitePackages(PackageStore):
             page = replace(page, sources=None, alive=None)
         if not fits(page):
             self._count(oversized=page.n)
-            message = f"a package of op {page.op!r} is larger than SQLite can hold; such packages are not stored"
+            message = f"a package of op {page.op!r} is larger than {MOST_BYTES >> 30} GB; such packages are not stored"
             _log.warning(message)
             warnings.warn(message, RuntimeWarning, stacklevel=3)
             return False

@@ -6,7 +6,7 @@ import math
 import re
 import reprlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,10 @@ ROWS: Final = "rows"
 """Raw, and each row beside those of other arrays: bytes of the others lie between two rows."""
 
 MAX_BYTES: Final = 10**9
-"""SQLite's limit on one blob, and so the most bytes that a page may hold, encoded or decoded."""
+"""The most bytes that the chunks of a page may decode to: what holds more lies there raw."""
+
+MOST_BYTES: Final = 2**36
+"""The most bytes of a page: a header has room for the digests of ten times as many."""
 
 # Below this many bytes the chunk header and the call cost more than compression can give.
 _SMALLEST = 256
@@ -170,10 +173,33 @@ def described(dtype: object, shape: object) -> tuple[np.dtype[Any], int]:
         message = f"shape {reprlib.repr(shape)} is not a shape"
         raise CorruptPackageError(message)
     nbytes = math.prod(shape) * kind.itemsize
-    if nbytes > MAX_BYTES:
-        message = f"{reprlib.repr(nbytes)} bytes are more than the {MAX_BYTES} that a page may hold"
+    if nbytes > MOST_BYTES:
+        message = f"{reprlib.repr(nbytes)} bytes are more than the {MOST_BYTES} that a page may hold"
         raise CorruptPackageError(message)
     return kind, nbytes
+
+
+def check_total(arrays: Iterable[tuple[object, int]], room: int = MOST_BYTES) -> None:
+    """Raise where arrays, each its codec and its bytes, are more than a page of `room` bytes can have.
+
+    Raw ones lie in it side by side; what chunks decode to is bounded whatever they say.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    raw = decoded = 0
+    for codec, nbytes in arrays:
+        if codec == RAW:
+            raw += nbytes
+        else:
+            decoded += nbytes
+    if decoded > MAX_BYTES:
+        message = f"the arrays are more than {MAX_BYTES} bytes"
+        raise CorruptPackageError(message)
+    if raw > room:
+        message = f"the arrays are more than the {room} bytes that there are of them"
+        raise CorruptPackageError(message)
 
 
 def check(codec: object, payload: Data, nbytes: int) -> None:

@@ -28,6 +28,7 @@ from whiteboard.storage.page.codec import (
     ROWS,
     Data,
     Encoding,
+    check_total,
     decode,
     described,
     encode,
@@ -102,7 +103,9 @@ def pack(
     together : collection of str
         Of these, rows of what stays raw lie beside one another where they are small and many.
     """
-    least = sum(array.nbytes for array in arrays.values()) // _PARTS
+    total = sum(array.nbytes for array in arrays.values())
+    least = total // _PARTS
+    encoding = PLAIN if total > MAX_BYTES else encoding
     encoded: dict[str, tuple[str, bytes | memoryview]] = {}
     for name, array in arrays.items():
         small = name in raw or (encoding == DEFAULT and array.nbytes < least)
@@ -284,7 +287,6 @@ def _decode_all(
     entries: Any, data: Data, only: Collection[str] | None, skip: Callable[[str], bool]
 ) -> dict[str, NDArray[Any]]:
     wanted: dict[str, _Column] = {}
-    total = 0
     for name, dtype, shape, codec, offset, length in entries:
         if type(name) is not str or name in wanted:
             message = f"array name {reprlib.repr(name)} is no name, or there twice"
@@ -296,12 +298,9 @@ def _decode_all(
             raise CorruptPackageError(message)
         kind, nbytes = described(dtype, shape)
         wanted[name] = _Column(kind, nbytes, shape, codec, offset, offset + length)
-        total += nbytes
-        if total > MAX_BYTES:
-            message = f"the arrays are more than {MAX_BYTES} bytes"
-            raise CorruptPackageError(message)
+    check_total(((each.codec, each.nbytes) for each in wanted.values()), len(data))
     whole: Any = data if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
-    decoded = map if total < LEAST_BYTES else overlapped
+    decoded = map if sum(each.nbytes for each in wanted.values()) < LEAST_BYTES else overlapped
     return dict(zip(wanted, decoded(partial(_decoded, whole), wanted.values()), strict=True))
 
 

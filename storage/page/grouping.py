@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import MAX_BYTES
-from whiteboard.storage.page.format import HEADER_BYTES
+from whiteboard.storage.page.codec import MOST_BYTES
 from whiteboard.storage.page.room import Room
 
 PAGE_BYTES: Final = 512 * 1024
@@ -70,7 +69,7 @@ def row_bytes(page: Page) -> int:
 
 def fits(page: Page) -> bool:
     """Whether one row of the page can be stored at all."""
-    return row_bytes(page) <= MAX_BYTES - HEADER_BYTES
+    return row_bytes(page) <= MOST_BYTES
 
 
 def cut(page: Page, page_bytes: int = PAGE_BYTES) -> Sequence[Page]:

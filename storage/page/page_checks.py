@@ -19,7 +19,7 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.records.systems import is_attr
 from whiteboard.storage.page import codec, row_checks
-from whiteboard.storage.page.codec import MAX_BYTES, Data
+from whiteboard.storage.page.codec import Data
 from whiteboard.storage.page.digests import Laid, is_intact
 from whiteboard.storage.page.format import is_source, named_sources, taken_sources
 
@@ -186,6 +186,7 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
     except TypeError as error:
         message = f"the data cannot be read: {error}"
         raise CorruptPackageError(message) from error
+    codec.check_total(((place.codec, place.nbytes) for place in said.values()), room)
     for name, each in said.items():
         if each.end > room:
             message = f"array {reprlib.repr(name)} lies outside of the data"
@@ -216,9 +217,7 @@ def described(header: bytes) -> tuple[dict[str, Any], dict[str, Place]]:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         message = f"the header cannot be read: {error}"
         raise CorruptPackageError(message) from error
-    if sum(entry.nbytes for entry in found.values()) > MAX_BYTES:
-        message = f"the arrays are more than {MAX_BYTES} bytes"
-        raise CorruptPackageError(message)
+    codec.check_total((place.codec, place.nbytes) for place in found.values())
     return meta, found
 
 

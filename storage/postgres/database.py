@@ -34,7 +34,18 @@ _END_SECONDS: Final = 2.0
 _END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_xid = ?::xid8::xid"
 _UNDER_WAY: Final = "SELECT 1 FROM pg_stat_activity WHERE backend_xid = ?::xid8::xid"
 _INDEX_ROW_BYTES: Final = 24
-_TABLES: Final = ("page", "package", "page_access", "eviction", "system", "commit_log", "node_page", "writer", "claim")
+_TABLES: Final = (
+    "page",
+    "page_part",
+    "package",
+    "page_access",
+    "eviction",
+    "system",
+    "commit_log",
+    "node_page",
+    "writer",
+    "claim",
+)
 
 T = TypeVar("T")
 

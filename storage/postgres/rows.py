@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.postgres.connecting import Numbers
+from whiteboard.storage.sql import page_row
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sql.rows import count_uses, index_array
@@ -44,6 +45,10 @@ _FIND = (
 _INSERT_PAGE = (
     "INSERT INTO page (op, n, nbytes, cost_ns, header, digest, data) VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id"
 )
+_UPDATE_PAGE = (
+    "UPDATE page SET op = %s, n = %s, nbytes = %s, cost_ns = %s, header = %s, digest = %s, data = %s WHERE id = %s"
+)
+_INSERT_PART = "INSERT INTO page_part (page_id, number, data) VALUES (%s, %s, %s)"
 _INSERT_INDEX = "INSERT INTO package (hash, page_id, slot) SELECT * FROM unnest(%b, %b, %b) ON CONFLICT DO NOTHING"
 _DELETE_INDEX = (
     "DELETE FROM package USING unnest(%b, %b) AS gone(hash, page_id) "
@@ -98,7 +103,7 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
     """Yield the id and blob of each of some pages, by ascending id; one that is not there is left out."""
     rows = select_in(connection, "SELECT id, header, digest, data FROM page WHERE id IN", ids)
     for page_id, *parts in sorted(rows, key=lambda row: int(row[0])):
-        yield page_id, Blob(*parts)
+        yield page_id, _blob(connection, page_id, *parts)
 
 
 def find(
@@ -110,7 +115,7 @@ def find(
     parts = [np.column_stack([hashed, np.full(len(hashed), page_id), slots]) for page_id, hashed, slots, *_ in found]
     index = np.concatenate([np.empty((0, 3), np.int64), *parts])
     new = sorted(int(page_id) for page_id, *_ in found if page_id not in seen)
-    pages = {int(page_id): Blob(*blob) for page_id, _, _, *blob in found if blob[0] is not None}
+    pages = {int(at): _blob(connection, int(at), *blob) for at, _, _, *blob in found if blob[0] is not None}
     return index[np.argsort(index[:, 0])], new, sorted(pages.items())
 
 
@@ -118,6 +123,14 @@ def read_data(connection: Connection, table: str, row_id: int) -> bytes:
     """The data of a row."""
     found: tuple[bytes] = _run(connection, f"SELECT data FROM {table} WHERE id = %s", (row_id,)).fetchone()
     return found[0]
+
+
+def _blob(connection: Connection, page_id: int, header: bytes, digest: bytes, data: bytes) -> Blob:
+    """A page from its row, and from those of its parts where there may be some."""
+    if len(data) == page_row.MOST_DATA:
+        sql = "SELECT data FROM page_part WHERE page_id = %s ORDER BY number"
+        data = b"".join([data, *(part for (part,) in _run(connection, sql, (page_id,)).fetchall())])
+    return Blob(header, digest, data)
 
 
 @contextmanager
@@ -131,7 +144,11 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
     """Insert pages, and index them; a hash that has a package keeps it. Returns the pages' ids."""
     if not pages:
         return []
-    ids = [int(found[0]) for found in _run(connection, _INSERT_PAGE, [_values(page) for page in pages]).sets()]
+    parted = [_parts(page.packed) for page in pages]
+    rows = [_values(page, parts[0]) for page, parts in zip(pages, parted, strict=True)]
+    ids = [int(found[0]) for found in _run(connection, _INSERT_PAGE, rows).sets()]
+    for page_id, parts in zip(ids, parted, strict=True):
+        _insert_parts(connection, page_id, parts)
     hashes = np.concatenate([page.hashes for page in pages])
     held = np.repeat(ids, [len(page.hashes) for page in pages])
     slots = np.concatenate([np.arange(len(page.hashes)) for page in pages])
@@ -144,7 +161,18 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
 
 def insert_page(connection: Connection, page: PageRow) -> int:
     """Insert a page alone, and return its id."""
-    return int(_run(connection, _INSERT_PAGE, _values(page)).fetchone()[0])
+    parts = _parts(page.packed)
+    page_id = int(_run(connection, _INSERT_PAGE, _values(page, parts[0])).fetchone()[0])
+    _insert_parts(connection, page_id, parts)
+    return page_id
+
+
+def update_page(connection: Connection, page_id: int, page: PageRow) -> None:
+    """Put a page in the place of one that is there."""
+    parts = _parts(page.packed)
+    _run(connection, "DELETE FROM page_part WHERE page_id = %s", (page_id,))
+    _run(connection, _UPDATE_PAGE, (*_values(page, parts[0]), page_id))
+    _insert_parts(connection, page_id, parts)
 
 
 def insert_node_page(connection: Connection, row: tuple[int, int, int], page: Packed) -> None:
@@ -194,9 +222,22 @@ def lately(connection: Connection) -> NDArray[np.int64]:  # noqa: ARG001
     return np.empty((0, 3), np.int64)
 
 
-def _values(page: PageRow) -> tuple[Any, ...]:
-    blob = page.packed.joined()
-    return page.op, page.n, page.nbytes, page.cost_ns, blob.header, blob.digest, blob.data
+def _values(page: PageRow, data: bytes | memoryview) -> tuple[Any, ...]:
+    return page.op, page.n, page.nbytes, page.cost_ns, page.packed.header, page.packed.digest, data
+
+
+def _parts(page: Packed) -> list[bytes | memoryview]:
+    """The data of a page in parts that a value can be."""
+    whole = page.joined().data
+    if len(whole) <= page_row.MOST_DATA:
+        return [whole]
+    view = memoryview(whole)
+    return [view[at : at + page_row.MOST_DATA] for at in range(0, len(view), page_row.MOST_DATA)]
+
+
+def _insert_parts(connection: Connection, page_id: int, parts: Sequence[bytes | memoryview]) -> None:
+    for number, part in enumerate(parts[1:], 1):
+        _run(connection, _INSERT_PART, (page_id, number, part))
 
 
 def _run(connection: Connection, statement: str, values: Any) -> Awaited:

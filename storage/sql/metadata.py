@@ -47,6 +47,17 @@ page = Table(
 
 Index("ix_page_op", page.c.op)
 
+# What has no room in the data of its page, in its order: number 1 follows what is there (`page_row.MOST_DATA`).
+page_part = Table(
+    "page_part",
+    metadata,
+    Column("id", Whole, primary_key=True),
+    Column("page_id", Whole, ForeignKey("page.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Whole, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+Index("ix_page_part_page_id", page_part.c.page_id, page_part.c.number, unique=True)
+
 # No foreign key: it would need an index on page_id as large as the table, and a row that points
 # nowhere is a counted miss anyway.
 package = Table(

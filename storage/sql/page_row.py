@@ -15,6 +15,12 @@ from whiteboard.storage.page.format import Packed, encode_page
 HASH_BITS: Final = 63
 """Bits of a key that the index holds: the most that a non-negative SQLite integer has."""
 
+MOST_DATA: Final = 256 * 2**20
+"""Data of more bytes lies in parts of so many: the first in its page's row, the others in rows of ``page_part``.
+
+A value of SQLite's has 1 GB at most, as one of PostgreSQL's, which is held several times on its way there.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class PageRow:
@@ -35,6 +41,12 @@ class PageRow:
     def nbytes(self) -> int:
         """Bytes of the page's row."""
         return len(self.packed.header) + self.packed.nbytes
+
+
+def part_sizes(nbytes: int) -> list[int]:
+    """Bytes of each part of data that has so many."""
+    whole, rest = divmod(nbytes, MOST_DATA)
+    return [*[MOST_DATA] * whole, *([rest] if rest or not whole else [])]
 
 
 def hashes_of(keys: NDArray[np.uint8], bits: int = HASH_BITS) -> NDArray[np.int64]:

@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.digests import Laid
-from whiteboard.storage.page.format import Blob, unpack
+from whiteboard.storage.page import page_checks, row_checks
+from whiteboard.storage.page.digests import Laid, opened
+from whiteboard.storage.page.format import Blob, Moved, unpack
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Connection, rows_of
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
-
-_UPDATE_PAGE = "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = ? WHERE id = ?"
 
 _UPSERT_ACCESS = (
     "INSERT INTO page_access VALUES (?, ?, ?) ON CONFLICT(page_id) DO UPDATE SET "
@@ -208,9 +206,7 @@ def select_pages(connection: Connection, ids: Sequence[int]) -> dict[int, Blob]:
 
 def update_page(connection: Connection, page_id: int, page: PageRow) -> None:
     """Put a page in the place of one that is there; index rows and access counts stay."""
-    blob = page.packed.joined()
-    row = (page.op, page.n, page.nbytes, page.cost_ns, blob.header, blob.digest, blob.data, page_id)
-    connection.exec_driver_sql(_UPDATE_PAGE, row)
+    rows_of(connection).update_page(connection, page_id, page)
 
 
 def count_uses(connection: Connection, uses: Mapping[int, int]) -> None:
@@ -248,15 +244,34 @@ def evicted(connection: Connection) -> dict[str, dict[str, int]]:
     }
 
 
+def _each_laid(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Laid]]:
+    """Yield the id of each of some pages and the page, large ones where they lie."""
+    large = {row[0] for row in select_in(connection, f"SELECT id FROM page WHERE nbytes > {PART_BYTES} AND id IN", ids)}
+    yield from read_pages(connection, [page_id for page_id in ids if page_id not in large])
+    for page_id in sorted(large):
+        with laid(connection, page_id) as page:
+            if page is not None:
+                yield page_id, page
+
+
+def _keys(page: Laid) -> NDArray[np.uint8]:
+    if isinstance(page, Blob):
+        return unpack(page, only=("keys",))[1]["keys"]
+    _, arrays = page_checks.entries(Moved(page.header, page.digest, opened(page)))
+    return arrays["keys"].rows(0, arrays["keys"].shape[0])
+
+
 def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int:
     """Delete pages with their index rows and access counts, and count them; returns the number of index rows."""
     rows: list[tuple[int, int]] = []
     unreadable: list[int] = []
-    blobs = select_pages(connection, ids)
-    for page_id, blob in blobs.items():
+    pages = nbytes = 0
+    for page_id, page in _each_laid(connection, ids):
+        pages += 1
+        parts: tuple[Any, ...] = (page.header, page.data)
+        nbytes += sum(len(part) for part in parts if hasattr(part, "__len__") and not isinstance(part, str))
         try:
-            _, arrays = unpack(blob, only=("keys",))
-            rows += [(hashed, page_id) for hashed in hashes_of(arrays["keys"]).tolist()]
+            rows += [(hashed, page_id) for hashed in hashes_of(_keys(page)).tolist()]
         except (CorruptPackageError, KeyError, ValueError, IndexError):
             unreadable.append(page_id)
     deleted = delete_index(connection, rows)
@@ -269,7 +284,5 @@ def delete_pages(connection: Connection, ids: Sequence[int], reason: str) -> int
     if each:
         connection.exec_driver_sql("DELETE FROM page WHERE id = ?", each)
         connection.exec_driver_sql("DELETE FROM page_access WHERE page_id = ?", each)
-        parts: Iterable[Any] = (part for blob in blobs.values() for part in (blob.header, blob.data))
-        nbytes = sum(len(part) for part in parts if isinstance(part, bytes | memoryview))
-        connection.exec_driver_sql(_UPSERT_EVICTION, (reason, len(blobs), deleted, nbytes, int(time.time())))
+        connection.exec_driver_sql(_UPSERT_EVICTION, (reason, pages, deleted, nbytes, int(time.time())))
     return deleted

@@ -22,6 +22,7 @@ VERSION_TABLE: Final = "whiteboard_alembic_version"
 HEAD_TRIGGER_NAME: Final = "system_head"
 
 page: Final = Table("page", id=int, op=str, n=int, nbytes=int, cost_ns=int, header=bytes, digest=bytes, data=bytes)
+page_part: Final = Table("page_part", id=int, page_id=int, number=int, data=bytes)
 package: Final = Table("package", hash=int, page_id=int, slot=int)
 recent: Final = Table("recent", page_id=int, hashes=bytes)
 gathered: Final = Table("gathered", id=int, page_id=int, hashes=bytes, places=bytes)
@@ -60,6 +61,7 @@ node_page: Final = Table(
 
 TABLES: Final = (
     page,
+    page_part,
     package,
     recent,
     gathered,

@@ -124,6 +124,15 @@ STATEMENTS: Final = (
         bits BLOB NOT NULL,
         PRIMARY KEY (part)
     )""",
+    """CREATE TABLE page_part (
+        id INTEGER NOT NULL,
+        page_id INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        PRIMARY KEY (id),
+        FOREIGN KEY(page_id) REFERENCES page (id) ON DELETE CASCADE
+    )""",
+    "CREATE UNIQUE INDEX ix_page_part_page_id ON page_part (page_id, number)",
 )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import one_row
-from whiteboard.storage.page.digests import Laid, pieces
+from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, Moved, Packed
-from whiteboard.storage.page.room import LEAST_BYTES, room
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
+from whiteboard.storage.sqlite.opened_data import InRow, fill, first_bytes, is_damage, reading
 
 LIST: Final = 900
 """Most values in one SQL list: longer ones are slower, and older SQLite refuses them."""
@@ -31,9 +30,6 @@ _LARGE: Final = 64 * 1024
 
 _HUGE: Final = 4 * 2**20
 """Data of more bytes is not in memory as a whole where that can be helped."""
-
-_PIECE_BYTES: Final = 256 * 1024
-"""Of data that goes elsewhere so many bytes are read at a time: they are still in the processor's cache then."""
 
 INDEXED: Final = (
     "SELECT page_id FROM package UNION SELECT page_id FROM recent "
@@ -66,6 +62,9 @@ _INSERT: Final = {
     "node_page": "INSERT INTO node_page (system_id, number, part, header, digest, data) VALUES (?, ?, ?, ?, ?, ?)",
 }
 _INSERT_ROOM: Final = {table: sql.removesuffix("?)") + "zeroblob(?))" for table, sql in _INSERT.items()}
+_UPDATE_ROOM = (
+    "UPDATE page SET op = ?, n = ?, nbytes = ?, cost_ns = ?, header = ?, digest = ?, data = zeroblob(?) WHERE id = ?"
+)
 _DELETE_INDEX = (
     "DELETE FROM package WHERE hash = ? AND (page_id = ? OR typeof(page_id) <> 'integer' OR typeof(slot) <> 'integer')"
 )
@@ -92,12 +91,12 @@ def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | b
         if data is not None:
             page = one_row.read(Moved(header, digest, data), slot)
         else:
-            with cursor.connection.blobopen("page", "data", page_id, readonly=True) as blob:
-                page = one_row.read(Moved(header, digest, _InRow(blob)), slot)
+            with reading(cursor.connection, "page", page_id) as row_data:
+                page = one_row.read(Moved(header, digest, row_data), slot)
     except CorruptPackageError:
         return False
     except sqlite3.Error as error:
-        if isinstance(error, sqlite3.DataError) or _is_damage(error):  # the first: a header that is larger than any
+        if isinstance(error, sqlite3.DataError) or is_damage(error):  # the first: a header that is larger than any
             return False
         raise
     return False if page is None else (page_id, page)
@@ -165,24 +164,12 @@ def read_data(connection: Connection, table: str, row_id: int) -> bytes | memory
     """The data of a row that is too large for a column; empty where SQLite itself finds it damaged."""
     # A column is copied twice on its way here, an opened blob once.
     try:
-        with connection.connection.blobopen(table, "data", row_id, readonly=True) as blob:
-            return _whole(blob)
+        with reading(connection.connection, table, row_id) as row:
+            return row[:]
     except sqlite3.Error as error:
-        if _is_damage(error):
+        if is_damage(error):
             return b""
         raise
-
-
-def _whole(blob: Any) -> bytes | memoryview:
-    """All of an opened blob, what is large in a room."""
-    size = len(blob)
-    if size < LEAST_BYTES or (made := room(size)) is None:
-        data: bytes = blob[:]
-        return data
-    blob.seek(0)
-    while piece := blob.read(_PIECE_BYTES):
-        made.write(piece)
-    return made.lent()
 
 
 @contextmanager
@@ -196,43 +183,14 @@ def laid(connection: Connection, page_id: int) -> Iterator[Laid | None]:
     if data is not None:
         yield Moved(header, digest, data)
         return
-    try:
-        blob = connection.connection.blobopen("page", "data", page_id, readonly=True)
-    except sqlite3.Error as error:
-        if not _is_damage(error):
-            raise
-        yield Moved(header, digest, b"")
-        return
-    with blob:
-        row = _InRow(blob)
-        yield Moved(header, digest, row[:] if len(row) <= _HUGE else row)
-
-
-class _InRow:
-    """The data of a row; what SQLite itself finds damaged is empty, which no digest fits."""
-
-    __slots__ = ("_blob",)
-
-    def __init__(self, blob: Any) -> None:
-        self._blob = blob
-
-    def __len__(self) -> int:
-        return len(self._blob)
-
-    def __getitem__(self, part: slice) -> bytes | memoryview:
+    with ExitStack() as opened:
         try:
-            if part == slice(None):
-                return _whole(self._blob)
-            found: bytes = self._blob[part]
+            row = opened.enter_context(reading(connection.connection, "page", page_id))
         except sqlite3.Error as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
-            return b""
-        return found
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR)
+            row = InRow()
+        yield Moved(header, digest, row[:] if len(row) <= _HUGE else row)
 
 
 def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
@@ -279,15 +237,22 @@ def insert_node_page(connection: Connection, row: tuple[int, int, int], page: Pa
 def _insert(connection: Connection, table: str, values: tuple[Any, ...], page: Packed) -> int:
     size = page.nbytes
     alone = size >= _LARGE
-    sql, data = (_INSERT_ROOM[table], size) if alone else (_INSERT[table], page.joined().data)
+    sql, data = (_INSERT_ROOM[table], first_bytes(table, size)) if alone else (_INSERT[table], page.joined().data)
     cursor: Any = connection.connection.cursor()
     row_id = int(cursor.execute(sql, (*values, page.header, page.digest, data)).lastrowid)
     if alone:
-        # Each array goes from where it is to its place; as a value all of them would be copied three times on the way.
-        with cursor.connection.blobopen(table, "data", row_id) as blob:
-            for piece in chain.from_iterable(map(pieces, page.parts)):
-                blob.write(piece)
+        fill(cursor.connection, table, row_id, page)
     return row_id
+
+
+def update_page(connection: Connection, page_id: int, page: PageRow) -> None:
+    """Put a page in the place of one that is there."""
+    packed = page.packed
+    cursor: Any = connection.connection.cursor()
+    cursor.execute("DELETE FROM page_part WHERE page_id = ?", (page_id,))
+    row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)
+    cursor.execute(_UPDATE_ROOM, (*row, first_bytes("page", packed.nbytes), page_id))
+    fill(cursor.connection, "page", page_id, packed)
 
 
 def lately(connection: Connection) -> NDArray[np.int64]:

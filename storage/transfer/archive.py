@@ -32,7 +32,7 @@ from blake3 import blake3
 
 from whiteboard.errors import ArchiveError
 from whiteboard.storage.page import row_checks
-from whiteboard.storage.page.codec import MAX_BYTES, Data
+from whiteboard.storage.page.codec import MOST_BYTES, Data
 from whiteboard.storage.page.digests import Laid, digest_of, is_intact, pieces
 from whiteboard.storage.page.format import HEADER_BYTES, Blob
 
@@ -199,7 +199,7 @@ class Reader:
     def _frame(self) -> Frame:
         prefix = self._read(_FRAME.size)
         kind, number, header_length, data_length, digest = _FRAME.unpack(prefix)
-        if kind not in _KINDS or header_length > HEADER_BYTES or data_length > MAX_BYTES:
+        if kind not in _KINDS or header_length > HEADER_BYTES or data_length > MOST_BYTES:
             message = f"the archive {self.path} is damaged: no frame begins at byte {self.at}"
             raise ArchiveError(message)
         begin = self.at + _FRAME.size + header_length

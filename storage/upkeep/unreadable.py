@@ -18,6 +18,7 @@ from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
 
 _LOOKED_AT = (t.page_access, t.eviction, t.writer, t.claim)
 _OF_SYSTEMS = (t.commit_log, t.node_page)
+_ODD_PART = "typeof(page_id) <> 'integer' OR page_id NOT IN (SELECT id FROM page)"
 _LOST = "typeof(system_id) = 'integer' AND system_id NOT IN (SELECT id FROM system)"
 _LAST = "SELECT max(number) FROM commit_log WHERE system_id = ? AND typeof(number) = 'integer'"
 _HEADERS = "SELECT header FROM node_page WHERE system_id = ? AND typeof(header) = 'blob' ORDER BY id LIMIT 8"
@@ -84,6 +85,7 @@ def _strays() -> Iterator[tuple[row_checks.Table, str, str]]:
     yield t.recent, recent_index.ODD, "that hold no hashes"
     yield t.gathered, gathered_index.ODD, "that hold no index rows"
     yield t.known, known_hashes.ODD, "that hold no bits of hashes"
+    yield t.page_part, _ODD_PART, "that belong to no page"
     for table in _OF_SYSTEMS:
         yield table, "typeof(system_id) <> 'integer'", "that belong to no system"
 

@@ -196,8 +196,8 @@ def test_pages_that_changed_places(path: Path) -> None:
 
 def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package beyond SQLite's limit is not stored; it is counted and told once, and no error for who put it."""
-    monkeypatch.setattr(grouping, "MAX_BYTES", format.HEADER_BYTES + 1000)
-    with pytest.warns(RuntimeWarning, match=r"op 'mul'.*larger than SQLite can hold"):
+    monkeypatch.setattr(grouping, "MOST_BYTES", 1000)
+    with pytest.warns(RuntimeWarning, match=r"op 'mul'.*larger than 64 GB"):
         store.put(page_of([1], size=100))
     store.put(page_of([2], size=10))
     assert store.stats()["oversized"] == 1
@@ -206,7 +206,7 @@ def test_packages_that_are_too_large(store: SqlitePackages, monkeypatch: pytest.
 
 def test_sources_that_are_too_large_are_left_out(store: SqlitePackages, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that could not be stored with its sources is stored without them."""
-    monkeypatch.setattr(grouping, "MAX_BYTES", format.HEADER_BYTES + 1000)
+    monkeypatch.setattr(grouping, "MOST_BYTES", 1000)
     page = page_of([1], size=30)
     store.put(replace(page, sources=(page.arrays["y"], page.arrays["g0"])))
     store.flush()

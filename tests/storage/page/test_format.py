@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.storage.samples import page_of
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page import digests, format
+from whiteboard.storage.page import codec, digests, format
 from whiteboard.storage.page.digests import digest_of
 from whiteboard.storage.page.format import Blob, decode_page, encode_page, keeps_sources
 from whiteboard.storage.page.page_checks import check_page, checked, rows
@@ -150,7 +150,7 @@ def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     page = Page("op", page_of(range(500)).keys, {f"g{i}": np.zeros((500, 100)) for i in range(10)})
     blob = encode_page(page).joined()
     assert len(blob.data) < 40_000
-    monkeypatch.setattr(format, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(codec, "MAX_BYTES", 1_000_000)
     with pytest.raises(CorruptPackageError, match="more than"):
         decode_page(blob)
 

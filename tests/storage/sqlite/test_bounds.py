@@ -20,6 +20,7 @@ from whiteboard.storage.sqlite.database import Database
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c"
 TABLES = (
     "page",
+    "page_part",
     "package",
     "recent",
     "gathered",
