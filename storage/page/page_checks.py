@@ -186,11 +186,11 @@ def entries(page: Laid) -> tuple[dict[str, Any], dict[str, Entry]]:
     except TypeError as error:
         message = f"the data cannot be read: {error}"
         raise CorruptPackageError(message) from error
-    codec.check_total(((place.codec, place.nbytes) for place in said.values()), room)
     for name, each in said.items():
         if each.end > room:
             message = f"array {reprlib.repr(name)} lies outside of the data"
             raise CorruptPackageError(message)
+    codec.check_total(((each.codec, each.nbytes) for each in said.values()), room)
     return meta, {name: each.of(page.data) for name, each in said.items()}
 
 
