@@ -56,10 +56,7 @@ def read(page: Laid, slot: int) -> Page | None:
 def _opened(page: Laid) -> tuple[Data, _Form, int]:
     """The data of a page whose header is that which was written, what that says, and the cost of all packages."""
     header = page.header
-    try:
-        found = _OPENING.match(header) if len(header) <= _MOST_BYTES else None
-    except TypeError:  # a row of other types than were written
-        found = None
+    found = _OPENING.match(header) if len(header) <= _MOST_BYTES else None
     if found is not None:
         size, digests, form, cost = found.groups()
         data = Blocks.of(page, int(size), digests)

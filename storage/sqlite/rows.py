@@ -86,10 +86,12 @@ def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | b
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
         page_id, slot, header, digest, data = found
-        if not type(page_id) is type(slot) is int or page_id in seen or header is None:
+        if not type(page_id) is type(slot) is int or page_id in seen or not type(header) is type(digest) is bytes:
             return False
-        if data is not None:
+        if type(data) is bytes:
             page = one_row.read(Moved(header, digest, data), slot)
+        elif data is not None:
+            return False
         else:
             with reading(cursor.connection, "page", page_id) as row_data:
                 page = one_row.read(Moved(header, digest, row_data), slot)

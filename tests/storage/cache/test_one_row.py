@@ -114,3 +114,18 @@ def test_a_large_package_alone(tmp_path: Path, harm: bool, width: int, smooth: b
         for array in found.pages[0].arrays.values() if found.pages else ():
             with pytest.raises(ValueError, match="WRITEABLE"):
                 array[:].flags.writeable = True
+
+
+@pytest.mark.parametrize("value", ["1", "'text'", "1.5", "CAST(data AS TEXT)", "x''"])
+@pytest.mark.parametrize("column", ["header", "digest", "data"])
+@pytest.mark.parametrize("n", [1, N], ids=["small", "large"])
+def test_a_row_of_other_types(tmp_path: Path, n: int, column: str, value: str) -> None:
+    """What stands in a row and was not put there is a miss that is counted once."""
+    path = tmp_path / "a.db"
+    with open_store(path) as stores:
+        stores.packages.put(Page("f", KEYS[:n], {"y": ARRAYS["random"][:n]}, 1000))
+    with open_store(path) as stores, transaction(stores.database) as connection:
+        connection.exec_driver_sql(f"UPDATE page SET {column} = {value}")
+    with open_store(path, memory_bytes=0) as stores:
+        assert stores.packages.find([KEYS[0].tobytes()]).tier.tolist() == [MISS]
+        assert stores.packages.stats()["corrupt"] == 1
