@@ -17,8 +17,8 @@ from whiteboard.storage.page.room import LEAST_BYTES, room
 from whiteboard.storage.sql import page_row
 from whiteboard.storage.sqlite.connection import Held
 
-_PIECE_BYTES: Final = 256 * 1024
-"""Of data that goes elsewhere so many bytes are read at a time: they are still in the processor's cache then."""
+_PIECE_BYTES: Final = 64 * 1024
+"""Of data that goes elsewhere so many bytes are read at a time: they are in the processor's cache then."""
 
 _PARTS = "SELECT id FROM page_part WHERE page_id = ? ORDER BY number"
 _SIZE = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
