@@ -150,7 +150,7 @@ def _looked_at(database: Database, page_id: int) -> NDArray[np.uint8] | DamagedP
 
 def _keys(page: Laid) -> NDArray[np.uint8]:
     _, arrays = page_checks.entries(page)
-    if sum(entry.nbytes for entry in arrays.values()) <= LARGE:
+    if max(len(page.data), sum(entry.nbytes for entry in arrays.values())) <= LARGE:
         return decode_page(Blob(page.header, page.digest, page.data[:]), provenance=True).keys
     n = page_checks.checked(page)
     return arrays["keys"].rows(0, n)
