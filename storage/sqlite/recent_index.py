@@ -22,7 +22,8 @@ from whiteboard.storage.sqlite.connection import Held
 _MOST_HASHES: Final = 49_152
 _MOST_PAGES: Final = 96
 """All of it is read by each lookup after a flush: pages of one package each make no more than so many rows, pages of
-many a row more for each 512 packages. 49,152 hashes are looked through in 0.8 ms for a few, in 1.7 ms for 10,000."""
+many a row more for each 512 packages. 96 rows of one hash are looked through in 0.06 ms, 49,152 hashes of 192 rows in
+0.44 ms for one, in 1.3 ms for 10,000."""
 
 _MOST_BYTES: Final = 64 * 2**20
 """No transaction adds more: what is there beyond it was not put there by a store, and is not read."""
