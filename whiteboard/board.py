@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen, it would take 0.3 of the 7 µs of a hit
 class CallResult:
     """Result of `Board.call`: y, one gradient ∂(Σy)/∂xᵢ a source, and "miss", "memory" or "disk".
 
@@ -126,8 +126,8 @@ class Board:
         """
         name = ops.name_of(op)
         self._open()
-        done = self._pipeline.one(ops.get(name), params, sources)
-        return CallResult(done.y, done.grads, HIT_NAMES[done.hit])
+        y, grads, hit = self._pipeline.one(ops.get(name), params, sources)
+        return CallResult(y, grads, HIT_NAMES[hit])
 
     def call_many(
         self,

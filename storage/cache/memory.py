@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from whiteboard.concurrency.at_fork import watch
 from whiteboard.records.claims import Holder
-from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
+from whiteboard.records.packages import MEMORY, MISS, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.page.format import check_page
@@ -40,8 +40,6 @@ class MemoryTier(PackageStore):
         self._lock = threading.Lock()
         self._index = PageIndex()
         self._touched: Counter[bytes] = Counter()
-        self._tiers = [0, 0, 0]
-        self._saved_ns = 0.0
         self._evicted = 0
         watch(self)
 
@@ -56,13 +54,7 @@ class MemoryTier(PackageStore):
             missing = np.flatnonzero(places < 0)
             below = self.inner.find([keys[i] for i in missing.tolist()])
             found = _joined(found, below, missing) if len(held) else below
-            with self._lock:
-                for tier, count in enumerate(np.bincount(below.tier, minlength=3).tolist()):
-                    self._tiers[tier] += count
-                hits = np.bincount(below.page[below.page >= 0], minlength=len(below.pages))
-                for page, count in zip(below.pages, hits.tolist(), strict=True):
-                    self._saved_ns += page.cost_ns * count / page.n
-                    self._hold(page)
+            self._hold_all(below.pages)
         return found
 
     def _find_alone(self, keys: Sequence[bytes]) -> Found:
@@ -70,11 +62,7 @@ class MemoryTier(PackageStore):
         if (place := self.find_one(keys[0])) is not None:
             return Found.one(*place, MEMORY)
         found = self.inner.find(keys)
-        with self._lock:
-            self._tiers[found.tier[0]] += 1
-            for page in found.pages:
-                self._saved_ns += page.cost_ns / page.n
-                self._hold(page)
+        self._hold_all(found.pages)
         return found
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:
@@ -85,9 +73,7 @@ class MemoryTier(PackageStore):
             number, row = place
             index.pages.move_to_end(number)
             page = index.pages[number]
-            self._saved_ns += page.cost_ns / len(page.keys)
             self._touched[key] += 1
-            self._tiers[MEMORY] += 1
         return page, row
 
     def put(self, page: Page) -> None:
@@ -95,17 +81,14 @@ class MemoryTier(PackageStore):
         mine = owned(page)
         if self.keep:
             self.inner.put(mine)
-        with self._lock:
-            self._hold(mine)
+        self._hold_all((mine,))
 
     def claim(self) -> Claim | None:
         return self.inner.claim() if self.keep else None
 
     def settle(self, pages: Sequence[Page], claim: Claim) -> None:
         self.inner.settle(pages, claim)
-        with self._lock:
-            for page in pages:
-                self._hold(page)
+        self._hold_all(pages)
 
     def holders(self, keys: Sequence[bytes]) -> list[Holder]:
         return self.inner.holders(keys)
@@ -137,10 +120,6 @@ class MemoryTier(PackageStore):
     def stats(self) -> dict[str, float]:
         with self._lock:
             mine = {
-                "hits_memory": self._tiers[MEMORY],
-                "hits_disk": self._tiers[DISK],
-                "misses": self._tiers[MISS],
-                "seconds_saved": self._saved_ns / 1e9,
                 "bytes_memory": self._index.nbytes,
                 "packages_memory": len(self._index),
                 "evicted_memory": self._evicted,
@@ -175,10 +154,13 @@ class MemoryTier(PackageStore):
             self._index.pages.move_to_end(number)
             each = self._index.pages[number]
             pages.append(each)
-            self._saved_ns += each.cost_ns * count / each.n
             self._touched[keys[at]] += count
-        self._tiers[MEMORY] += len(held)
         return Found(pages, page, slot, tier)
+
+    def _hold_all(self, pages: Sequence[Page]) -> None:
+        with self._lock:
+            for page in pages:
+                self._hold(page)
 
     def _hold(self, page: Page) -> None:
         if self.memory_bytes <= PAGE_OVERHEAD:

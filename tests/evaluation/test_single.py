@@ -126,7 +126,7 @@ def test_parameters_that_differ_have_keys_that_do() -> None:
             identity = keys.Identity.of(spec, spec.bind(params), "none")
             prefix = keys.key_prefix(identity, 1, keys.SMALL)
             assert job is not None
-            assert [job.key] == keys.keys(prefix, keys.tokens(x[None])[None])
+            assert [job[2]] == keys.keys(prefix, keys.tokens(x[None])[None])
 
 
 def test_hits_in_memory_do_not_go_through_columns(monkeypatch: pytest.MonkeyPatch) -> None:

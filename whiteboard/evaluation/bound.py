@@ -44,7 +44,7 @@ class Bound:
 
     def __call__(self, *sources: ArrayLike) -> Number:
         """Return y: a float where it is a scalar."""
-        return _own(self._one(sources).y)
+        return _own(self._one(sources)[0])
 
     def value_and_grad(self, *sources: ArrayLike) -> tuple[float, Gradient]:
         """Return y, a scalar, and its gradient: for ``scipy.optimize.minimize(f.value_and_grad, x0, jac=True)``.
@@ -56,14 +56,14 @@ class Bound:
         ParamError
             The op has no gradient.
         """
-        done = self._one(sources)
-        if done.y.ndim:
-            msg = f"op {self.op!r}: expected a scalar y to take the gradient of, got shape {done.y.shape}; jacobian"
+        y, grads, _ = self._one(sources)
+        if y.ndim:
+            msg = f"op {self.op!r}: expected a scalar y to take the gradient of, got shape {y.shape}; jacobian"
             raise ShapeError(msg + " takes any")
-        if not done.grads:
+        if not grads:
             msg = f"op {self.op!r} has no gradient: it is registered with gradient='none'"
             raise ParamError(msg)
-        return float(done.y), _each(done.grads)
+        return float(y), _each(grads)
 
     def grad(self, *sources: ArrayLike) -> Gradient:
         """Return the gradient of y, a scalar; otherwise as `value_and_grad`."""

@@ -147,29 +147,29 @@ class Pipeline:
             return Evaluated(y, tuple(beside), plan.hit, raw, failed=plan.failed)
         return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside), plan.failed)
 
-    def one(self, spec: OpSpec, params: Params | None, sources: Sequence[ArrayLike]) -> One:
+    def one(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> One:
         """Answer one job of arrays, which have no axis of jobs; otherwise as `evaluate`."""
-        job, looked = single.asked(self.agreement, spec, params, sources), None
+        job, looked, tokens = single.asked(self.agreement, spec, params, sources), None, b""
         if job is not None:
-            if (place := single.held(self._store, self.agreement, job)) is not None:
+            known, tokens, key = job
+            if (place := single.held(self._store, self.agreement, spec, key)) is not None:
                 self.count(place[0])
-                return One(*single.taken(*place), MEMORY)
+                return *single.taken(*place), MEMORY
             if not self.thrift.on:  # else a key may be more than the job is worth
-                looked = single.looked(self._ground, job)
-                if (place := single.found(looked, self.agreement, job)) is not None:
+                looked = single.looked(self._ground, key)
+                if (place := single.found(looked, self.agreement, known)) is not None:
                     hit = int(looked.found.tier[0])
                     self.count(place[0], hit)
-                    return One(*single.taken(*place), hit)
-                if (page := single.computed(self._ground, job, looked, self._count_miss)) is not None:
-                    return One(*single.taken(page, 0), MISS)
-        rows = one_job(spec.name, sources, b"" if job is None else job.tokens)
-        done = self.evaluate(spec, params, rows, looked=looked)
-        return One(done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0]))
+                    return *single.taken(*place), hit
+                if (page := single.computed(self._ground, job, sources, looked, self._count_miss)) is not None:
+                    return *single.taken(page, 0), MISS
+        done = self.evaluate(spec, params, one_job(spec.name, sources, tokens), looked=looked)
+        return done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0])
 
     def held(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> tuple[Page, int] | None:
         """Return the page and row in memory of one job over arrays, or None where `evaluate` has to answer it."""
         job = single.asked(self.agreement, spec, params, sources)
-        return None if job is None else single.held(self._store, self.agreement, job)
+        return None if job is None else single.held(self._store, self.agreement, spec, job[2])
 
     def count(self, page: Page, hit: int = MEMORY, *, drives: bool = True) -> None:
         """Count a job that a page has answered; without `drives` it had no residual, and was over nodes."""

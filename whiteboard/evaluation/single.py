@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import one_job
 from whiteboard.evaluation.triage import Form
 from whiteboard.identity import keys, lineage
-from whiteboard.identity.arithmetic import arithmetic_class
+from whiteboard.identity.arithmetic import blas_settings, float_mode
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import DISK, Found, Page
 from whiteboard.storage.base import PackageStore
@@ -44,31 +44,21 @@ _MOST: Final = 1000
 """So many kinds of jobs are kept, each with its op, whose `id` is then no other's."""
 
 
-class One(NamedTuple):
-    """What one job gives: y, one gradient a source, read-only, and its hit code."""
-
-    y: Array
-    grads: tuple[Array, ...]
-    hit: int
-
-
 class Known(NamedTuple):
     """What all jobs of an op have in common whose parameters are the same, and whose sources have the same shapes."""
 
+    spec: OpSpec
     params: dict[str, Any]
     identity: keys.Identity
     recipe: keys.Recipe
     form: Form
 
 
-class Asked(NamedTuple):
-    """One job over plain arrays, with its key and what that is made of."""
+Asked: TypeAlias = tuple[Known, bytes, bytes]
+"""One job over plain arrays: what it is one of, its tokens one after another, and its key."""
 
-    spec: OpSpec
-    known: Known
-    sources: Sequence[Array]
-    tokens: bytes
-    key: bytes
+One: TypeAlias = tuple[Array, tuple[Array, ...], int]
+"""What one job gives: y, one gradient a source, read-only, and its hit code."""
 
 
 def asked(agreement: Agreement, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> Asked | None:
@@ -87,12 +77,12 @@ def asked(agreement: Agreement, spec: OpSpec, params: Params | None, sources: Se
             return None
         recipe = known.recipe
         tokens = recipe.tokens(sources)
-        return Asked(spec, known, sources, tokens, recipe.key(tokens))
+        return known, tokens, recipe.key(tokens)
     except (ParamError, ValueError):  # parameters without canonical bytes; an array that does not lie in one piece
         return None
 
 
-_kept: dict[tuple[Any, ...], tuple[OpSpec, Known]] = {}
+_kept: dict[tuple[Any, ...], Known] = {}
 
 
 def _known(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Shape]) -> Known | None:
@@ -100,15 +90,15 @@ def _known(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Sha
     given = _given(params) if params else ()
     if given is None or spec.settings is not None:
         return _made(spec, params, dtype, shapes)
-    arithmetic = arithmetic_class(portable=spec.exactness == "portable", blas=spec.blas)
-    named = (id(spec), arithmetic, id(dtype), given, *shapes)
+    settings = blas_settings() if spec.blas else None
+    named = (id(spec), float_mode(), settings, id(dtype), given, *shapes)
     if (kept := _kept.get(named)) is not None:
-        return kept[1]
+        return kept
     made = _made(spec, params, dtype, shapes)
     if made is not None and _given(made.params) is not None:  # so are those that were not given
         if len(_kept) > _MOST:
             _kept.clear()
-        _kept[named] = spec, made
+        _kept[named] = made
     return made
 
 
@@ -137,13 +127,13 @@ def _made(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Shap
         return None
     identity = keys.Identity.of(spec, full, contents.kind(spec, None))
     form = Form(spec.name, dtype, y, tuple(shapes), spec.gradient)
-    return Known(full, identity, keys.Recipe.of(identity, dtype, shapes), form)
+    return Known(spec, full, identity, keys.Recipe.of(identity, dtype, shapes), form)
 
 
-def held(store: PackageStore, agreement: Agreement, job: Asked) -> tuple[Page, int] | None:
+def held(store: PackageStore, agreement: Agreement, spec: OpSpec, key: bytes) -> tuple[Page, int] | None:
     """Return the page and row in memory of a job, or None where there is none or it is due to be checked."""
-    place = store.find_one(job.key)
-    if place is None or (job.spec.user and not agreement.passes(job.spec, place[0].cost_ns / place[0].n)):
+    place = store.find_one(key)
+    if place is None or (spec.user and not agreement.passes(spec, place[0].cost_ns / place[0].n)):
         return None
     return place
 
@@ -156,32 +146,35 @@ class Looked(NamedTuple):
     since: int
 
 
-def looked(ground: Ground, job: Asked) -> Looked:
+def looked(ground: Ground, key: bytes) -> Looked:
     """Look the key of a job up that is not in memory."""
     since = ground.flights.landed
-    return Looked(job.key, ground.store.find([job.key]), since)
+    return Looked(key, ground.store.find([key]), since)
 
 
-def found(looked: Looked, agreement: Agreement, job: Asked) -> tuple[Page, int] | None:
+def found(looked: Looked, agreement: Agreement, known: Known) -> tuple[Page, int] | None:
     """Return the page and row of a job whose key was looked up, or None for columns to answer."""
     found = looked.found
     number: int = found.page.item()
     if number < 0:
         return None
-    page, row, spec = found.pages[number], int(found.slot.item()), job.spec
-    if found.tier.item() == DISK and not job.known.form.fits(page):
+    page, row, spec = found.pages[number], int(found.slot.item()), known.spec
+    if found.tier.item() == DISK and not known.form.fits(page):
         return None
     if spec.user and not agreement.passes(spec, page.cost_ns / page.n):
         return None
     return page, row
 
 
-def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], None]) -> Page | None:
+def computed(
+    ground: Ground, job: Asked, sources: Sequence[Array], looked: Looked, count: Callable[[], None]
+) -> Page | None:
     """Compute a job that is cheap and was found nowhere, and put it; return its page, or None for columns to answer.
 
     A miss is counted when it is; what the op raises is raised.
     """
-    spec = job.spec
+    known, _, key = job
+    spec = known.spec
     cost = ground.costs.of(spec)
     if looked.found.page[0] >= 0 or cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
         return None
@@ -189,7 +182,7 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
         return None
     running = locks.lock()
     with running:
-        flight, mine, _ = ground.flights.take([job.key], running)
+        flight, mine, _ = ground.flights.take([key], running)
         try:
             # Who had the key before has put its package before it was given up: then it is to be looked up again.
             if not len(mine) or ground.flights.landed != looked.since:
@@ -197,21 +190,17 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
             if spec.batch == "loop":  # then a job that fails is a miss too
                 count()
             start = time.perf_counter_ns()
-            xs = [source[None] for source in job.sources]
+            xs = [source[None] for source in sources]
             # non-finite results are results
-            with (
-                computing(),
-                np.errstate(all="ignore"),
-                Session(spec, job.known.params, xs, job.known.form.y) as session,
-            ):
+            with computing(), np.errstate(all="ignore"), Session(spec, known.params, xs, known.form.y) as session:
                 y, *beside = session.run()
             cost_ns = time.perf_counter_ns() - start
             ground.costs.learn(spec, 1, cost_ns)
             page = _page(job, y, beside, cost_ns)
-            _put(ground.store, page, job)
+            _put(ground.store, page, spec, sources)
             if spec.batch != "loop":
                 count()
-            flight.places[job.key] = page, 0
+            flight.places[key] = page, 0
         finally:
             ground.flights.end(flight)
     return page
@@ -219,22 +208,29 @@ def computed(ground: Ground, job: Asked, looked: Looked, count: Callable[[], Non
 
 def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
     """Return the page of one job; what a session gives is in memory of its own."""
+    known, tokens, key = job
     arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
-    key = np.frombuffer(job.key, np.uint8).reshape(1, keys.DIGEST_BYTES)
-    tokens = np.frombuffer(job.tokens, np.uint8).reshape(1, len(job.sources), keys.DIGEST_BYTES)
-    alive = len(job.key) + len(job.tokens)
+    alive = len(key) + len(tokens)
     for array in arrays.values():
         array.flags.writeable = False
         alive += array.nbytes
-    record = lineage.record(job.known.identity, job.known.params, job.known.recipe.scheme)
-    return Page(job.spec.name, key, arrays, cost_ns, lineage=record, tokens=tokens, alive=alive)
+    record = lineage.record(known.identity, known.params, known.recipe.scheme)
+    return Page(
+        known.spec.name,
+        np.frombuffer(key, np.uint8).reshape(1, keys.DIGEST_BYTES),
+        arrays,
+        cost_ns,
+        lineage=record,
+        tokens=np.frombuffer(tokens, np.uint8).reshape(1, -1, keys.DIGEST_BYTES),
+        alive=alive,
+    )
 
 
-def _put(store: PackageStore, page: Page, job: Asked) -> None:
+def _put(store: PackageStore, page: Page, spec: OpSpec, sources: Sequence[Array]) -> None:
     """Store a page, with its sources where these are to be kept."""
-    if job.spec.keep_sources or page.cost_ns >= kept_sources.LEAST_NS:
-        sources = one_job(job.spec.name, job.sources)
-        for part in kept_sources.kept(page, job.spec, sources, np.zeros(1, np.int64), BufferPool()):
+    if spec.keep_sources or page.cost_ns >= kept_sources.LEAST_NS:
+        columns = one_job(spec.name, sources)
+        for part in kept_sources.kept(page, spec, columns, np.zeros(1, np.int64), BufferPool()):
             store.put(part)
     else:
         store.put(page)
