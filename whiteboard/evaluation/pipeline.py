@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import JobsError, ParamError, UncachedWarning, WhiteboardError, warn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -39,10 +39,10 @@ class Session:
 
     def __init__(self, spec: OpSpec, params: dict[str, Any], xs: Sequence[Array], shape: Shape | None = None) -> None:
         self._spec, self._params = spec, params
-        self._shapes: tuple[Shape, ...] = tuple(x.shape[1:] for x in xs)
+        self._shapes: tuple[Shape, ...] = tuple([x.shape[1:] for x in xs])
         self._n, self._dtype = len(xs[0]), xs[0].dtype
         self._shape = spec.shape(spec.name, self._shapes, params) if shape is None else shape
-        self._xs: tuple[Array, ...] | None = tuple(self._aligned(x) for x in xs)
+        self._xs: tuple[Array, ...] | None = tuple([self._aligned(x) for x in xs])
         self._out: Array | None = None
         self._saved: list[Any] = []
         self._forwards = self._backwards = 0
@@ -91,8 +91,14 @@ class Session:
             results are no numbers of anything. Where all have failed there are no results. Without it the first error
             is raised.
         """
-        ((_, results),) = self.parts(cotangent, failed)
-        return results
+        if failed is not None or self._calls() > 1:
+            ((_, results),) = self.parts(cotangent, failed)
+            return results
+        self._start_forward()
+        self._start_backward()
+        beside = self._pulled(0, self._each(self._forward, 0), cotangent, ())
+        assert self._out is not None  # there was a forward
+        return _canonical((self._out, *beside))
 
     def parts(
         self,
@@ -116,11 +122,7 @@ class Session:
                     repeatable = False
                     saved = self._each(self._forward, number)
                     repeatable = True
-                beside = beside or self._empties(self._beside())
-                if self._spec.gradient == "jacobian":
-                    self._take(number, saved, beside)
-                else:
-                    self._each(self._pull, number, saved, cotangent, beside)
+                beside = self._pulled(number, saved, cotangent, beside)
             except Exception as error:
                 if failed is None or self._spec.batch != "loop":
                     raise
@@ -129,6 +131,17 @@ class Session:
                 yield slice(first, number + 1), self._results(slice(first, number + 1), beside, failed)
                 first = number + 1
         yield slice(first, self._n), self._results(slice(first, self._n), beside, failed)
+
+    def _pulled(
+        self, number: int, saved: Any, cotangent: Array | None, beside: tuple[Array, ...]
+    ) -> tuple[Array, ...]:
+        """Fill some rows of what lies beside y, which the first call makes."""
+        beside = beside or self._empties(self._beside())
+        if self._spec.gradient == "jacobian":
+            self._take(number, saved, beside)
+        else:
+            self._each(self._pull, number, saved, cotangent, beside)
+        return beside
 
     def _results(
         self, rows: slice, beside: tuple[Array, ...], failed: dict[int, Exception] | None
@@ -173,7 +186,7 @@ class Session:
         if self._out is None and self._shape is not None:
             self._out = self._empty(self._shape)
         target = None if self._out is None else self._out[at]
-        y, saved = self._spec.forward(tuple(x[at] for x in self._open()), target, **self._params)
+        y, saved = self._spec.forward(tuple([x[at] for x in self._open()]), target, **self._params)
         if self._out is None or target is None:
             self._is_array(y, "forward")
             self._shape = y.shape if self._spec.batch == "loop" else self._shape_of(y)
@@ -214,7 +227,7 @@ class Session:
         return np.empty((self._n, *shape), self._dtype)
 
     def _empties(self, shapes: Sequence[Shape]) -> tuple[Array, ...]:
-        return tuple(self._empty(shape) for shape in shapes)
+        return tuple([self._empty(shape) for shape in shapes])
 
     def _take(self, number: int, saved: Sequence[Array], into: tuple[Array, ...]) -> None:
         """Copy the Jacobians that a forward has saved, and checked."""
@@ -224,7 +237,7 @@ class Session:
     def _pull(self, at: tuple[Any, ...], saved: Any, cotangent: Array | None, grads: tuple[Array, ...]) -> None:
         assert self._out is not None  # there was a forward
         part = _ones(self._out[at].shape, self._dtype) if cotangent is None else cotangent[at]
-        into = tuple(grad[at] for grad in grads)
+        into = tuple([grad[at] for grad in grads])
         given = self._spec.vjp(saved, part, (True,) * len(into), **self._params)
         if len(given) != len(into):
             msg = f"op {self._spec.name!r}: vjp: expected {len(into)} gradients, got {len(given)}"
@@ -289,14 +302,19 @@ def _canonical(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     return arrays
 
 
+_FEW: Final = 4096
+"""Numbers of which BLAS makes a product in the thread that asks."""
+
+
 def canonical(array: Array) -> None:
     """Make every NaN the same one.
 
     Which of two NaNs a sum or product returns, and so its sign and payload, follows the lane of the vector register
     that the element is in (NumPy's loops and remainders differ), and with it the bin.
     """
-    if not array.size:
-        return
-    largest = np.maximum.reduce(array, axis=None)
-    if largest != largest:  # a maximum with NaN is NaN, and only NaN differs from itself
+    if array.size <= _FEW:  # a sum of squares is NaN where one of them is, as none is negative; and half as dear
+        told = np.vdot(array, array)
+    else:
+        told = np.maximum.reduce(array, axis=None)  # a maximum with NaN is NaN
+    if told != told:  # only NaN differs from itself
         np.copyto(array, np.nan, where=np.isnan(array))

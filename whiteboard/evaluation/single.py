@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -44,7 +45,8 @@ _MOST: Final = 1000
 """So many kinds of jobs are kept, each with its op, whose `id` is then no other's."""
 
 
-class Known(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Known:
     """What all jobs of an op have in common whose parameters are the same, and whose sources have the same shapes."""
 
     spec: OpSpec
@@ -52,6 +54,11 @@ class Known(NamedTuple):
     identity: keys.Identity
     recipe: keys.Recipe
     form: Form
+
+    @cached_property
+    def lineage(self) -> str:
+        """What the pages of these jobs say of their keys."""
+        return lineage.record(self.identity, self.params, self.recipe.scheme)
 
 
 Asked: TypeAlias = tuple[Known, bytes, bytes]
@@ -208,22 +215,15 @@ def computed(
 
 def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
     """Return the page of one job; what a session gives is in memory of its own."""
-    known, tokens, key = job
+    known, digests, key = job
     arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
-    alive = len(key) + len(tokens)
+    alive = len(key) + len(digests)
     for array in arrays.values():
         array.flags.writeable = False
         alive += array.nbytes
-    record = lineage.record(known.identity, known.params, known.recipe.scheme)
-    return Page(
-        known.spec.name,
-        np.frombuffer(key, np.uint8).reshape(1, keys.DIGEST_BYTES),
-        arrays,
-        cost_ns,
-        lineage=record,
-        tokens=np.frombuffer(tokens, np.uint8).reshape(1, -1, keys.DIGEST_BYTES),
-        alive=alive,
-    )
+    tokens = np.ndarray((1, len(digests) // keys.DIGEST_BYTES, keys.DIGEST_BYTES), np.uint8, digests)
+    named = np.ndarray((1, keys.DIGEST_BYTES), np.uint8, key)
+    return Page(known.spec.name, named, arrays, cost_ns, lineage=known.lineage, tokens=tokens, alive=alive)
 
 
 def _put(store: PackageStore, page: Page, spec: OpSpec, sources: Sequence[Array]) -> None:

@@ -67,9 +67,8 @@ class Page:
     @property
     def nbytes(self) -> int:
         """Bytes of all columns, as they lie in memory."""
-        columns = (self.src_ids, self.versions, self.tokens, *(self.sources or ()))
-        extra = sum(column.nbytes for column in columns if column is not None)
-        return self.keys.nbytes + extra + sum(a.nbytes for a in self.arrays.values())
+        columns = (self.keys, *self.arrays.values(), self.src_ids, self.versions, self.tokens, *(self.sources or ()))
+        return sum([column.nbytes for column in columns if column is not None])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
