@@ -61,7 +61,7 @@ def linked(board: wb.Board, name: str = "s") -> wb.System:
     return system
 
 
-@pytest.mark.parametrize("code", [PageIndex.add.__code__, PageIndex.remove.__code__, MemoryTier.put.__code__])
+@pytest.mark.parametrize("code", [PageIndex.add.__code__, PageIndex.remove.__code__, MemoryTier._hold_all.__code__])
 def test_no_package_answers_for_another(code: CodeType) -> None:
     """Whatever line of the memory tier is hit, each key gets its own values afterwards."""
     x = np.random.default_rng(0).normal(size=(6, 400))

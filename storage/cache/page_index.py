@@ -79,7 +79,9 @@ class PageIndex:
         number = self._next
         base = number << _ROW_BITS
         self.torn = True
-        if self._places.keys().isdisjoint(keys):
+        if len(keys) == 1 and keys[0] not in self._places:
+            self._places[keys[0]] = base
+        elif self._places.keys().isdisjoint(keys):
             self._places.update(zip(keys, range(base, base + len(keys)), strict=True))
         else:
             fresh = [(key, base + row) for row, key in enumerate(keys) if key not in self._places]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -208,3 +210,21 @@ def test_threads_of_tolerance_ops_have_the_bits_of_one(pool: ThreadPoolExecutor)
         expected = alone.call_many("linear_gemm", x, w, b)
         for each in [pool.submit(board.call_many, "linear_gemm", x, w, b) for _ in range(8)]:
             assert each.result(LONG).y.tobytes() == expected.y.tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_child_waits_for_no_thread_of_its_parent(
+    board: wb.Board, turns: Turns, pool: ThreadPoolExecutor
+) -> None:
+    """What a thread of the parent computes at the fork, the child computes itself: that thread is not there."""
+    slow = pool.submit(board.call, "watched", X[0])
+    assert turns.begun.wait(LONG)
+    child = os.fork()
+    if not child:
+        signal.alarm(int(LONG))
+        turns.go = threading.Event()
+        turns.go.set()
+        os._exit(0 if board.call("watched", X[0]).hit == "miss" else 1)
+    turns.go.set()
+    assert os.waitpid(child, 0)[1] == 0
+    assert slow.result(LONG).hit == "miss"

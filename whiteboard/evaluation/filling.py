@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from typing import Final
 
 import numpy as np
 
-from whiteboard.concurrency import locks
 from whiteboard.errors import StoreError
 from whiteboard.evaluation import bins, contents, triage
 from whiteboard.evaluation.costs import Costs
@@ -92,7 +92,7 @@ class Filling:
         self._tell()
         self.shared = self.shared and self.task.spec.exactness != "tolerance" and not is_nested()
         left = self.plan.todo
-        running = locks.lock()
+        running = threading.Lock()
         with running:
             try:
                 while len(left) or self._elsewhere.rows:

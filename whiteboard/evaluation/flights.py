@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from whiteboard.concurrency import locks
+from whiteboard.concurrency.at_fork import watch
 from whiteboard.records.packages import Page
 from whiteboard.types import Ids
 
@@ -29,7 +30,7 @@ class Flight:
     Attributes
     ----------
     running : lock
-        Held for as long as the evaluation that computes them goes on, whatever becomes of the flight.
+        Of `threading`, held for as long as the evaluation that computes them goes on, whatever becomes of the flight.
     landed : lock
         Held until the flight is over.
     keys : list of bytes
@@ -41,7 +42,7 @@ class Flight:
     """
 
     running: Any
-    landed: Any = field(default_factory=locks.lock)
+    landed: Any = field(default_factory=threading.Lock)
     keys: list[bytes] = field(default_factory=list)
     places: dict[bytes, tuple[Page, int]] = field(default_factory=dict)
     failed: dict[bytes, Exception] = field(default_factory=dict)
@@ -71,14 +72,25 @@ class Flights:
     """What the threads of this process are computing.
 
     A thread that computes does not wait for others, as one of these may wait for what it computes: calls from within
-    an op's function compute for themselves (`is_nested`).
+    an op's function compute for themselves (`is_nested`). A forked child waits for no flight of its parent's threads.
     """
+
+    fork_rank = 0
 
     def __init__(self) -> None:
         self._lock = locks.lock()
         self._held: dict[bytes, Flight] = {}
         self.landed = 0
         """How many flights are over, by whomever."""
+        watch(self)
+
+    def before_fork(self) -> None:
+        """Leave all as it is: what `take` and `end` change stands whatever line they are stopped at."""
+
+    def after_fork(self, *, child: bool) -> None:
+        """Forget, in a child, what others compute: they are not there, and their locks are held for good."""
+        if child:
+            self._held = {}
 
     def take(self, keys: Sequence[bytes], running: Any) -> tuple[Flight, Ids, dict[int, Flight]]:
         """Begin a flight of those keys that nobody computes.

@@ -8,6 +8,7 @@ being computed by another thread.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from whiteboard.concurrency import locks
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation import contents, kept_sources, validation
 from whiteboard.evaluation.agreement import Agreement
@@ -187,7 +187,7 @@ def computed(
         return None
     if (spec.user and spec.batch != "loop") or is_nested() or _log.isEnabledFor(logging.DEBUG):
         return None
-    running = locks.lock()
+    running = threading.Lock()
     with running:
         flight, mine, _ = ground.flights.take([key], running)
         try:
