@@ -349,15 +349,17 @@ class SqlitePackages(PackageStore):
         """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
         rows: list[PageRow] = []
         if pages:
-            hashes = np.concatenate([hashes_of(page.keys, self._bits) for page in pages])
+            hashes = hashes_of(np.concatenate([page.keys for page in pages]), self._bits)
             first = firsts(hashes)
             unique = hashes[first]
             fresh = np.zeros(len(hashes), np.bool_)
             asked = unique if not len(claimed) else unique[np.isin(unique, claimed, invert=True)]
             fresh[first[np.isin(unique, self._stored(asked, broken), invert=True)]] = True
-            edges = np.cumsum([0, *(page.n for page in pages)])
-            kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
-            rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
+            rest: Iterable[Page] = pages
+            if not fresh.all():
+                edges = np.cumsum([0, *(page.n for page in pages)])
+                kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
+                rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
             rows += overlapped(self._row, merged(rest, self.database.page_bytes))
         uses = Counter(used)
         if touched:

@@ -128,9 +128,9 @@ def _changed(page: Page, change: Callable[[NDArray[Any]], NDArray[Any]], cost_ns
 
 
 def _signature(page: Page) -> tuple[Any, ...]:
-    arrays = tuple((name, array.dtype.str, array.shape[1:]) for name, array in page.arrays.items())
-    extra = tuple(None if column is None else column.shape[1:] for column in _provenance(page))
-    sources = None if page.sources is None else tuple((each.dtype.str, each.shape[1:]) for each in page.sources)
+    arrays = tuple([(name, array.dtype, array.shape[1:]) for name, array in page.arrays.items()])
+    extra = tuple([None if column is None else column.shape[1:] for column in _provenance(page)])
+    sources = None if page.sources is None else tuple([(each.dtype, each.shape[1:]) for each in page.sources])
     return page.op, arrays, extra, sources, page.lineage
 
 
@@ -143,8 +143,8 @@ def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
     waiting: list[Page] = []
     rows = 0
     for page in group:
-        if parts := cut(page, page_bytes):
-            yield from parts
+        if 2 * page.n > limit:
+            yield from cut(page, page_bytes)
             continue
         if rows + page.n > limit:
             yield joined(waiting)
