@@ -47,10 +47,11 @@ def at_once(sys: HasNodes, pipeline: Pipeline, call: Call) -> tuple[OpResult, tu
     vectors: tuple[Array, ...] = ()
     if residual is not None:
         dtype = y.dtype.type
+        driving, scaling = dtype(residual), -dtype(scale)
         with np.errstate(all="ignore"):  # refused below
-            vectors = tuple((dtype(residual) * grad) * -dtype(scale) for grad in grads)
-            sums = [float(np.add.reduce(vector, axis=None)) for vector in vectors]
-        if not y.size or not all(map(math.isfinite, sums)):  # no sum of what is not finite is
+            vectors = tuple([(driving * grad) * scaling for grad in grads])
+        squares = [np.vdot(vector, vector) for vector in vectors]
+        if not y.size or not all(map(math.isfinite, squares)):  # no sum of squares of what is not finite is
             return None
     pipeline.count(place[0], drives=residual is not None)
     return OpResult(job.job_id, job.out_id, y, grads, "memory"), vectors
