@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import MOST_BYTES
-from whiteboard.storage.page.room import Room
+from whiteboard.storage.page.room import Region
 
 PAGE_BYTES: Final = 512 * 1024
 """Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""
@@ -172,5 +172,5 @@ def _buffer(array: NDArray[Any]) -> tuple[Any, bool]:
     while isinstance(root.base, np.ndarray):
         root = root.base
     base = root.base.obj if isinstance(root.base, memoryview) else root.base
-    is_read = isinstance(base, bytes | Room)
-    return (base if is_read else root), is_read
+    is_read = isinstance(base, bytes | Region)
+    return (base if isinstance(base, bytes) else root), is_read

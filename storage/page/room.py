@@ -1,34 +1,122 @@
-"""Memory that large data is read into: in large pages, where the system has them, as new memory costs by the page."""
+"""Memory that large data is read into: parts of large pages where the system has them, as new memory costs by the page.
+
+A part goes back to the system as soon as nobody has a view of it, whatever lies beside it in its page; a few of those
+that went last are kept, as who reads one result after another wants them again.
+"""
 
 from __future__ import annotations
 
 import mmap
-from typing import Final
+import weakref
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 
-LEAST_BYTES: Final = 2 * 2**20
-"""What has so many bytes is read into a room: the first touch of 24 MB in pages of 4 KB takes 9 ms, in large ones 1."""
+from whiteboard.concurrency import locks
+
+LEAST_BYTES: Final = 32 * 2**10
+"""What has so many bytes is read into a room: to touch 384 KB for the first time takes 160 µs in pages of 4 KB, and 30
+in large ones."""
 
 _LARGE: Final = 2 * 2**20
+# Address space, of which memory is taken as it is filled; what is not much smaller has one for itself.
+_REGION_BYTES: Final = 64 * 2**20
+# So many parts are kept, of so many bytes at most.
+_SPARE, _SPARE_BYTES = 4, 2 * 2**20
 _ADVICE: Final = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
-class Room(mmap.mmap):
+class Region(mmap.mmap):
+    """Address space whose parts are lent one behind the other."""
+
+    end = 0
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._lent: dict[int, weakref.ref[Any]] = {}
+
+    def part(self, at: int, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return a part, which begins at a page, read-only; its memory goes back with it."""
+        root = np.frombuffer(memoryview(self)[at : at + nbytes].toreadonly(), np.uint8)
+        self._lent[at] = weakref.ref(root, partial(self._returned, at, nbytes))
+        return root
+
+    def _returned(self, at: int, nbytes: int, _: object) -> None:
+        # It may come in the middle of anything, in any thread, and takes no lock.
+        del self._lent[at]
+        size = _whole_pages(nbytes)
+        if size <= _SPARE_BYTES and len(_spare) < _SPARE:
+            _spare.append((self, at, size))
+        else:
+            self.madvise(mmap.MADV_DONTNEED, at, size)
+
+
+class Room:
     """Memory that is lent for reading only once it is full, so that views of it may be kept."""
+
+    __slots__ = ("_root", "into")
+
+    def __init__(self, region: Region, at: int, nbytes: int) -> None:
+        self._root = region.part(at, nbytes)
+        self.into = memoryview(region)[at : at + nbytes]
 
     def lent(self) -> memoryview:
         """Return all of it; no array of these bytes can be made writable."""
         # NumPy looks through a memoryview at whose it is: that is an array then, which cannot be either.
-        return np.frombuffer(memoryview(self).toreadonly(), np.uint8).data
+        return self._root.data
 
 
 def room(nbytes: int) -> Room | None:
-    """Return room for so many bytes, at least `LEAST_BYTES`; None where the system has no large pages to ask for."""
+    """Return room for so many bytes; None where the system has no large pages to ask for, or no memory."""
     if _ADVICE is None:
         return None
+    size = _whole_pages(nbytes)
+    try:
+        region, at = _kept(size) or _next(size)
+    except OSError:
+        return None
+    return Room(region, at, nbytes)
+
+
+def _whole_pages(nbytes: int) -> int:
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def _kept(size: int) -> tuple[Region, int] | None:
+    """Return a part that was kept, if the last ones have this size; others go back."""
+    with suppress(IndexError):
+        while True:
+            region, at, had = _spare.pop()
+            if had == size:
+                return region, at
+            region.madvise(mmap.MADV_DONTNEED, at, had)
+    return None
+
+
+def _next(size: int) -> tuple[Region, int]:
+    """Return a part that is new."""
+    global _open
+    if size > _REGION_BYTES // 4:
+        return _region(size), 0
+    with _lock:
+        if _open is None or _open.end + size > len(_open):
+            _open = _region(_REGION_BYTES)
+        region, at = _open, _open.end
+        region.end = at + size
+    return region, at
+
+
+def _region(nbytes: int) -> Region:
+    assert _ADVICE is not None
     # What has whole pages begins at one; then the rest of the last one is given back.
-    made = Room(-1, -(-nbytes // _LARGE) * _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    made = Region(-1, -(-nbytes // _LARGE) * _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     made.resize(nbytes)
     made.madvise(_ADVICE)
     return made
+
+
+_lock = locks.lock()
+_open: Region | None = None
+_spare: deque[tuple[Region, int, int]] = deque()

@@ -17,7 +17,7 @@ from whiteboard.storage.page.room import LEAST_BYTES, room
 from whiteboard.storage.sql import page_row
 from whiteboard.storage.sqlite.connection import Held
 
-_PIECE_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 128 * 1024
 """Of data that goes elsewhere so many bytes are read at a time: they are in the processor's cache then."""
 
 _PARTS = "SELECT id FROM page_part WHERE page_id = ? ORDER BY number"
@@ -55,9 +55,11 @@ class InRow:
         """All of it, what is large in a room."""
         if self._length < LEAST_BYTES or (made := room(self._length)) is None:
             return b"".join([blob[:] for blob in self._blobs])
+        into = made.into
         for at in range(0, self._length, _PIECE_BYTES):
             for piece in self._read(at, min(self._length, at + _PIECE_BYTES)):
-                made.write(piece)
+                into[: len(piece)] = piece
+                into = into[len(piece) :]
         return made.lent()
 
     def _read(self, start: int, end: int) -> Iterator[bytes]:

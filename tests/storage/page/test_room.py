@@ -1,0 +1,87 @@
+"""Rooms: memory in large pages that goes back in parts, and never under a view."""
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from whiteboard.storage.page import room
+from whiteboard.storage.page.room import room as made
+
+pytestmark = pytest.mark.skipif(room._ADVICE is None, reason="no large pages here")
+KB = 2**10
+
+
+@pytest.fixture(autouse=True)
+def _own_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_open", None)
+
+
+def filled(nbytes: int, value: int) -> np.ndarray:
+    """An array that lies in a room."""
+    it = made(nbytes)
+    assert it is not None
+    it.into[:] = bytes([value]) * nbytes
+    return np.ndarray((nbytes,), np.uint8, it.lent())
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("nbytes", [1, 32 * KB, 100_001, 3 * KB * KB, 40 * KB * KB])
+def test_new_room_is_zero_and_what_is_lent_stays_read_only(nbytes: int) -> None:
+    """A room is zero until it is filled, and no array of it can be made writable."""
+    it = made(nbytes)
+    assert it is not None
+    assert len(it.into) == nbytes
+    assert not np.frombuffer(it.into, np.uint8).any()
+    array = np.ndarray((nbytes,), np.uint8, it.lent())
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array.flags.writeable = True
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array[:1].flags.writeable = True
+
+
+def test_what_is_left_is_not_touched_by_what_goes() -> None:
+    """Views of views keep their part as it was, whichever parts beside it go, in whatever order and thread."""
+    arrays = {number: filled(33 * KB + number, number % 251) for number in range(400)}
+    kept = {number: arrays[number].reshape(1, -1)[0, 7:].data for number in range(0, 400, 7)}
+    threads = [
+        threading.Thread(target=lambda some=some: [arrays.pop(i, None) for i in some])
+        for some in (range(0, 400, 2), range(399, 0, -2))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    again = [filled(50 * KB, 255) for _ in range(100)]
+    assert all((np.frombuffer(view, np.uint8) == number % 251).all() for number, view in kept.items())
+    assert all((array == 255).all() for array in again)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells what is resident")
+def test_memory_goes_back_beside_what_is_kept() -> None:
+    """Of many rooms of which one in ten is kept the memory of the others is given back."""
+    before = resident()
+    arrays = [filled(400 * KB, 1) for _ in range(300)]
+    full = resident() - before
+    arrays = arrays[::10]
+    gc.collect()
+    assert full > 100 * KB * KB
+    assert resident() - before < 0.2 * full
+    assert all((array == 1).all() for array in arrays)
+
+
+def test_a_region_goes_with_its_last_room() -> None:
+    """Nothing holds a region but its rooms."""
+    array = filled(100 * KB, 1)
+    region = room._open
+    assert region is not None
+    assert len(region._lent) == 1
+    del array
+    assert not region._lent
