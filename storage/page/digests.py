@@ -174,6 +174,10 @@ class Blocks:
             self._last = first, found
         return found[start - base : end - base]
 
+    def hold(self, whole: bytes | memoryview) -> None:
+        """Take all of the data, now that it is in memory."""
+        self._data = whole
+
     def view(self, start: int, end: int) -> memoryview:
         """Some bytes of data that is in memory."""
         data: Any = self._data

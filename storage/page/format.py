@@ -38,8 +38,9 @@ from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, 
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
 
-# Columns of so many bytes in all take longer to look at than threads to start.
-_THREADED_BYTES = 4 * 2**20
+THREADED_BYTES: Final = 4 * 2**20
+"""Columns of so many bytes in all take longer to look at than threads to start."""
+
 # An array that is less than this part of its page is not worth the time to compress it.
 _PARTS = 32
 # A row is read alone, at the cost of a block of each array: of arrays whose rows lie beside one another, of one block.
@@ -301,7 +302,7 @@ def _decode_all(
         wanted[name] = _Column(kind, nbytes, shape, codec, offset, offset + length)
     check_total(((each.codec, each.nbytes) for each in wanted.values()), len(data))
     whole: Any = data if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
-    decoded = map if sum(each.nbytes for each in wanted.values()) < _THREADED_BYTES else overlapped
+    decoded = map if sum(each.nbytes for each in wanted.values()) < THREADED_BYTES else overlapped
     return dict(zip(wanted, decoded(partial(_decoded, whole), wanted.values()), strict=True))
 
 

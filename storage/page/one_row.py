@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import RAW, Data
+from whiteboard.storage.page.codec import RAW, Data, decode
 from whiteboard.storage.page.digests import Blocks, Laid, opened
-from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.page.format import THREADED_BYTES, Blob, decode_page
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
 
 # Of a large page a row alone costs a block a column, and pays where there are so many others.
 _FEW: Final = 8
+# Of a page that is read as a whole, this many times its arrays may stay in memory with them, and count as nothing.
+_DENSE: Final = 1.01
 _OPENING: Final = re.compile(rb'\{"blocks":\[(\d{1,8}),"([^"]*)"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
 # Of headers that are remembered: with what they say, all of them take a few megabytes at most.
 _MOST_BYTES, _MOST_FORMS = 4096, 256
 
 
-def read(page: Laid, slot: int) -> Page | None:
+def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     """One package of a page, as a hit needs it; None where the page is better read as a whole.
+
+    Parameters
+    ----------
+    alone : bool
+        Only where the page has no other.
 
     Raises
     ------
@@ -41,8 +48,8 @@ def read(page: Laid, slot: int) -> Page | None:
         message = "an array lies outside of the data"
         raise CorruptPackageError(message)
     if n < _FEW and type(page.data) is not bytes:
-        return decode_page(Blob(page.header, page.digest, page.data[:])) if n == 1 and slot == 0 else None
-    if not 0 <= slot < n:
+        return _alone(page, data, form, cost_ns) if n == 1 and slot == 0 else None
+    if alone or not 0 <= slot < n:
         return None
     start, end, step = form.together
     row = bytes(data[start + slot * step : end + slot * step])
@@ -51,6 +58,18 @@ def read(page: Laid, slot: int) -> Page | None:
         for name, dtype, shape, at, width, apart in form.columns
     }
     return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
+
+
+def _alone(page: Laid, data: Data, form: _Form, cost_ns: int) -> Page:
+    """The one package of a page, which is read as a whole."""
+    whole = page.data[:]
+    if not isinstance(data, Blocks) or form.together[2] or form.row_bytes >= THREADED_BYTES:
+        return decode_page(Blob(page.header, page.digest, whole))
+    data.hold(whole)
+    arrays = {column.name: column.apart.whole(data) for column in form.columns if column.apart is not None}
+    # Where provenance and sources are next to nothing, no more is kept alive than the arrays.
+    alive = form.row_bytes if form.is_raw and len(whole) <= _DENSE * form.row_bytes else None
+    return Page(form.op, arrays.pop("keys"), arrays, cost_ns, lineage=form.lineage, alive=alive)
 
 
 def _opened(page: Laid) -> tuple[Data, _Form, int]:
@@ -86,6 +105,11 @@ class _Apart(NamedTuple):
         at = place.offset + slot * width
         return np.ndarray((1, *place.shape[1:]), place.dtype, bytes(data[at : at + width]))
 
+    def whole(self, data: Blocks) -> NDArray[Any]:
+        """All rows of data that is in memory, read-only."""
+        place = self.place
+        return decode(place.codec, data.view(place.offset, place.end), place.dtype, place.nbytes, place.shape)
+
 
 class _Column(NamedTuple):
     """An array of a page: of its first row the shape, beginning and bytes; `apart` is None where rows lie together."""
@@ -111,6 +135,7 @@ class _Form(NamedTuple):
     end: int
     together: tuple[int, int, int]
     row_bytes: int
+    is_raw: bool
 
 
 def _form(header: bytes) -> tuple[_Form, Any]:
@@ -133,7 +158,8 @@ def _form(header: bytes) -> tuple[_Form, Any]:
     end = max(place.end for place in places.values())
     said = lineage if isinstance(lineage, str) else None
     row_bytes = sum(column.width for column in columns)
-    return _Form(op, n, said, tuple(columns), end, together, row_bytes), meta.get("cost_ns")
+    is_raw = all(column.apart is None or column.apart.place.codec == RAW for column in columns)
+    return _Form(op, n, said, tuple(columns), end, together, row_bytes, is_raw), meta.get("cost_ns")
 
 
 _remembered = lru_cache(_MOST_FORMS)(_form)

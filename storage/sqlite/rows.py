@@ -86,15 +86,15 @@ def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | b
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
         page_id, slot, header, digest, data = found
-        if not type(page_id) is type(slot) is int or page_id in seen or not type(header) is type(digest) is bytes:
+        if not type(page_id) is type(slot) is int or not type(header) is type(digest) is bytes:
             return False
         if type(data) is bytes:
-            page = one_row.read(Moved(header, digest, data), slot)
+            page = None if page_id in seen else one_row.read(Moved(header, digest, data), slot)
         elif data is not None:
             return False
         else:
             with reading(cursor.connection, "page", page_id) as row_data:
-                page = one_row.read(Moved(header, digest, row_data), slot)
+                page = one_row.read(Moved(header, digest, row_data), slot, alone=page_id in seen)
     except CorruptPackageError:
         return False
     except sqlite3.Error as error:

@@ -206,3 +206,44 @@ def test_members_that_are_there_twice() -> None:
         assert one is not None
         assert (one.op, one.cost_ns) == expected
         assert decode_page(resealed).op == one.op
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("sources", [False, True])
+def test_a_page_of_one_package_is_read_as_a_whole(smooth: bool, sources: bool) -> None:
+    """A package that has its page for itself is what the page decodes to, and keeps no more alive than it says."""
+    page = _page(1, 30_000, smooth=smooth)
+    if sources:
+        x = RNG.normal(size=(1, 20_000))
+        arrays, tokens = {"y": page.arrays["y"], "g0": x + 1}, np.zeros((1, 1, 16), np.uint8)
+        page = replace(page, arrays=arrays, tokens=tokens, sources=(x,))
+    blob = encode_page(page).joined()
+    laid = Moved(blob.header, blob.digest, Elsewhere(bytes(blob.data)))
+    whole = decode_page(blob)
+    for alone in (False, True):
+        one = one_row.read(laid, 0, alone=alone)
+        assert one is not None
+        _same(whole, 0, one)
+        assert one.alive in (None, one.nbytes)
+        assert alive_bytes(one) <= alive_bytes(replace(one, alive=None)) <= 1.01 * alive_bytes(one)
+    assert one_row.read(laid, 1) is None
+
+
+def test_every_byte_of_a_package_alone_counts() -> None:
+    """Whichever byte of what is read as a whole is another, or missing, it is refused."""
+    blob = encode_page(_page(1, 30_000)).joined()
+    data = bytes(blob.data)
+    for at in (0, 17, len(data) // 2, 30_000 * 8):
+        bad = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises(CorruptPackageError):
+            one_row.read(Moved(blob.header, blob.digest, Elsewhere(bad)), 0)
+    for short in (b"", data[:-1], data[: len(data) // 2]):
+        with pytest.raises(CorruptPackageError):
+            one_row.read(Moved(blob.header, blob.digest, Elsewhere(short)), 0)
+
+
+def test_a_page_that_was_seen_is_read_for_its_row_only_where_it_has_no_other() -> None:
+    """With `alone`, a row of a page of several is left to who reads the page."""
+    for n in (2, 20):
+        blob = encode_page(_page(n, 3000)).joined()
+        assert one_row.read(Moved(blob.header, blob.digest, Elsewhere(bytes(blob.data))), 0, alone=True) is None
