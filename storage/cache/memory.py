@@ -195,7 +195,9 @@ class MemoryTier(PackageStore):
 
 
 def _bare(page: Page) -> tuple[Page, int]:
-    """A page without provenance, and its bytes."""
+    """A page without provenance, and its bytes; of one package it has less of that than another page takes."""
+    if len(page.keys) == 1 and page.alive is not None and page.src_ids is None and page.sources is None:
+        return page, page.alive
     nbytes = page.keys.nbytes + sum([array.nbytes for array in page.arrays.values()])
     alive = nbytes if page.alive is not None and page.alive == page.nbytes else None  # no two columns share memory
     return Page(page.op, page.keys, page.arrays, page.cost_ns, alive=alive), nbytes

@@ -69,7 +69,7 @@ def row_bytes(page: Page) -> int:
 
 def fits(page: Page) -> bool:
     """Whether one row of the page can be stored at all."""
-    return row_bytes(page) <= MOST_BYTES
+    return page.nbytes <= MOST_BYTES or row_bytes(page) <= MOST_BYTES
 
 
 def cut(page: Page, page_bytes: int = PAGE_BYTES) -> Sequence[Page]:
