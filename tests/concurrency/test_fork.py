@@ -91,3 +91,106 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr
+
+
+_IMPORT = """
+import importlib.abc, os, signal, sys, threading, time
+import numpy as np
+import whiteboard as wb
+from whiteboard.concurrency import imports
+
+use, module, seconds, patience = sys.argv[1:]
+imports.WAIT_SECONDS = float(patience)
+begun = threading.Event()
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == module and not begun.is_set():
+            begun.set()
+            time.sleep(float(seconds))
+
+def run():
+    exec(use, {"wb": wb, "np": np, "board": board})
+
+board = wb.open(":memory:")
+sys.meta_path.insert(0, Slow())
+other = threading.Thread(target=run)
+other.start()
+assert begun.wait(20)
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)  # ends it where it hangs
+        run() if imports.WAIT_SECONDS > 1 else board.call("mul", np.ones(3), np.ones(3))
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 0, code
+other.join()
+run()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("use", "module", "seconds", "patience"),
+    [
+        ("wb.ops.get('tanh')", "whiteboard.ops.families.elementwise", 0.3, 20.0),
+        ("wb.rules.Relax", "whiteboard.systems.rules", 0.3, 20.0),
+        ("board.system(str(id(np)))", "whiteboard.systems.system", 0.3, 20.0),
+        ("board.table('mul')", "whiteboard.inspection.table", 0.3, 20.0),
+        ("board.forget(op='mul')", "whiteboard.storage.upkeep.remove", 0.3, 20.0),
+        ("wb.ops.check('mul')", "whiteboard.ops.checking.conformance", 0.3, 20.0),
+        ("import xml.dom.minidom", "xml.dom.minidom", 0.3, 20.0),
+        ("import xml.dom.minidom", "xml.dom.minidom", 2.0, 0.1),
+    ],
+)
+def test_a_fork_while_another_thread_imports(use: str, module: str, seconds: float, patience: float) -> None:
+    """The child inherits no import that nobody will end; one that takes too long is not waited for."""
+    done = run_python(_IMPORT, use, module, str(seconds), str(patience))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_OPENED = """
+import os, signal, sys, threading
+from whiteboard.concurrency import at_fork
+from whiteboard.storage.sql.location import locate
+from whiteboard.storage.sqlite.database import Database
+
+writes, forked, path = threading.Event(), threading.Event(), sys.argv[1]
+
+def other():
+    database = Database(locate(path))
+    database.exclusive(lambda: (writes.set(), forked.wait(1)))
+    database.close()
+
+class Opens:
+    fork_rank, thread = 5, None
+
+    def before_fork(self):
+        if self.thread is None:
+            self.thread = threading.Thread(target=other)
+            self.thread.start()
+            writes.wait()
+
+    def after_fork(self, *, child):
+        pass
+
+opens = Opens()
+at_fork.watch(opens)
+pid = os.fork()
+if not pid:
+    signal.alarm(20)  # ends it where it hangs
+    Database(locate(path)).exclusive(lambda: None)
+    os._exit(0)
+forked.set()
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+opens.thread.join()
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_store_that_is_opened_while_others_are_made_quiet(tmp_path: Path) -> None:
+    """The child inherits no lock of a store that another thread opened when the fork had begun."""
+    done = run_python(_OPENED, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.ops.conftest import Write
-from tests.storage.samples import run_python
 from whiteboard import ops
 from whiteboard.errors import DuplicateOpError, ParamError, UnknownOpError
 from whiteboard.ops.catalogue import CATALOGUE, FAMILY
@@ -164,35 +162,3 @@ def test_parameters_are_bound_by_name(params: dict[str, object] | None, text: st
     """A parameter that the op does not take, and a required one that is missing, are errors that name it."""
     with pytest.raises(ParamError, match=f"op 'reshape'.*{text}"):
         ops.get("reshape").bind(params)
-
-
-_FORK = """
-import importlib.abc, os, signal, sys, threading, time
-from whiteboard import ops
-
-begun = threading.Event()
-
-class Slow(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == "whiteboard.ops.families.elementwise":
-            begun.set()
-            time.sleep(0.5)
-
-sys.meta_path.insert(0, Slow())
-other = threading.Thread(target=ops.get, args=("tanh",))
-other.start()
-begun.wait()
-pid = os.fork()
-if not pid:
-    signal.alarm(20)  # ends it where it hangs
-    os._exit(0 if ops.get("tanh").name == "tanh" else 1)
-other.join()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fork_while_another_thread_imports_a_family() -> None:
-    """The child has the op: it inherits no import that nobody will end."""
-    done = run_python(_FORK)
-    assert (done.returncode, done.stderr) == (0, "")

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from whiteboard.concurrency import locks
-from whiteboard.concurrency.at_fork import watch
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
 from whiteboard.ops.fingerprint.parts import own_parts, source_of
@@ -78,22 +77,6 @@ class Entry:
 _entries: dict[str, Entry] = {}
 _of_function: WeakKeyDictionary[Any, Entry] = WeakKeyDictionary()
 _lock = locks.rlock()
-
-
-class _Importing:
-    """What a fork waits for: a family that another thread was importing would stay half imported in the child."""
-
-    fork_rank = -1
-
-    def before_fork(self) -> None:
-        _lock.acquire()
-
-    def after_fork(self, *, child: bool) -> None:
-        _lock.release()
-
-
-_importing = _Importing()
-watch(_importing)
 
 
 def names() -> list[str]:
