@@ -113,14 +113,33 @@ def opened(page: Laid) -> Data:
         The digest does not fit, or the row holds no bytes.
     """
     try:
-        found = _OPENING.match(page.header)
+        found = blocks_in(page.header, page.digest)
         if found is not None:
-            return Blocks.of(page, int(found[1]), found[2])
+            return Blocks(page.data, *found)
         if any(_digest(name, page.header, pieces(page.data)) == page.digest for name in _HASHES):
             return page.data
     except TypeError as error:  # a row of other types than were written
         raise _unfit() from error
     raise _unfit()
+
+
+def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes] | None:
+    """Bytes of a block, and the digests of all, as a header says; None of one that says nothing of them.
+
+    Raises
+    ------
+    CorruptPackageError
+        The digest of the page does not fit, or what the header says are no digests.
+    """
+    found = _OPENING.match(header)
+    if found is None:
+        return None
+    if blake3(len(header).to_bytes(8, "little") + header).digest(DIGEST_BYTES) != digest:
+        raise _unfit()
+    try:
+        return int(found[1]), binascii.a2b_base64(found[2], strict_mode=True)
+    except ValueError as error:
+        raise _unfit() from error
 
 
 class Blocks:
@@ -134,23 +153,11 @@ class Blocks:
 
     __slots__ = ("_data", "_digests", "_last", "_length", "_seen", "_size")
 
-    @classmethod
-    def of(cls, page: Laid, size: int, digests: bytes) -> Blocks:
-        """The data of a page whose header says that it is in blocks of so many bytes, and which digests these have."""
-        header = page.header
-        if blake3(len(header).to_bytes(8, "little") + header).digest(DIGEST_BYTES) != page.digest:
-            raise _unfit()
-        return cls(page.data, size, digests)
-
     def __init__(self, data: Data, size: int, digests: bytes) -> None:
-        try:
-            self._digests = binascii.a2b_base64(digests, strict_mode=True)
-        except ValueError as error:
-            raise _unfit() from error
         self._length = len(data)
-        if size < 1 or len(self._digests) != DIGEST_BYTES * -(-self._length // size):
+        if size < 1 or len(digests) != DIGEST_BYTES * -(-self._length // size):
             raise _unfit()
-        self._data, self._size = data, size
+        self._data, self._size, self._digests = data, size, digests
         self._seen: set[int] = set()
         self._last: tuple[int, bytes | memoryview] = -1, b""
 
@@ -165,7 +172,10 @@ class Blocks:
         first = start // size
         base = first * size
         if end > base + size:
-            found: bytes | memoryview = b"".join([self[at : at + size] for at in range(base, end, size)])
+            found: bytes | memoryview = self._data[base : -(-end // size) * size]
+            whole = memoryview(found)
+            for at in range(base, end, size):
+                self._compare(at // size, whole[at - base : at - base + size])
         elif self._last[0] == first:  # that one alone is kept: rows of small columns lie in one
             found = self._last[1]
         else:

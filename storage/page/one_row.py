@@ -2,6 +2,7 @@
 
 Most of a header is the same in all pages of an op, its parameters and a number of packages: what it says there of the
 arrays is looked at once, and remembered. What differs are the digests of the blocks, and what the page cost to compute.
+Of pages read lately these are remembered too, for a header and digest that are equal in all bytes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import RAW, Data, decode
-from whiteboard.storage.page.digests import Blocks, Laid, opened
+from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode, decode_part
+from whiteboard.storage.page.digests import Blocks, Laid, blocks_in, opened
 from whiteboard.storage.page.format import THREADED_BYTES, Blob, decode_page
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
 
@@ -24,9 +25,12 @@ from whiteboard.storage.page.page_checks import Place, check_arrays, described
 _FEW: Final = 8
 # Of a page that is read as a whole, this many times its arrays may stay in memory with them, and count as nothing.
 _DENSE: Final = 1.01
-_OPENING: Final = re.compile(rb'\{"blocks":\[(\d{1,8}),"([^"]*)"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
+_OPENING: Final = re.compile(rb'\{"blocks":\[\d{1,8},"[^"]*"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
 # Of headers that are remembered: with what they say, all of them take a few megabytes at most.
-_MOST_BYTES, _MOST_FORMS = 4096, 256
+_MOST_BYTES, _MOST_FORMS, _MOST_PAGES = 4096, 256, 1024
+# Of a page's chunks so much is remembered with its header. They are so small where all rows are alike, as those of a
+# gradient are by a factor that many jobs have: arrays of so many bytes are looked through for that.
+_KEPT_BYTES, _ALIKE_BYTES = 4096, 2**20
 
 
 def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
@@ -42,73 +46,98 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     CorruptPackageError
         Something of what is read is not what was written, or not what a page may hold.
     """
-    data, form, cost_ns = _opened(page)
+    said = _remembered(page.header, page.digest) if len(page.header) <= _MOST_BYTES else None
+    if said is not None:
+        data: Data = Blocks(page.data, said.size, said.digests)
+    else:
+        data = opened(page)
+        said = _Said(0, b"", *_form(page.header), {}, {})
+    form = said.form
     n = form.n
+    if type(said.cost_ns) is not int:
+        message = "cost_ns is missing from the header"
+        raise CorruptPackageError(message)
     if form.end > len(data):
         message = "an array lies outside of the data"
         raise CorruptPackageError(message)
     if n < _FEW and type(page.data) is not bytes:
-        return _alone(page, data, form, cost_ns) if n == 1 and slot == 0 else None
+        return _alone(page, data, said) if n == 1 and slot == 0 else None
     if alone or not 0 <= slot < n:
         return None
     start, end, step = form.together
     row = bytes(data[start + slot * step : end + slot * step])
-    arrays = {
-        name: np.ndarray(shape, dtype, row[at - start : at - start + width]) if apart is None else apart.row(data, slot)
-        for name, dtype, shape, at, width, apart in form.columns
-    }
-    return Page(form.op, arrays.pop("keys"), arrays, cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
+    arrays = {}
+    for name, dtype, shape, at, width, apart in form.columns:
+        mine = row[at - start : at - start + width] if apart is None else said.row(data, apart, slot)
+        arrays[name] = np.ndarray(shape, dtype, mine)
+    return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
 
 
-def _alone(page: Laid, data: Data, form: _Form, cost_ns: int) -> Page:
+def _alone(page: Laid, data: Data, said: _Said) -> Page:
     """The one package of a page, which is read as a whole."""
-    whole = page.data[:]
+    whole, form = page.data[:], said.form
     if not isinstance(data, Blocks) or form.together[2] or form.row_bytes >= THREADED_BYTES:
         return decode_page(Blob(page.header, page.digest, whole))
     data.hold(whole)
-    arrays = {column.name: column.apart.whole(data) for column in form.columns if column.apart is not None}
+    arrays = {name: _whole(data, apart) for name, *_, apart in form.columns if apart is not None}
     # Where provenance and sources are next to nothing, no more is kept alive than the arrays.
     alive = form.row_bytes if form.is_raw and len(whole) <= _DENSE * form.row_bytes else None
-    return Page(form.op, arrays.pop("keys"), arrays, cost_ns, lineage=form.lineage, alive=alive)
+    return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns, lineage=form.lineage, alive=alive)
 
 
-def _opened(page: Laid) -> tuple[Data, _Form, int]:
-    """The data of a page whose header is that which was written, what that says, and the cost of all packages."""
-    header = page.header
-    found = _OPENING.match(header) if len(header) <= _MOST_BYTES else None
-    if found is not None:
-        size, digests, form, cost = found.groups()
-        data = Blocks.of(page, int(size), digests)
-        # Members of an object, without two of them, are those of another.
-        remembered, cost_ns = _remembered(b"{" + form + header[found.end() :])
-        if cost_ns is None:
-            return data, remembered, int(cost)
-    whole = opened(page)
-    form, cost_ns = _form(header)
-    if type(cost_ns) is not int:
-        message = "cost_ns is missing from the header"
-        raise CorruptPackageError(message)
-    return whole, form, cost_ns
+def _whole(data: Blocks, place: Place) -> NDArray[Any]:
+    """All rows of an array in data that is in memory, read-only."""
+    return decode(place.codec, data.view(place.offset, place.end), place.dtype, place.nbytes, place.shape)
 
 
-class _Apart(NamedTuple):
-    """An array whose rows lie apart from those of others."""
+class _Said(NamedTuple):
+    """What the header of a page says; of compressed arrays, by where they begin, what was read and was as written."""
 
-    place: Place
+    size: int
+    digests: bytes
+    form: _Form
+    cost_ns: Any
+    chunks: dict[int, bytes]
+    alike: dict[int, bytes]
 
-    def row(self, data: Data, slot: int) -> NDArray[Any]:
-        """One row, read-only, shape (1, …)."""
-        place = self.place
-        if place.codec != RAW or place.length != place.nbytes:
-            return place.of(data).rows(slot, slot + 1)
+    def row(self, data: Data, place: Place, slot: int) -> bytes:
+        """One row of an array whose rows lie apart from those of others."""
         width = place.nbytes // place.shape[0]
-        at = place.offset + slot * width
-        return np.ndarray((1, *place.shape[1:]), place.dtype, bytes(data[at : at + width]))
+        at = slot * width
+        if place.codec != BLOSC2:
+            if place.codec == RAW and place.length == place.nbytes:
+                return bytes(data[place.offset + at : place.offset + at + width])
+            return place.of(data).rows(slot, slot + 1).tobytes()
+        if (row := self.alike.get(place.offset)) is not None:
+            return row
+        chunk: Data = self.chunks.get(place.offset) or self._chunk(data, place, width)
+        return bytes(decode_part(BLOSC2, chunk, place.nbytes, at, at + width))
 
-    def whole(self, data: Blocks) -> NDArray[Any]:
-        """All rows of data that is in memory, read-only."""
-        place = self.place
-        return decode(place.codec, data.view(place.offset, place.end), place.dtype, place.nbytes, place.shape)
+    def _chunk(self, data: Data, place: Place, width: int) -> Data:
+        """A chunk; of a small one it is remembered, for other rows, or that these are all alike."""
+        chunk = place.payload(data)
+        room = _KEPT_BYTES - sum(map(len, (*self.chunks.values(), *self.alike.values())))
+        if len(chunk) > room or place.nbytes > _ALIKE_BYTES:
+            return chunk
+        chunk = bytes(chunk[:])
+        whole = bytes(decode_part(BLOSC2, chunk, place.nbytes, 0, place.nbytes))
+        if whole == whole[:width] * place.shape[0] and width <= room:
+            self.alike[place.offset] = whole[:width]
+        else:
+            self.chunks[place.offset] = chunk
+        return chunk
+
+
+@lru_cache(_MOST_PAGES)
+def _remembered(header: bytes, digest: bytes) -> _Said | None:
+    """What a header says whose digest fits; None of one that is another than stores write now."""
+    found, blocks = _OPENING.match(header), blocks_in(header, digest)
+    if found is None or blocks is None:
+        return None
+    about, cost = found.groups()
+    # Members of an object, without two of them, are those of another.
+    form, cost_ns = _equal(b"{" + about + header[found.end() :])
+    return _Said(*blocks, form, int(cost), {}, {}) if cost_ns is None else None
 
 
 class _Column(NamedTuple):
@@ -119,7 +148,7 @@ class _Column(NamedTuple):
     shape: tuple[int, ...]
     at: int
     width: int
-    apart: _Apart | None
+    apart: Place | None
 
 
 class _Form(NamedTuple):
@@ -149,7 +178,7 @@ def _form(header: bytes) -> tuple[_Form, Any]:
     columns = []
     for name, place in places.items():
         if name == "keys" or name.startswith("a:"):
-            apart = None if step and place.step == step else _Apart(place)
+            apart = None if step and place.step == step else place
             shape, width = (1, *place.shape[1:]), place.nbytes // n
             columns.append(_Column(name.removeprefix("a:"), place.dtype, shape, place.offset, width, apart))
     beside = [column for column in columns if column.apart is None]
@@ -158,8 +187,8 @@ def _form(header: bytes) -> tuple[_Form, Any]:
     end = max(place.end for place in places.values())
     said = lineage if isinstance(lineage, str) else None
     row_bytes = sum(column.width for column in columns)
-    is_raw = all(column.apart is None or column.apart.place.codec == RAW for column in columns)
+    is_raw = all(column.apart is None or column.apart.codec == RAW for column in columns)
     return _Form(op, n, said, tuple(columns), end, together, row_bytes, is_raw), meta.get("cost_ns")
 
 
-_remembered = lru_cache(_MOST_FORMS)(_form)
+_equal = lru_cache(_MOST_FORMS)(_form)

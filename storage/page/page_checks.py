@@ -239,12 +239,16 @@ class Place:
 
     def of(self, data: Data) -> Entry:
         """The array in the data of a page."""
-        part = _Part(data, self.offset, self.length)
+        part = self.payload(data)
         step = self.step
         if step is None:
             return Entry(self.dtype, self.shape, self.codec, self.nbytes, part)
         rows = _Rows(part, self.nbytes, self.nbytes // self.shape[0], step)
         return Entry(self.dtype, self.shape, codec.RAW, self.nbytes, rows)
+
+    def payload(self, data: Data) -> Data:
+        """What lies there."""
+        return _Part(data, self.offset, self.length)
 
     @property
     def step(self) -> int | None:

@@ -39,6 +39,9 @@ _REST_BITS: Final = 63 - _FIRST_BITS
 _PART_WAITS: Final = 1 / 8
 """A part of a large index gets rows once so many wait for it, as a part of those that it has."""
 
+_OFTEN: Final = 100
+"""To sort all hashes takes as long as to look so many up one by one."""
+
 _COUNTED: Final = 1024
 """What part of all hashes is counted to know about how many there are: they are spread evenly."""
 
@@ -131,19 +134,14 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
-    """The page and slot of a hash; asked of one connection again, the table is read where it has changed."""
+    """The page and slot of a hash without a row of its own; the connection keeps the table until it changes."""
     raw: Held = cursor.connection
     version = raw.version_by(cursor)
     if raw.seen is None or raw.seen[0] != version:
-        raw.seen = version, _Columns.of(cursor)
-    recent: _Columns = raw.seen[1]
-    if not len(recent.hashes):
-        return None
-    at = int((recent.hashes == hashed).argmax())
-    if recent.hashes[at] != hashed:
-        return None
-    page = int(recent.starts.searchsorted(at, side="right")) - 1
-    return int(recent.ids[page]), at - int(recent.starts[page])
+        (gathered,) = cursor.execute("SELECT EXISTS (SELECT 1 FROM gathered)").fetchone()
+        raw.seen = version, (gathered, _Places(_Columns.of(cursor)))
+    gathered, places = raw.seen[1]
+    return (gathered_index.place_of(cursor, hashed) if gathered else None) or places.of(hashed)
 
 
 def index(connection: Connection) -> NDArray[np.int64]:
@@ -184,3 +182,31 @@ class _Columns:
         """Index rows of the hashes at some places."""
         page = np.searchsorted(self.starts, at, side="right") - 1
         return np.stack([self.hashes[at], self.ids[page], at - self.starts[page]], axis=1)
+
+
+class _Places:
+    """The table, for one hash after another: in order once that pays."""
+
+    __slots__ = ("_asked", "_columns", "_order")
+
+    def __init__(self, columns: _Columns) -> None:
+        self._columns = columns
+        self._asked = 0
+        self._order: NDArray[np.intp] | None = None
+
+    def of(self, hashed: int) -> tuple[int, int] | None:
+        """The page and slot of a hash, the first that there is."""
+        columns, self._asked = self._columns, self._asked + 1
+        hashes = columns.hashes
+        if not len(hashes):
+            return None
+        if self._asked < _OFTEN:
+            at = int((hashes == hashed).argmax())
+        else:
+            if self._order is None:
+                self._order = np.argsort(hashes, kind="stable")
+            at = int(self._order[min(int(hashes.searchsorted(hashed, sorter=self._order)), len(hashes) - 1)])
+        if hashes[at] != hashed:
+            return None
+        page = int(columns.starts.searchsorted(at, side="right")) - 1
+        return int(columns.ids[page]), at - int(columns.starts[page])

@@ -16,7 +16,7 @@ from whiteboard.storage.page import one_row
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.sql.backend import Connection
-from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
+from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
 from whiteboard.storage.sqlite.opened_data import InRow, fill, first_bytes, is_damage, reading
@@ -54,7 +54,7 @@ TO_CHANGE: Final = ""
 _PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
 _PAGE = f"SELECT header, digest, {AS_COLUMN} FROM page WHERE id = ?"
 _PLACED_PAGE = (
-    f"SELECT page_id, slot, header, digest, {AS_COLUMN} FROM package JOIN page ON id = page_id WHERE hash = ?"
+    f"SELECT page_id, slot, header, digest, {AS_COLUMN} FROM package LEFT JOIN page ON id = page_id WHERE hash = ?"
 )
 _SELECT_PAGES = f"SELECT id, header, digest, {AS_COLUMN} FROM page WHERE id IN"
 _INSERT: Final = {
@@ -73,7 +73,7 @@ _DELETE_INDEX = (
 def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
     """The page and slot that the index has of a hash, as they lie there; None is a certain miss."""
     found: tuple[Any, Any] | None = cursor.execute(_PLACE, (hashed,)).fetchone()
-    return found or gathered_index.place_of(cursor, hashed) or recent_index.place_of(cursor, hashed)
+    return found or recent_index.place_of(cursor, hashed)
 
 
 def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
@@ -81,7 +81,7 @@ def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | b
     try:
         found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
         if found is None:
-            place = place_of(cursor, hashed)
+            place = recent_index.place_of(cursor, hashed)
             if place is None:
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
@@ -93,8 +93,12 @@ def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | b
         elif data is not None:
             return False
         else:
-            with reading(cursor.connection, "page", page_id) as row_data:
-                page = one_row.read(Moved(header, digest, row_data), slot, alone=page_id in seen)
+            with cursor.connection.blobopen("page", "data", page_id, readonly=True) as blob:
+                if len(blob) != MOST_DATA:
+                    page = one_row.read(Moved(header, digest, InRow(blob)), slot, alone=page_id in seen)
+                else:
+                    with reading(cursor.connection, "page", page_id) as parts:
+                        page = one_row.read(Moved(header, digest, parts), slot, alone=page_id in seen)
     except CorruptPackageError:
         return False
     except sqlite3.Error as error:

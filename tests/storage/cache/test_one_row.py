@@ -20,6 +20,7 @@ ARRAYS = {
     "random": RNG.normal(size=(N, 64)),
     "compressed": RNG.integers(0, 10**6, (N, 300)).astype(np.float64),
     "scalars beside rows": RNG.normal(size=(N, 100)),
+    "alike": np.tile(RNG.normal(size=100), (N, 1)),
 }
 
 
@@ -76,6 +77,26 @@ def test_a_damaged_block(tmp_path: Path) -> None:
         stores.packages.find([KEYS[N - 1].tobytes()])
         assert stores.packages.stats()["corrupt"] == 1
         assert not verify(stores.database).ok
+
+
+@pytest.mark.parametrize("column", ["header", "digest", "data"])
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_damage_to_a_page_that_was_read(tmp_path: Path, kind: str, column: str) -> None:
+    """What is remembered of a page is no answer for what it has become, and is one again once that is as it was."""
+    path, key = tmp_path / "a.db", KEYS[N - 1].tobytes()
+    filled(path, ARRAYS[kind])
+    with open_store(path, memory_bytes=0, readonly=True) as stores, open_store(path) as other:
+        assert stores.packages.find([KEYS[0].tobytes()]).tier.tolist() == [DISK]
+        with transaction(other.database) as connection:
+            before = [(each, number) for number, each in connection.exec_driver_sql(f"SELECT id, {column} FROM page")]
+            after = [(bytes(byte ^ 1 for byte in each), number) for each, number in before]
+            connection.exec_driver_sql(f"UPDATE page SET {column} = ? WHERE id = ?", after)
+        assert stores.packages.find([key]).tier.tolist() == [MISS]
+        with transaction(other.database) as connection:
+            connection.exec_driver_sql(f"UPDATE page SET {column} = ? WHERE id = ?", before)
+        found = stores.packages.find([key])
+        assert found.tier.tolist() == [DISK]
+        assert found.pages[0].arrays["y"].tobytes() == ARRAYS[kind][N - 1].tobytes()
 
 
 def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,26 @@ def test_a_row_is_that_of_the_page(
             _same(page, slot, one)
 
 
+@pytest.mark.parametrize("width", [64, 2000])
+def test_compressed_columns_that_are_small(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows that are alike, or nearly, the first one asked for brings what others need, if that is not much."""
+    page = _page(200, width)
+    nearly = np.zeros((200, width))
+    nearly[150, 3] = 1
+    alike = {"g2": np.tile(RNG.normal(size=width), (200, 1)), "g3": nearly, "g4": np.zeros((200, width))}
+    page = replace(page, arrays={**page.arrays, **alike})
+    blob = encode_page(page).joined()
+    data = Elsewhere(bytes(blob.data))
+    for slot in (7, 150, 8, 199, 0):
+        one = one_row.read(Moved(blob.header, blob.digest, data), slot)
+        assert one is not None
+        _same(page, slot, one)
+    kept = one_row._remembered(blob.header, blob.digest)
+    assert kept is not None
+    assert sum(map(len, (*kept.alike.values(), *kept.chunks.values()))) <= one_row._KEPT_BYTES
+    assert len(kept.alike) + len(kept.chunks) == (3 if width == 64 else 0)
+
+
 def test_no_row_of_the_page() -> None:
     """What is not there is left to whoever tells why."""
     blob = encode_page(_page(9, 4)).joined()
