@@ -176,7 +176,10 @@ class Database(backend.Database):
         try:
             return self._spare.pop()
         except IndexError:
-            raw = self._connect()
+            pass
+        if self._place is not None:
+            self._place.check_file()
+        raw = self._connect()
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
         raw.released = partial(self._give_back, self._spare)
@@ -358,6 +361,8 @@ class Database(backend.Database):
             return
         reading = self._register()
         try:
+            if self._place is not None:
+                self._place.check_file()
             with translated(self.location):
                 raw = self._reader()
                 try:
@@ -375,8 +380,6 @@ class Database(backend.Database):
             with self._mutex:
                 self.check_open()
                 self._held()
-        if self._place is not None:
-            self._place.check_file()
         reading = _Reading()
         with self._gate:
             self.check_open()
@@ -394,13 +397,17 @@ class Database(backend.Database):
             try:
                 cursor = raw.cursor()
                 cursor.execute("BEGIN DEFERRED")
-                return rows.look(cursor, hashed, seen)
+                found = rows.look(cursor, hashed, seen)
             finally:
                 raw.close()
         except _TRANSLATED as error:
             raise _translation(self.location, error) from error
         finally:
             self._reading.discard(reading)
+        # A package proves itself, by its key and digests; that there is none is no word of another file's.
+        if found is True and self._place is not None:
+            self._place.check_file()
+        return found
 
     def live_bytes(self) -> int:
         used = int(self.pragma("page_count")) - int(self.pragma("freelist_count"))

@@ -62,6 +62,27 @@ def test_what_happens_to_the_file_is_noticed(tmp_path: Path, deed: str) -> None:
         board.close()
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("deed", [deed for deed in DEEDS if "its log" not in deed])
+def test_a_hit_of_one_key_proves_itself(tmp_path: Path, deed: str) -> None:
+    """The package is that of the file that was opened; whatever is none tells of what happened."""
+    do, says = DEEDS[deed]
+    place, x = tmp_path / "place", np.random.default_rng(0).normal(size=(300, 40))
+    place.mkdir()
+    with wb.open(place / "a.db") as board:
+        whole = board.call_many("exp", x)
+    board = wb.open(place / "a.db", memory_bytes=0)
+    assert board.call("exp", x[3]).hit == "disk"
+    do(place / "a.db")
+    again = board.call("exp", x[7])
+    assert (again.hit, again.y.tobytes()) == ("disk", whole.y[7].tobytes())
+    for ask in (lambda: board.call("exp", x[7] + 1), lambda: board.call_many("exp", x)):
+        with pytest.raises(wb.StoreError, match=says):
+            ask()
+    with pytest.raises(wb.StoreError, match=says):
+        board.close()
+
+
 def test_a_file_with_two_names_is_not_opened(tmp_path: Path) -> None:
     """Under either name, and for reading too: the log of the other name would not be seen."""
     wb.open(tmp_path / "a.db").close()
