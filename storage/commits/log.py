@@ -209,7 +209,7 @@ def node_pages(connection: Connection, rows: Sequence[tuple[Span, Row]]) -> dict
     for system_id, (low, high) in ranges.items():
         found = connection.exec_driver_sql(_SELECT_NODE_PAGES.format(of.AS_COLUMN), (system_id, low, high))
         for number, page_id, header, digest, data in found:
-            whole = of.read_data(connection, "node_page", page_id) if data is None else data
+            whole = of.read_data(connection, "node_page", page_id, header) if data is None else data
             pages[system_id, number].append(Blob(header, digest, whole))
     return pages
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
@@ -140,6 +141,12 @@ def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes] | None:
         return int(found[1]), binascii.a2b_base64(found[2], strict_mode=True)
     except ValueError as error:
         raise _unfit() from error
+
+
+def most_bytes(header: object) -> int:
+    """Most bytes of data that have a digest in a page's header; no bound where its digest is one over all of them."""
+    found = _OPENING.match(header) if isinstance(header, bytes) else None
+    return sys.maxsize if found is None else int(found[1]) * (len(found[2]) * 3 // 4 // DIGEST_BYTES)
 
 
 class Blocks:

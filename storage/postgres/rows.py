@@ -119,7 +119,7 @@ def find(
     return index[np.argsort(index[:, 0])], new, sorted(pages.items())
 
 
-def read_data(connection: Connection, table: str, row_id: int) -> bytes:
+def read_data(connection: Connection, table: str, row_id: int, header: object) -> bytes:  # noqa: ARG001
     """The data of a row."""
     found: tuple[bytes] = _run(connection, f"SELECT data FROM {table} WHERE id = %s", (row_id,)).fetchone()
     return found[0]

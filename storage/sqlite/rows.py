@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import one_row
-from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.digests import Laid, most_bytes
 from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
@@ -145,7 +145,7 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
     A page that SQLite itself finds damaged comes with empty data, which no digest fits.
     """
     for page_id, header, digest, data in _select_pages(connection, ids):
-        yield page_id, Blob(header, digest, read_data(connection, "page", page_id) if data is None else data)
+        yield page_id, Blob(header, digest, read_data(connection, "page", page_id, header) if data is None else data)
 
 
 def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
@@ -166,12 +166,16 @@ def find(
     return index, new, read_pages(connection, new)
 
 
-def read_data(connection: Connection, table: str, row_id: int) -> bytes | memoryview:
-    """The data of a row that is too large for a column; empty where SQLite itself finds it damaged."""
+def read_data(connection: Connection, table: str, row_id: int, header: object) -> bytes | memoryview:
+    """The data of a row that is too large for a column; empty where SQLite itself finds it damaged.
+
+    Of data that is more than its header has digests for, a byte too many: then none of it is a page's.
+    """
     # A column is copied twice on its way here, an opened blob once.
     try:
         with reading(connection.connection, table, row_id) as row:
-            return row[:]
+            most = most_bytes(header)
+            return row[:] if len(row) <= most else row[: most + 1]
     except sqlite3.Error as error:
         if is_damage(error):
             return b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -214,3 +215,12 @@ def test_a_source_under_another_name(name: str) -> None:
         checked(blob)
     with pytest.raises(CorruptPackageError):  # twice, missing, or a column that there is not
         check_page(decode_page(blob, provenance=True))
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 16 * 2**10, 16 * 2**10 + 1, 5 * 2**20])
+def test_what_a_header_says_of_its_data(nbytes: int) -> None:
+    """A header bounds its data to less than a block more than it has; one without blocks does not."""
+    blocks = digests.blocks_of([bytes(nbytes)])
+    header = json.dumps({**blocks, "n": 1}, separators=(",", ":")).encode()
+    assert nbytes <= digests.most_bytes(header) < nbytes + blocks["blocks"][0]
+    assert digests.most_bytes(b'{"n":1}') == digests.most_bytes("text") == sys.maxsize

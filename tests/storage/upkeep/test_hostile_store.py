@@ -76,6 +76,7 @@ PAGES = [
     case("digest of a number", "UPDATE page SET digest = 5", "packages are lost"),
     case("data of a number", "UPDATE page SET data = 5", "packages are lost"),
     case("large data", f"UPDATE page SET data = {LARGE}", "packages are lost"),
+    case("more data than has digests", "UPDATE page SET data = zeroblob(1000000)", "packages are lost"),
 ]
 
 INDEX = [
@@ -148,6 +149,7 @@ COMMITS = [
     case("header of text in pages", "UPDATE node_page SET header = 'x'", "the digest does not fit"),
     case("a large header in pages", f"UPDATE node_page SET header = {LARGE}", "value of more than"),
     case("data of a number in pages", "UPDATE node_page SET data = 5", "the digest does not fit"),
+    case("more data in pages than has digests", "UPDATE node_page SET data = zeroblob(1000000)", "does not fit"),
     case("digest of a number in pages", "UPDATE node_page SET digest = 5", "not those that were written"),
     case("pages of nobody", "UPDATE node_page SET system_id = 'x'", "node_page: 2 rows that belong to no system"),
 ]
