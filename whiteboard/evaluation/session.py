@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -225,7 +226,8 @@ class Session:
         return np.empty((self._n, *shape), self._dtype)
 
     def _empties(self, shapes: Sequence[Shape]) -> tuple[Array, ...]:
-        return tuple([self._empty(shape) for shape in shapes])
+        n, dtype = self._n, self._dtype
+        return tuple([np.empty((n, *shape), dtype) for shape in shapes])
 
     def _take(self, number: int, saved: Sequence[Array], into: tuple[Array, ...]) -> None:
         """Copy the Jacobians that a forward has saved, and checked."""
@@ -234,7 +236,7 @@ class Session:
 
     def _pull(self, at: tuple[Any, ...], saved: Any, cotangent: Array | None, grads: tuple[Array, ...]) -> None:
         assert self._out is not None  # there was a forward
-        part = _ones(self._out[at].shape, self._dtype) if cotangent is None else cotangent[at]
+        part = _ones(self._out[at].shape, self._dtype).view() if cotangent is None else cotangent[at]
         into = tuple([grad[at] for grad in grads])
         given = self._spec.vjp(saved, part, (True,) * len(into), **self._params)
         if len(given) != len(into):
@@ -289,6 +291,7 @@ class Session:
 _ONE = {dtype: np.ones((), dtype).tobytes() for dtype in FLOATS}
 
 
+@lru_cache(maxsize=256)
 def _ones(shape: Shape, dtype: np.dtype[Any]) -> Array:
     """Return ones of a shape: one number in memory, read-only, with no stride."""
     return np.ndarray(shape, dtype, buffer=_ONE[dtype], strides=(0,) * len(shape))
