@@ -1,7 +1,7 @@
 """Memory that large data is read into: parts of large pages where the system has them, as new memory costs by the page.
 
-A part goes back to the system as soon as nobody has a view of it, whatever lies beside it in its page; a few of those
-that went last are kept, as who reads one result after another wants them again.
+A part of which nobody has a view any more goes back to the system, whatever lies beside it in its page, when the next
+is asked for, or with all others of its region; a few are kept, as who reads one result after another wants them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import mmap
 import weakref
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +22,7 @@ in large ones."""
 
 _LARGE: Final = 2 * 2**20
 # Address space, of which memory is taken as it is filled; what is not much smaller has one for itself.
-_REGION_BYTES: Final = 64 * 2**20
+_REGION_BYTES: Final = 32 * 2**20
 # So many parts are kept, of so many bytes at most.
 _SPARE, _SPARE_BYTES = 4, 2 * 2**20
 _ADVICE: Final = getattr(mmap, "MADV_HUGEPAGE", None)
@@ -35,22 +34,40 @@ class Region(mmap.mmap):
     end = 0
 
     def __init__(self, *_: object, **__: object) -> None:
-        self._lent: dict[int, weakref.ref[Any]] = {}
+        self._lent: set[_Part] = set()
 
     def part(self, at: int, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return a part, which begins at a page, read-only; its memory goes back with it."""
+        """Return a part, which begins at a page, read-only."""
         root = np.frombuffer(memoryview(self)[at : at + nbytes].toreadonly(), np.uint8)
-        self._lent[at] = weakref.ref(root, partial(self._returned, at, nbytes))
+        self._lent.add(_Part(root, self, at, _whole_pages(nbytes)))
         return root
 
-    def _returned(self, at: int, nbytes: int, _: object) -> None:
-        # It may come in the middle of anything, in any thread, and takes no lock.
-        del self._lent[at]
-        size = _whole_pages(nbytes)
-        if size <= _SPARE_BYTES and len(_spare) < _SPARE:
-            _spare.append((self, at, size))
-        else:
-            self.madvise(mmap.MADV_DONTNEED, at, size)
+    def back(self, part: _Part) -> None:
+        """Take a part back of which nobody has a view."""
+        self._lent.discard(part)
+
+    def drop(self, at: int, size: int) -> None:
+        """Give the memory of a part back to the system."""
+        self.madvise(mmap.MADV_DONTNEED, at, size)
+
+
+class _Part(weakref.ref["np.ndarray[Any, np.dtype[np.uint8]]"]):
+    """A part that is lent; when nobody has a view of it any more it is among the dead.
+
+    It is a callback in C that puts it there: an interrupt that came into one in Python would be lost.
+    """
+
+    __slots__ = ("at", "region", "size")
+    __hash__ = object.__hash__
+
+    def __new__(cls, root: Any, *_: object) -> _Part:
+        return super().__new__(cls, root, _dead.append)
+
+    def __init__(self, _: object, region: Region, at: int, size: int) -> None:
+        self.region, self.at, self.size = weakref.ref(region), at, size
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 class Room:
@@ -74,6 +91,7 @@ def room(nbytes: int) -> Room | None:
         return None
     size = _whole_pages(nbytes)
     try:
+        _bury()
         region, at = _kept(size) or _next(size)
     except OSError:
         return None
@@ -84,6 +102,20 @@ def _whole_pages(nbytes: int) -> int:
     return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
+def _bury() -> None:
+    """Take back what nobody has a view of any more: keep a little of it, and give the rest to the system."""
+    with suppress(IndexError):
+        while True:
+            part = _dead.popleft()
+            if (region := part.region()) is None:
+                continue
+            region.back(part)
+            if part.size <= _SPARE_BYTES and len(_spare) < _SPARE:
+                _spare.append((region, part.at, part.size))
+            else:
+                region.drop(part.at, part.size)
+
+
 def _kept(size: int) -> tuple[Region, int] | None:
     """Return a part that was kept, if the last ones have this size; others go back."""
     with suppress(IndexError):
@@ -91,7 +123,7 @@ def _kept(size: int) -> tuple[Region, int] | None:
             region, at, had = _spare.pop()
             if had == size:
                 return region, at
-            region.madvise(mmap.MADV_DONTNEED, at, had)
+            region.drop(at, had)
     return None
 
 
@@ -102,6 +134,8 @@ def _next(size: int) -> tuple[Region, int]:
         return _region(size), 0
     with _lock:
         if _open is None or _open.end + size > len(_open):
+            if _open is not None:
+                _open.madvise(mmap.MADV_NOHUGEPAGE)  # else the kernel may fill the holes again that parts leave
             _open = _region(_REGION_BYTES)
         region, at = _open, _open.end
         region.end = at + size
@@ -120,3 +154,4 @@ def _region(nbytes: int) -> Region:
 _lock = locks.lock()
 _open: Region | None = None
 _spare: deque[tuple[Region, int, int]] = deque()
+_dead: deque[_Part] = deque()

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ KB = 2**10
 @pytest.fixture(autouse=True)
 def _own_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_open", None)
+    room._dead.clear()
+    room._spare.clear()
 
 
 def filled(nbytes: int, value: int) -> np.ndarray:
@@ -72,16 +75,22 @@ def test_memory_goes_back_beside_what_is_kept() -> None:
     full = resident() - before
     arrays = arrays[::10]
     gc.collect()
+    arrays.append(filled(400 * KB, 1))
     assert full > 100 * KB * KB
     assert resident() - before < 0.2 * full
     assert all((array == 1).all() for array in arrays)
 
 
 def test_a_region_goes_with_its_last_room() -> None:
-    """Nothing holds a region but its rooms."""
-    array = filled(100 * KB, 1)
-    region = room._open
-    assert region is not None
-    assert len(region._lent) == 1
-    del array
-    assert not region._lent
+    """Nothing holds a region but its rooms, and no room that has gone is anywhere."""
+    arrays = [filled(100 * KB, 1) for _ in range(3)]
+    assert room._open is not None
+    region = weakref.ref(room._open)
+    room._open = None
+    del arrays[1:]
+    assert region() is not None
+    del arrays[:]
+    assert region() is None
+    assert len(room._dead) == 3
+    filled(100 * KB, 1)
+    assert len(room._dead) <= 1
