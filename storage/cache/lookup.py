@@ -1,10 +1,11 @@
-"""What a lookup reads: pages by id, decoded in threads where there are many, and the `Found` they are gathered in."""
+"""What a lookup reads: pages by id, decoded in threads where that pays, and the `Found` they are gathered in."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -13,13 +14,18 @@ from numpy.typing import NDArray
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import MISS, Found, Page
+from whiteboard.storage.page.codec import BLOSC2
 from whiteboard.storage.page.format import Blob, decode_page
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import firsts, hashes_of
 from whiteboard.storage.sql.rows import find
 
 _MANY: Final = 4
-"""From so many pages on, they are decoded in threads."""
+"""From so many pages on, they may be decoded in threads."""
+
+# To look at the digests of less takes no longer than to hand it over to a thread, and then the interpreter back.
+_LARGE: Final = 2**20
+_CHUNK: Final = f'"{BLOSC2}"'.encode()
 
 # Keys that were computed together lie together: of many, a few lead to the pages of most.
 _SAMPLED: Final = 1024
@@ -160,8 +166,17 @@ class Lookup:
         """Read the pages that hashes lead to and that were not read yet; returns index rows, and those pages' ids."""
         index, new, rows = find(connection, hashes, self.pages)
         self.pages |= dict.fromkeys(new)
-        self.pages |= map(_opened, rows) if len(new) < _MANY else overlapped(_opened, rows)
+        self.pages |= map(_opened, rows) if len(new) < _MANY else _opened_all(rows)
         return index, new
+
+
+def _opened_all(pages: Iterable[tuple[int, Blob]]) -> Iterable[tuple[int, Page | None]]:
+    """Open many pages: by the first of them, in threads or one after another."""
+    rows = iter(pages)
+    for page_id, blob in rows:
+        opened = overlapped if len(blob.data) >= _LARGE or _CHUNK in blob.header else map
+        return opened(_opened, chain([(page_id, blob)], rows))
+    return ()
 
 
 def _opened(row: tuple[int, Blob]) -> tuple[int, Page | None]:
