@@ -250,7 +250,8 @@ def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> I
         message = f"a chunk of {nbytes} bytes has blocks of {blocksize}"
         raise CorruptPackageError(message)
     # The last block may be a short one, which the header of a chunk of it alone could not say.
-    at, stop = max(0, min(start // blocksize, blocks - 2)), -(-end // blocksize)
+    alone = blocks - 2 if nbytes % blocksize else blocks - 1
+    at, stop = max(0, min(start // blocksize, alone)), -(-end // blocksize)
     while at < stop:
         upto = blocks if stop == blocks <= at + most + 1 else min(stop, at + most)
         part = np.zeros(min(nbytes, upto * blocksize) - at * blocksize, np.uint8)
@@ -261,18 +262,22 @@ def _parts(codec: object, payload: Data, nbytes: int, start: int, end: int) -> I
 
 def _some_blocks(head: bytes, payload: Data, first: int, last: int, nbytes: int) -> bytes:
     """Some blocks of a chunk as a chunk of their own, which decodes to `nbytes`: blocks know nothing of one another."""
-    starts = payload[_CHUNK_OVERHEAD + 4 * first : _CHUNK_OVERHEAD + 4 * last]
-    if len(starts) != 4 * (last - first):
+    *_, whole, blocksize, _ = _CHUNK_HEADER.unpack_from(head)
+    upto = min(last + 1, -(-whole // blocksize))
+    table = payload[_CHUNK_OVERHEAD + 4 * first : _CHUNK_OVERHEAD + 4 * upto]
+    if len(table) != 4 * (upto - first):
         message = f"a chunk of {len(payload)} bytes has no room for the places of its blocks"
         raise CorruptPackageError(message)
-    blocksize = int(_CHUNK_HEADER.unpack_from(head)[5])
+    starts = struct.unpack(f"<{upto - first}i", table)
     places, body = [], []
-    place = _CHUNK_OVERHEAD + len(starts)
-    for (start,) in struct.iter_unpack("<i", starts):
+    place = _CHUNK_OVERHEAD + 4 * (last - first)
+    for start, following in zip(starts[: last - first], (*starts[1:], len(payload)), strict=False):
         if not _CHUNK_OVERHEAD <= start < len(payload):
             message = f"a block of a chunk of {len(payload)} bytes begins at byte {start}"
             raise CorruptPackageError(message)
-        body.append(payload[start : start + blocksize + _BLOCK_OVERHEAD])
+        # Blocks lie one after another: what comes after this one is not read.
+        most = blocksize + _BLOCK_OVERHEAD
+        body.append(payload[start : min(start + most, following) if following > start else start + most])
         places.append(place)
         place += len(body[-1])
     opened = head[:4] + struct.pack("<3i", nbytes, blocksize, place) + head[16:]

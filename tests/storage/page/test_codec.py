@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import blosc2
@@ -246,3 +247,44 @@ def test_a_damaged_chunk_is_refused_or_harmless(data: st.DataObject) -> None:
     except CorruptPackageError:
         return
     assert array.nbytes == 8000
+
+
+class _Counted:
+    """Data that counts what is read of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.read = 0
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, part: slice) -> bytes:
+        found = self.data[part]
+        self.read += len(found)
+        return found
+
+
+@pytest.mark.parametrize("blocks", [4, 3.5], ids=["whole", "short"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_row_is_decoded_from_its_block(blocks: float, backwards: bool) -> None:
+    """Wherever blocks lie; where they lie in order, nothing of the next one is read, nor of the one before the last."""
+    array = np.maximum(np.random.default_rng(0).normal(size=(int(blocks * 128), 64)), 0)  # 128 rows a block
+    how, chunk = encode(array)
+    assert how == BLOSC2
+    chunk = bytes(chunk)
+    blocksize = struct.unpack_from("<i", chunk, 8)[0]
+    count = -(-array.nbytes // blocksize)
+    starts = [*struct.unpack_from(f"<{count}i", chunk, 32), len(chunk)]
+    if backwards:
+        bodies = [chunk[low:high] for low, high in pairwise(starts)]
+        first = 32 + 4 * count
+        places = [first + sum(map(len, bodies[number + 1 :])) for number in range(count)]
+        chunk = chunk[:32] + struct.pack(f"<{count}i", *places) + b"".join(bodies[::-1])
+    row = array[:1].nbytes
+    for slot in range(0, len(array), 7):
+        data = _Counted(chunk)
+        assert codec.decode_part(how, data, array.nbytes, slot * row, (slot + 1) * row) == array[slot].tobytes()
+        mine = slot * row // blocksize
+        if not backwards and (array.nbytes % blocksize == 0 or mine < count - 2):
+            assert data.read <= starts[mine + 1] - starts[mine] + 32 + 4 * 2
