@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.ops.conftest import Write
+from tests.storage.samples import environment
 from whiteboard import ops
 from whiteboard.errors import DuplicateOpError, ParamError, UnknownOpError
 from whiteboard.ops.catalogue import CATALOGUE, FAMILY
@@ -162,3 +164,40 @@ def test_parameters_are_bound_by_name(params: dict[str, object] | None, text: st
     """A parameter that the op does not take, and a required one that is missing, are errors that name it."""
     with pytest.raises(ParamError, match=f"op 'reshape'.*{text}"):
         ops.get("reshape").bind(params)
+
+
+_ENTERED = """
+import importlib.abc, os, sys, threading
+import numpy as np
+from whiteboard import ops
+
+entered = []
+
+def enter():
+    ops.op(name="entered", gradient="none")(lambda x: x)
+    entered.extend(ops.names())
+
+class Waits(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "colorsys":
+            other = threading.Thread(target=enter, daemon=True)
+            other.start()
+            other.join(10)
+
+def imports(x):
+    import colorsys
+    return x * colorsys.ONE_THIRD
+
+ops.op(gradient="none", trust=("colorsys",))(imports)
+sys.meta_path.insert(0, Waits())
+ops.get("imports")
+os._exit(not ("colorsys" in sys.modules and "entered" in entered))
+"""
+
+
+def test_an_op_is_entered_while_another_is_looked_at(tmp_path: Path) -> None:
+    """A look at code imports what that does, and this may enter ops: neither waits for the other."""
+    file = tmp_path / "entered.py"
+    file.write_text(_ENTERED)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=False, env=environment())
+    assert (done.returncode, done.stderr) == (0, "")

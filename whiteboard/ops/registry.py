@@ -81,8 +81,7 @@ _lock = locks.rlock()
 
 def names() -> list[str]:
     """Return the names of all ops, built in and registered, in alphabetical order."""
-    with _lock:
-        return sorted(FAMILY.keys() | {name for name in _entries if _ASIDE not in name})
+    return sorted(FAMILY.keys() | {name for name in list(_entries) if _ASIDE not in name})
 
 
 def get(name: str) -> OpSpec:
@@ -209,15 +208,18 @@ def register(entry: Entry, *, replace: bool = False, function: Any = None) -> No
         is no error: a module that is imported again, a notebook cell that is run again.
     """
     spec = entry.spec
+    if function is not None:
+        with suppress(TypeError):  # an object that can have no weak reference is called by its name
+            _of_function[function] = entry  # also where its name is another's: then `name_of` finds it one
+    if spec.name in FAMILY or spec.name in ALIASES:
+        msg = f"op {spec.name!r} is built in: give yours another name"
+        raise DuplicateOpError(msg)
+    # A module that enters ops is being imported, and who has the lock may wait for just that to look at an op's code:
+    # so a new name is entered without it.
+    if not replace and _entries.setdefault(spec.name, entry) is entry:
+        return
     with _lock:
-        if function is not None:
-            with suppress(TypeError):  # an object that can have no weak reference is called by its name
-                _of_function[function] = entry  # also where its name is another's: then `name_of` finds it one
-        if spec.name in FAMILY or spec.name in ALIASES:
-            msg = f"op {spec.name!r} is built in: give yours another name"
-            raise DuplicateOpError(msg)
-        old = _entries.get(spec.name)
-        if old is not None and not replace and not _is_again(old, entry):
+        if not replace and not _is_again(_entries[spec.name], entry):
             msg = f"op {spec.name!r} is registered already, with other code: pass replace=True to put this in its place"
             raise DuplicateOpError(msg)
         _entries[spec.name] = entry
