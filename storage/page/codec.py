@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.page.blosc import CODECS, blosc
+from whiteboard.storage.page.room import LEAST_BYTES, room
 
 RAW: Final = "raw"
 BLOSC2: Final = "blosc2"
@@ -34,6 +35,8 @@ _PAYS = 0.85
 # A row of many is read alone, at the cost of a block of Blosc2's. So cut, a smooth column of 174 KB takes 162 µs to
 # compress where whole it takes 153, and is 3 % larger, and a row of it is decoded in 20 µs, not 55.
 _ROWS, _BLOCK_BYTES = 8, 64 * 1024
+# From so many bytes on NumPy asks for large pages itself.
+_NUMPYS = 4 * 2**20
 # What is larger is tried on some of its parts first: most arrays that do not pay are random from end to end.
 _PROBE_PARTS, _PROBE_BYTES = 4, 1024
 
@@ -126,9 +129,7 @@ def decode(codec: object, payload: memoryview, kind: np.dtype[Any], nbytes: int,
             array = view if view.flags.aligned else view.copy()
         elif codec == BLOSC2:
             _check_chunk(bytes(payload[:_CHUNK_OVERHEAD]), len(payload), nbytes)
-            # Zeros, so that bytes which a malformed chunk leaves out are never another array's.
-            array = np.zeros(tuple(shape), kind)
-            _decompress(payload, array)
+            array = _decompressed(payload, kind, nbytes, tuple(shape))
         else:
             message = f"codec {codec!r} with {len(payload)} bytes for {nbytes}"
             raise CorruptPackageError(message)
@@ -339,6 +340,18 @@ def _check_chunk(head: bytes, length: int, nbytes: int) -> None:
     ):
         message = f"chunk header {head.hex()} does not fit {nbytes} bytes"
         raise CorruptPackageError(message)
+
+
+def _decompressed(chunk: memoryview, kind: np.dtype[Any], nbytes: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    # Zeros, so that bytes which a malformed chunk leaves out are never another array's.
+    if not LEAST_BYTES <= nbytes < _NUMPYS or (made := room(nbytes)) is None:
+        array: NDArray[Any] = np.zeros(shape, kind)
+        _decompress(chunk, array)
+        return array
+    into = np.frombuffer(made.into, np.uint8)
+    into.fill(0)
+    _decompress(chunk, into)
+    return np.ndarray(shape, kind, made.lent())
 
 
 def _decompress(chunk: memoryview, out: NDArray[Any]) -> None:

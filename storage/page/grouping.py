@@ -42,7 +42,7 @@ def _alive(arrays: Iterable[NDArray[Any]]) -> int:
     sizes: dict[int, int] = {}
     for array in arrays:
         buffer, _ = _buffer(array)
-        sizes[id(buffer)] = buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
+        sizes[id(buffer)] = _nbytes(buffer)
     return sum(sizes.values())
 
 
@@ -158,7 +158,7 @@ def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
 def _own(array: NDArray[Any], dense: bool) -> NDArray[Any]:
     buffer, is_read = _buffer(array)
     # What was read never changes, so that a page may share what it was decoded from, if that is not much more than it.
-    kept = dense if is_read else buffer.nbytes == array.nbytes
+    kept = (dense and is_read) or _nbytes(buffer) == array.nbytes
     # Rows of it may lie beside those of others that were read with it.
     if not (kept and (array.flags.c_contiguous or (is_read and array[:1].flags.c_contiguous))):
         array = array.copy()
@@ -174,3 +174,7 @@ def _buffer(array: NDArray[Any]) -> tuple[Any, bool]:
     base = root.base.obj if isinstance(root.base, memoryview) else root.base
     is_read = isinstance(base, bytes | Region)
     return (base if isinstance(base, bytes) else root), is_read
+
+
+def _nbytes(buffer: NDArray[Any] | bytes) -> int:
+    return buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)

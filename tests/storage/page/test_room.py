@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from whiteboard.records.packages import Page
 from whiteboard.storage.page import room
+from whiteboard.storage.page.codec import BLOSC2, decode, encode
+from whiteboard.storage.page.grouping import owned
 from whiteboard.storage.page.room import room as made
 
 pytestmark = pytest.mark.skipif(room._ADVICE is None, reason="no large pages here")
@@ -79,6 +82,24 @@ def test_memory_goes_back_beside_what_is_kept() -> None:
     assert full > 100 * KB * KB
     assert resident() - before < 0.2 * full
     assert all((array == 1).all() for array in arrays)
+
+
+def test_a_decoded_array_is_held_as_it_is() -> None:
+    """What a chunk decodes to lies in a room that it fills, whatever was there; to hold its page copies nothing."""
+    array = np.linspace(0, 1, 40_000).reshape(1, -1)
+    how, chunk = encode(array)
+    assert how == BLOSC2
+    filled(array.nbytes, 255)
+    room._bury()
+    assert len(room._spare) == 1
+    found = decode(how, memoryview(chunk), array.dtype, array.nbytes, array.shape)
+    assert not room._spare
+    assert found.tobytes() == array.tobytes()
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        found.flags.writeable = True
+    page = owned(Page("f", np.frombuffer(bytes(16), np.uint8).reshape(1, 16), {"y": found}))
+    assert page.arrays["y"] is found
+    assert page.alive == found.nbytes + 16
 
 
 def test_a_region_goes_with_its_last_room() -> None:
