@@ -72,9 +72,9 @@ def fits(page: Page) -> bool:
     return page.nbytes <= MOST_BYTES or row_bytes(page) <= MOST_BYTES
 
 
-def cut(page: Page, page_bytes: int = PAGE_BYTES) -> Sequence[Page]:
-    """A page that is large enough alone, in equal parts; none of one that is to be joined with others."""
-    edges = cuts(page.n, most_rows(row_bytes(page), page_bytes))
+def cut(page: Page, limit: int) -> Sequence[Page]:
+    """A page that is large enough alone, in parts of about `limit` rows; none of one that is to be joined with others."""
+    edges = cuts(page.n, limit)
     return (page,) if len(edges) == 2 else [take(page, slice(*each)) for each in pairwise(edges)]
 
 
@@ -143,8 +143,8 @@ def _regrouped(group: Sequence[Page], page_bytes: int) -> Iterator[Page]:
     waiting: list[Page] = []
     rows = 0
     for page in group:
-        if 2 * page.n > limit:
-            yield from cut(page, page_bytes)
+        if parts := cut(page, limit):
+            yield from parts
             continue
         if rows + page.n > limit:
             yield joined(waiting)
