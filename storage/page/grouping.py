@@ -73,7 +73,7 @@ def fits(page: Page) -> bool:
 
 
 def cut(page: Page, limit: int) -> Sequence[Page]:
-    """A page that is large enough alone, in parts of about `limit` rows; none of one that is to be joined with others."""
+    """A page that is large enough alone, in parts of about so many rows; none of one that is joined with others."""
     edges = cuts(page.n, limit)
     return (page,) if len(edges) == 2 else [take(page, slice(*each)) for each in pairwise(edges)]
 
