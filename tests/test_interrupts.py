@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import os
 import signal
@@ -269,9 +270,18 @@ def test_no_connection_is_left_dead(tmp_path: Path) -> None:
         assert head.id == 1
 
 
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Path]:
+    """Where a child writes what it is at when it gets SIGUSR1, be it within the fork."""
+    with (tmp_path / "stack").open("w") as file:
+        faulthandler.register(signal.SIGUSR1, file)
+        yield tmp_path / "stack"
+        faulthandler.unregister(signal.SIGUSR1)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.parametrize("mode", ["call", "digest", "stats", "open"])
-def test_a_fork_while_others_are_in_a_call_works(tmp_path: Path, mode: str) -> None:
+def test_a_fork_while_others_are_in_a_call_works(tmp_path: Path, stack: Path, mode: str) -> None:
     """The child of a fork answers, whatever its parent's other threads were at."""
     path = tmp_path / "a.db"
     board = wb.open(path)
@@ -316,7 +326,7 @@ def test_a_fork_while_others_are_in_a_call_works(tmp_path: Path, mode: str) -> N
                 except BaseException:
                     os._exit(3)
                 os._exit(0)
-            assert _ended(pid) == 0
+            assert _ended(pid, stack) == 0
     finally:
         stop.set()
         for thread in threads:
@@ -325,12 +335,14 @@ def test_a_fork_while_others_are_in_a_call_works(tmp_path: Path, mode: str) -> N
     assert failed == []
 
 
-def _ended(pid: int, seconds: float = 20.0) -> int | str:
+def _ended(pid: int, stack: Path, seconds: float = 20.0) -> int | str:
     for _ in range(int(seconds * 200)):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(1)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return "it hangs"
+    return f"it hangs:\n{stack.read_text()}"

@@ -38,6 +38,7 @@ class MemoryTier(PackageStore):
         self.memory_bytes = memory_bytes
         self.keep = keep
         self._lock = threading.Lock()
+        self.fork_locks = (self._lock,)
         self._index = PageIndex()
         self._touched: Counter[bytes] = Counter()
         self._evicted = 0
@@ -128,12 +129,11 @@ class MemoryTier(PackageStore):
         return {**self.inner.stats(), **mine}
 
     def before_fork(self) -> None:
-        self._lock.acquire()
+        """Nothing more than holding the lock."""
 
     def after_fork(self, *, child: bool) -> None:
         if child:
             self._touched.clear()
-        self._lock.release()
 
     def _whole(self) -> PageIndex:
         """The index; an empty one where an interrupt has torn it, as what it held can be found or computed again."""

@@ -103,6 +103,7 @@ class SqlitePackages(PackageStore):
         self._seen: set[int] = set()
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
+        self.fork_locks = (self._flushing, self._lock)
         self._pending = Pending()
         self._used: Counter[int] = Counter()
         self._touched: Counter[bytes] = Counter()
@@ -325,8 +326,7 @@ class SqlitePackages(PackageStore):
             }
 
     def before_fork(self) -> None:
-        self._flushing.acquire()
-        self._lock.acquire()
+        """Nothing more than holding the locks."""
 
     def after_fork(self, *, child: bool) -> None:
         if child:
@@ -335,8 +335,6 @@ class SqlitePackages(PackageStore):
             self._used.clear()
             self._touched.clear()
             self._timer = None
-        self._lock.release()
-        self._flushing.release()
 
     def _encoded(
         self,

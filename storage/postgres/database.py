@@ -73,6 +73,7 @@ class PostgresDatabase(backend.Database):
         self._closed = False
         self._holding = Holding(location, self.check_open)
         self._pool = Pool(lambda: connect(location))
+        self.fork_locks = (self._holding.lock,)
         watch(self)
 
     @contextmanager
@@ -266,11 +267,10 @@ class PostgresDatabase(backend.Database):
             raise ClosedError(message)
 
     def before_fork(self) -> None:
-        """Wait for whoever changes what is held."""
-        self._holding.quiet()
+        """Nothing more than holding the lock of what is held."""
 
     def after_fork(self, *, child: bool) -> None:
         """Leave the parent's connections to it: a child makes its own."""
-        self._holding.woken(child=child)
         if child:
+            self._holding.forget()
             self._pool.forget()

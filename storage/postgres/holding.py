@@ -45,7 +45,7 @@ class Holding(Locks):
     def __init__(self, location: Location, check_open: Callable[[], None]) -> None:
         self._location, self._check_open = location, check_open
         self._alone = lock_of(f"claims of {schema_of(location)}")
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._session: psycopg.Connection[Any] | None = None
         self._lasting: set[int] = set()
         self._has: set[int] = set()
@@ -53,12 +53,12 @@ class Holding(Locks):
 
     def last(self, number: int) -> None:
         """Hold a number until the store is closed; again, where it is asked for after the session was lost."""
-        with self._lock, translated(self._location):
+        with self.lock, translated(self._location):
             self._lasting.add(number)
             self._asked(lambda session: session.execute("SELECT 1"))
 
     def hold(self) -> SessionHold:
-        with self._lock, translated(self._location):
+        with self.lock, translated(self._location):
             return self._asked(self._held_by)
 
     def held(self, connection: Connection, numbers: Iterable[int]) -> set[int]:
@@ -71,29 +71,23 @@ class Holding(Locks):
     def free(self, number: int, session: psycopg.Connection[Any], *, later: bool) -> None:
         """Let a number go that a session holds. Waits for no lock, as it may be called from anywhere: by dropping."""
         self._freed.append((number, session))
-        while not later and self._freed and self._lock.acquire(blocking=False):
+        while not later and self._freed and self.lock.acquire(blocking=False):
             try:
                 self._let_go(self._session)
             except psycopg.Error:
                 self._drop()
             finally:
-                self._lock.release()
+                self.lock.release()
 
-    def quiet(self) -> None:
-        """Wait for whoever uses the session; before a fork."""
-        self._lock.acquire()
-
-    def woken(self, *, child: bool) -> None:
-        """Go on after a fork: a child has no session, and holds nothing."""
-        self._lock.release()
-        if child:
-            self._session = None
-            self._lasting.clear()
-            self._freed.clear()
+    def forget(self) -> None:
+        """Leave the session to the parent of a fork, and all that it holds."""
+        self._session = None
+        self._lasting.clear()
+        self._freed.clear()
 
     def close(self) -> None:
         """End the session."""
-        with self._lock:
+        with self.lock:
             self._drop()
 
     def _drop(self) -> None:

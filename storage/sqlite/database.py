@@ -111,6 +111,7 @@ class Database(backend.Database):
         self.durability = durability
         self._mutex = threading.RLock()
         self._gate = threading.RLock()
+        self.fork_locks = (self._mutex, self._gate)
         self._reading: weakref.WeakSet[_Reading] = weakref.WeakSet()
         self._closed = False
         self._prepared = False
@@ -122,6 +123,7 @@ class Database(backend.Database):
         self._place = None if path is None else Place(path)
         self._immutable = readonly and path is not None and not can_write(path) and not wal_bytes(path)
         self._spare: list[Held] = []
+        self._made: weakref.WeakSet[Held] = weakref.WeakSet()
         watch(self)
 
     def _held(self) -> Held:
@@ -148,6 +150,7 @@ class Database(backend.Database):
             check_same_thread=False,
             timeout=WAIT_SECONDS,
         )
+        self._made.add(raw)
         # A damaged row may hold text that is none; it has to reach the gate, which refuses it.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         raw.execute("PRAGMA trusted_schema=OFF")
@@ -506,6 +509,8 @@ class Database(backend.Database):
         # What this thread left reading when it was interrupted is not waited for: it cannot go on.
         while any(reading.thread != me for reading in list(self._reading)) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
+        if not list(self._reading):  # then what an interrupt kept from coming back is nobody's
+            self._spare = [raw for raw in list(self._made) if raw is not self._raw and not raw.is_shut]
         if self._raw is None and not self._spare:
             return
         # The last close of a WAL file is a checkpoint, so it queues like any other write, but for a file that is gone.
@@ -533,8 +538,6 @@ class Database(backend.Database):
         connection that the child opens for itself would then take no lock on the file. So none may be open across a
         fork; both sides open new ones when they next need them.
         """
-        self._mutex.acquire()
-        self._gate.acquire()
         if self.location.path is not None and not self._closed:
             self._release_handles()
 
@@ -544,8 +547,6 @@ class Database(backend.Database):
             self._reading = weakref.WeakSet()
             if self._log is not None:
                 self._log.forked()
-        self._gate.release()
-        self._mutex.release()
 
     def _set_synchronous(self, raw: sqlite3.Connection, level: str) -> None:
         if level != self._synchronous:

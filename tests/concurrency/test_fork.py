@@ -164,7 +164,7 @@ def other():
     database.close()
 
 class Opens:
-    fork_rank, thread = 5, None
+    fork_rank, fork_locks, thread = 5, (), None
 
     def before_fork(self):
         if self.thread is None:
@@ -193,4 +193,142 @@ sys.exit(code)
 def test_a_store_that_is_opened_while_others_are_made_quiet(tmp_path: Path) -> None:
     """The child inherits no lock of a store that another thread opened when the fork had begun."""
     done = run_python(_OPENED, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_SQLITE = """
+import os, signal, sqlite3, sys, threading
+import numpy as np
+import whiteboard as wb
+
+use, stop = sys.argv[1], threading.Event()
+board = wb.open(sys.argv[2])
+board.call("mul", np.ones(3), np.ones(3))
+
+def other(number):
+    while not stop.is_set():
+        if use == "sqlite3":
+            sqlite3.connect(":memory:").execute("CREATE TABLE t (x)")
+        elif use == "open":
+            wb.open(f"{sys.argv[2]}{number}").close()
+        else:
+            dropped = wb.open(f"{sys.argv[2]}{number}")
+            dropped.call("mul", np.ones(3), np.ones(3))
+
+threads = [threading.Thread(target=other, args=(number,)) for number in range(2)]
+for thread in threads:
+    thread.start()
+codes = []
+for _ in range(60):
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)  # ends it where it hangs
+        board.call_many("tanh", np.ones((2, 3)))
+        os._exit(0)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    if codes[-1]:
+        break
+stop.set()
+for thread in threads:
+    thread.join()
+board.close()
+sys.exit(codes[-1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("use", ["sqlite3", "open", "drop"])
+def test_a_fork_while_another_thread_uses_sqlite(tmp_path: Path, use: str) -> None:
+    """The child inherits none of the locks that all connections of a process share, whosever they are."""
+    done = run_python(_SQLITE, use, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_LEFT = """
+import os, sys
+import numpy as np
+import whiteboard as wb
+from whiteboard.storage.sqlite.connection import Held
+
+class Interrupted(Held):
+    def execute(self, *given):
+        if "query_only" in given[0]:
+            raise KeyboardInterrupt
+        return super().execute(*given)
+
+board = wb.open(sys.argv[1])
+board.call_many("mul", np.ones((2, 3)), np.ones((2, 3)))
+import whiteboard.storage.sqlite.database as database
+database.Held = Interrupted
+left = board._store.database
+left._spare.clear()
+try:
+    board.call_many("mul", np.zeros((2, 3)), np.ones((2, 3)))
+except KeyboardInterrupt as error:
+    kept = error
+database.Held = Held
+pid = os.fork()
+if not pid:
+    names = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    os._exit(sum(os.readlink(name).startswith(sys.argv[1]) for name in names if os.path.lexists(name)))
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+assert board.call_many("mul", np.zeros((2, 3)), np.ones((2, 3))).y.tolist() == np.zeros((2, 3)).tolist()
+board.close()
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not tell which files are open")
+def test_a_connection_that_an_interrupt_left_is_not_inherited(tmp_path: Path) -> None:
+    """SQLite would believe in the child that it holds the locks of its parent's connection."""
+    done = run_python(_LEFT, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_INTERRUPTED = """
+import os, signal, sys, threading, time
+import numpy as np
+import whiteboard as wb
+from whiteboard.concurrency import at_fork
+
+board = wb.open(sys.argv[1])
+board.call_many("mul", np.ones((2, 3)), np.ones((2, 3)))
+class Waits:
+    fork_rank, fork_locks, times = 5, (threading.Lock(),), 0
+
+    def before_fork(self):
+        self.times += 1
+        if self.times == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    def after_fork(self, *, child):
+        pass
+
+waits = Waits()
+at_fork.watch(waits)
+me, came, r, w = os.getpid(), False, *os.pipe()
+try:
+    pid = os.fork()
+    if pid:
+        time.sleep(5)
+except KeyboardInterrupt:
+    came = True
+if os.getpid() != me:
+    signal.alarm(10)
+    time.sleep(0.1)
+    assert board.call_many("tanh", np.ones((2, 3))).y.shape == (2, 3)
+    os._exit(came)
+code = os.waitstatus_to_exitcode(os.wait()[1])
+assert came and waits.times == 2 and not waits.fork_locks[0].locked(), (came, waits.times)
+board.call_many("mul", np.zeros((2, 3)), np.ones((2, 3)))
+board.close()
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_an_interrupt_while_a_fork_waits_comes_behind_it(tmp_path: Path) -> None:
+    """Python would write it out and fork, with stores that are not quiet; the child does not hear of it."""
+    done = run_python(_INTERRUPTED, str(tmp_path / "a.db"))
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
+import signal
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from functools import partial
+from itertools import compress, repeat
+from operator import is_not, methodcaller
+from typing import Any, Final, Protocol
 
-from whiteboard.concurrency import imports, locks
+from whiteboard.concurrency import imports, locks, sqlite_mutexes
 
 
 class ForkAware(Protocol):
@@ -20,16 +27,31 @@ class ForkAware(Protocol):
 
     fork_rank: int
 
+    @property
+    def fork_locks(self) -> Sequence[Any]:
+        """What the thread that forks holds from before `before_fork` until after `after_fork`, taken in this order."""
+
     def before_fork(self) -> None:
-        """Take the locks, and close what a child must not inherit."""
+        """Close what a child must not inherit."""
 
     def after_fork(self, *, child: bool) -> None:
-        """Release the locks."""
+        """Go on; after an interrupt it is called again."""
 
+
+_SQLITE_SECONDS: Final = 5.0
+"""How long SQLite is waited for: no lock of its own is held for longer than some microseconds."""
 
 _watched: weakref.WeakSet[Any] = weakref.WeakSet()
 _quiet: list[ForkAware] = []
 _forking, _watching = locks.rlock(), locks.rlock()
+
+# Locks are taken and noted in one call of C, and the same way given back: no interrupt comes in between.
+_held: list[Any] = []
+_acquire, _release = methodcaller("acquire"), methodcaller("release")
+_is_not_false = partial(is_not, False)
+
+_interrupts: list[signal.Signals] = []
+"""Those that came meanwhile."""
 
 
 def watch(thing: ForkAware) -> None:
@@ -39,36 +61,72 @@ def watch(thing: ForkAware) -> None:
 
 
 def _before() -> None:
-    _forking.acquire()
     until = time.monotonic() + imports.WAIT_SECONDS
-    while True:
-        imports.wait(until)  # while holding nothing that an import may ask for
-        with _watching:
-            things = list(_watched)
-        for thing in sorted(things, key=lambda each: int(each.fork_rank)):
-            # A fork cannot be refused; what could not be made quiet is left as it is.
-            with suppress(Exception):
-                thing.before_fork()
-                _quiet.append(thing)
-        # From here until after the fork nothing is waited for that others hold, so they may be kept from these two.
-        _watching.acquire()
-        if _watched <= set(things) and imports.hold():
-            return
-        _watching.release()
-        _wake(child=False)
+    _uninterrupted(lambda: _quieten(until))
 
 
 def _after(*, child: bool) -> None:
-    imports.let_go()
-    _wake(child=child)
-    for lock in (_watching, _forking):
-        with suppress(RuntimeError):  # an interrupt came before it was taken
-            lock.release()
+    if child:
+        _interrupts.clear()
+    _uninterrupted(lambda: _wake(child=child))
+
+
+def _uninterrupted(work: Callable[[], None]) -> None:
+    """Run it, again after each Ctrl-C: what is raised here Python writes out, and goes on."""
+    while True:
+        try:
+            return work()
+        except KeyboardInterrupt:
+            _interrupts.append(signal.SIGINT)
+
+
+def _quieten(until: float) -> None:
+    with _forking:
+        _wake(child=False)  # what an interrupt has left quiet
+        while True:
+            _take(_forking)
+            imports.wait(until)  # while holding nothing that an import may ask for
+            with _watching:
+                things = list(_watched)
+            for thing in sorted(things, key=lambda each: int(each.fork_rank)):
+                _take(*thing.fork_locks)
+                _quiet.append(thing)
+                # A fork cannot be refused; what could not be made quiet is left as it is.
+                with suppress(Exception):
+                    thing.before_fork()
+            # From here until after the fork nothing is waited for that others hold, so they may be kept from these.
+            _take(_watching, imports.BEGINNING)
+            if _watched <= set(things) and not imports.others():
+                sqlite_mutexes.hold(time.monotonic() + _SQLITE_SECONDS)
+                return
+            _wake(child=False)
 
 
 def _wake(*, child: bool) -> None:
+    sqlite_mutexes.let_go()
+    failed: Exception | None = None
     while _quiet:
-        _quiet.pop().after_fork(child=child)
+        try:
+            _quiet[-1].after_fork(child=child)
+        except Exception as error:
+            failed = error
+        _quiet.pop()
+    deque(map(_release, map(_held.pop, repeat(-1, len(_held)))), maxlen=0)
+    if failed is not None:
+        raise failed
+
+
+def _take(*wanted: Any) -> None:
+    _held.extend(compress(wanted, map(_is_not_false, map(_acquire, wanted))))
+
+
+class _Interrupting:
+    """Interrupts the main thread by all that came meanwhile, as it is gone through."""
+
+    def __iter__(self) -> Iterator[None]:
+        came = _interrupts.copy()
+        _interrupts.clear()
+        return map(_thread.interrupt_main, came)
 
 
 # The last to be registered is the first to be called before a fork. That of `concurrent.futures` takes a lock without
@@ -78,3 +136,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before, after_in_parent=lambda: _after(child=False), after_in_child=lambda: _after(child=True)
     )
+    # What it calls last is C's, so that the interrupt comes behind it: at the line that forks.
+    os.register_at_fork(after_in_parent=partial(deque, _Interrupting(), 0))

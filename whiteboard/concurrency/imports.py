@@ -9,12 +9,15 @@ import _imp
 import threading
 import time
 import weakref
-from contextlib import suppress
 from importlib import _bootstrap
+from types import SimpleNamespace
 from typing import Any, Final
 
 WAIT_SECONDS: Final = 20.0
 """How long at most: an import may itself wait for who forks, or run for ever, as that of a server's script does."""
+
+BEGINNING: Final = SimpleNamespace(acquire=_imp.acquire_lock, release=_imp.release_lock)
+"""A lock without which no other thread begins an import."""
 
 _POLL_SECONDS: Final = 0.001
 _endless: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -22,28 +25,13 @@ _endless: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def wait(until: float) -> None:
     """Return once no other thread imports; what is still under way `until` then is not waited for again."""
-    while _others():  # and none of them is kept here, as it would then be there for ever
+    while others():  # and none of them is kept here, as it would then be there for ever
         if time.monotonic() > until:
-            _endless.update(_others())
+            _endless.update(others())
         time.sleep(_POLL_SECONDS)
 
 
-def hold() -> bool:
-    """Let no other thread begin an import until `let_go`; return False, holding nothing, where one is under way."""
-    _imp.acquire_lock()
-    if not _others():
-        return True
-    _imp.release_lock()
-    return False
-
-
-def let_go() -> None:
-    """Let imports begin again, on both sides of a fork."""
-    with suppress(RuntimeError):  # an interrupt came before they were held
-        _imp.release_lock()
-
-
-def _others() -> list[Any]:
+def others() -> list[Any]:
     """The locks of modules that other threads import; Python keeps one only as long as somebody is about to take it."""
     me = threading.get_ident()
     locks = (reference() for reference in list(vars(_bootstrap).get("_module_locks", {}).values()))

@@ -76,6 +76,7 @@ class Flights:
     """
 
     fork_rank = 0
+    fork_locks = ()
 
     def __init__(self) -> None:
         self._lock = locks.lock()

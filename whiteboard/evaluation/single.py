@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
+from whiteboard.concurrency.lazy import lazy
 from whiteboard.errors import ParamError, ShapeError
 from whiteboard.evaluation import contents, kept_sources, validation
 from whiteboard.evaluation.agreement import Agreement
@@ -55,7 +56,7 @@ class Known:
     recipe: keys.Recipe
     form: Form
 
-    @cached_property
+    @lazy
     def lineage(self) -> str:
         """What the pages of these jobs say of their keys."""
         return lineage.record(self.identity, self.params, self.recipe.scheme)

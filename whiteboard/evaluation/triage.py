@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.concurrency.lazy import lazy
 from whiteboard.evaluation import contents
 from whiteboard.ops.spec import Gradient
 from whiteboard.records.packages import DISK, MEMORY, MISS, Found, Page
@@ -44,7 +44,7 @@ class Form:
         wanted = self._known if self.y is not None else self._wanted(arrays["y"].shape[1:])
         return wanted == {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
 
-    @cached_property
+    @lazy
     def _known(self) -> dict[str, tuple[np.dtype, Shape]]:
         assert self.y is not None
         return self._wanted(self.y)
