@@ -15,7 +15,8 @@ from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.codec import BLOSC2
-from whiteboard.storage.page.format import Blob, decode_page
+from whiteboard.storage.page.digests import Laid
+from whiteboard.storage.page.format import decode_page
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import firsts, hashes_of
 from whiteboard.storage.sql.rows import find
@@ -30,6 +31,8 @@ _CHUNK: Final = f'"{BLOSC2}"'.encode()
 # Keys that were computed together lie together: of many, a few lead to the pages of most.
 _SAMPLED: Final = 1024
 _SAMPLE: Final = 128
+_FEW: Final = 0.25
+"""Of pages more than so many a key, a sample leads to some of many."""
 
 
 class Gathering:
@@ -109,7 +112,11 @@ class Lookup:
     def _by_page(self, connection: Connection, rest: NDArray[np.intp]) -> NDArray[np.intp]:
         """Find keys in the pages that a sample of them leads to, for as long as these hold most; returns the others."""
         while len(rest) >= _SAMPLED:
-            _, new = self._read(connection, self.wanted.hashes[rest[:: len(rest) // _SAMPLE]])
+            sample = self.wanted.hashes[rest[:: len(rest) // _SAMPLE]]
+            _, new, rows = find(connection, sample, self.pages)
+            if len(new) > _FEW * len(sample) and not isinstance(rows, Sequence):
+                break  # of few packages each, they are better read with all others, and are not read yet
+            self._open(new, rows)
             before = len(rest)
             rest = self._matched(new, rest)
             if 2 * len(rest) > before:
@@ -136,7 +143,7 @@ class Lookup:
 
     def _by_index(self, connection: Connection, rest: NDArray[np.intp]) -> None:
         """Find each key where its index row says."""
-        index, _ = self._read(connection, self.wanted.hashes[rest])
+        index = self._read(connection, self.wanted.hashes[rest])
         if not len(index):
             return
         hashes = self.wanted.hashes[rest]
@@ -162,15 +169,18 @@ class Lookup:
         self.hits.append((page, rows, slots))
         self.uses[page_id] += len(rows)
 
-    def _read(self, connection: Connection, hashes: NDArray[np.int64]) -> tuple[NDArray[np.int64], Sequence[int]]:
-        """Read the pages that hashes lead to and that were not read yet; returns index rows, and those pages' ids."""
+    def _read(self, connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Read the pages that hashes lead to and that were not read yet; returns index rows."""
         index, new, rows = find(connection, hashes, self.pages)
-        self.pages |= dict.fromkeys(new)
-        self.pages |= map(_opened, rows) if len(new) < _MANY else _opened_all(rows)
-        return index, new
+        self._open(new, rows)
+        return index
+
+    def _open(self, ids: Sequence[int], rows: Iterable[tuple[int, Laid]]) -> None:
+        self.pages |= dict.fromkeys(ids)
+        self.pages |= map(_opened, rows) if len(ids) < _MANY else _opened_all(rows)
 
 
-def _opened_all(pages: Iterable[tuple[int, Blob]]) -> Iterable[tuple[int, Page | None]]:
+def _opened_all(pages: Iterable[tuple[int, Laid]]) -> Iterable[tuple[int, Page | None]]:
     """Open many pages: by the first of them, in threads or one after another."""
     rows = iter(pages)
     for page_id, blob in rows:
@@ -179,7 +189,7 @@ def _opened_all(pages: Iterable[tuple[int, Blob]]) -> Iterable[tuple[int, Page |
     return ()
 
 
-def _opened(row: tuple[int, Blob]) -> tuple[int, Page | None]:
+def _opened(row: tuple[int, Laid]) -> tuple[int, Page | None]:
     page_id, blob = row
     try:
         return page_id, decode_page(blob)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
 from whiteboard.storage.page.blosc import CODECS, blosc
-from whiteboard.storage.page.room import LEAST_BYTES, room
+from whiteboard.storage.page.room import LEAST_BYTES, Room, room
 
 RAW: Final = "raw"
 BLOSC2: Final = "blosc2"
@@ -112,10 +112,18 @@ def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, byte
     return RAW, array.reshape(-1).view(np.uint8).data
 
 
-def decode(codec: object, payload: memoryview, kind: np.dtype[Any], nbytes: int, shape: Sequence[int]) -> NDArray[Any]:
+def decode(
+    codec: object,
+    payload: memoryview,
+    kind: np.dtype[Any],
+    nbytes: int,
+    shape: Sequence[int],
+    into: Room | None = None,
+) -> NDArray[Any]:
     """The array that `encode` was given, read-only, as `described`; of raw bytes it is a view of `payload`.
 
-    Rows that lie beside others' stay where they are: each is in one piece, and all of them are not.
+    Rows that lie beside others' stay where they are: each is in one piece, and all of them are not. A chunk is decoded
+    `into` a room, which was never filled before, if there is one for it.
 
     Raises
     ------
@@ -129,7 +137,7 @@ def decode(codec: object, payload: memoryview, kind: np.dtype[Any], nbytes: int,
             array = view if view.flags.aligned else view.copy()
         elif codec == BLOSC2:
             _check_chunk(bytes(payload[:_CHUNK_OVERHEAD]), len(payload), nbytes)
-            array = _decompressed(payload, kind, nbytes, tuple(shape))
+            array = _decompressed(payload, kind, nbytes, tuple(shape), into)
         else:
             message = f"codec {codec!r} with {len(payload)} bytes for {nbytes}"
             raise CorruptPackageError(message)
@@ -342,14 +350,19 @@ def _check_chunk(head: bytes, length: int, nbytes: int) -> None:
         raise CorruptPackageError(message)
 
 
-def _decompressed(chunk: memoryview, kind: np.dtype[Any], nbytes: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def _decompressed(
+    chunk: memoryview, kind: np.dtype[Any], nbytes: int, shape: tuple[int, ...], made: Room | None
+) -> NDArray[Any]:
     # Zeros, so that bytes which a malformed chunk leaves out are never another array's.
-    if not LEAST_BYTES <= nbytes < _NUMPYS or (made := room(nbytes)) is None:
+    if made is None and LEAST_BYTES <= nbytes < _NUMPYS:
+        made = room(nbytes)
+    if made is None or len(made.into) != nbytes:
         array: NDArray[Any] = np.zeros(shape, kind)
         _decompress(chunk, array)
         return array
     into = np.frombuffer(made.into, np.uint8)
-    into.fill(0)
+    if not made.is_new:
+        into.fill(0)
     _decompress(chunk, into)
     return np.ndarray(shape, kind, made.lent())
 

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,6 +18,8 @@ from blake3 import blake3
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page.codec import Data
+from whiteboard.storage.page.room import Room
+from whiteboard.storage.page.spread import Spread
 
 DIGEST_BYTES: Final = 16
 
@@ -191,6 +193,11 @@ class Blocks:
             self._last = first, found
         return found[start - base : end - base]
 
+    @property
+    def decoded(self) -> Mapping[str, Room]:
+        """Where arrays go that are not raw, by name."""
+        return self._data.decoded if isinstance(self._data, Spread) else {}
+
     def hold(self, whole: bytes | memoryview) -> None:
         """Take all of the data, now that it is in memory."""
         self._data = whole
@@ -199,17 +206,21 @@ class Blocks:
         """Some bytes of data that is in memory."""
         data: Any = self._data
         self.check(start, end)
-        return memoryview(data)[start:end]
+        return memoryview(data[start:end]) if isinstance(data, Spread) else memoryview(data)[start:end]
 
     def check(self, start: int, end: int) -> None:
         """Look at the blocks that some bytes lie in; nothing is kept."""
         data: Any = memoryview(self._data) if isinstance(self._data, bytes) else self._data
         for number in range(start // self._size, -(-end // self._size)):
             if number not in self._seen:
-                self._compare(number, data[number * self._size : (number + 1) * self._size])
+                low, high = number * self._size, (number + 1) * self._size
+                self._compare(number, *(data.views(low, high) if isinstance(data, Spread) else (data[low:high],)))
 
-    def _compare(self, number: int, block: bytes | memoryview) -> None:
-        if blake3(block).digest(DIGEST_BYTES) != self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+    def _compare(self, number: int, block: bytes | memoryview, *rest: memoryview) -> None:
+        state = blake3(block)
+        for piece in rest:
+            state.update(piece)
+        if state.digest(DIGEST_BYTES) != self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
             raise _unfit()
         self._seen.add(number)
 

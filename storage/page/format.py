@@ -34,6 +34,7 @@ from whiteboard.storage.page.codec import (
     encode,
 )
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
+from whiteboard.storage.page.room import Room
 
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
@@ -154,7 +155,7 @@ def _none(_: str) -> bool:
 
 
 def unpack(
-    blob: Blob, *, only: Collection[str] | None = None, skip: Callable[[str], bool] = _none
+    blob: Laid, *, only: Collection[str] | None = None, skip: Callable[[str], bool] = _none
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and arrays of a blob, once it has passed the gate; arrays not in `only`, or to `skip`, are left out.
 
@@ -209,7 +210,7 @@ def encode_page(page: Page, encoding: Encoding = DEFAULT) -> Packed:
     return pack(meta, arrays, raw=_DIGESTS, together=together, encoding=encoding)
 
 
-def decode_page(blob: Blob, *, provenance: bool = False, sources: bool | None = None, grads: bool = True) -> Page:
+def decode_page(blob: Laid, *, provenance: bool = False, sources: bool | None = None, grads: bool = True) -> Page:
     """The page of a row. What no hit needs is decoded on demand only, as are gradients where they are not wanted.
 
     Parameters
@@ -303,7 +304,8 @@ def _decode_all(
     check_total(((each.codec, each.nbytes) for each in wanted.values()), len(data))
     whole: Any = data if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
     decoded = map if sum(each.nbytes for each in wanted.values()) < THREADED_BYTES else overlapped
-    return dict(zip(wanted, decoded(partial(_decoded, whole), wanted.values()), strict=True))
+    into = data.decoded if isinstance(data, Blocks) else {}
+    return dict(zip(wanted, decoded(partial(_decoded, whole, into), wanted.items()), strict=True))
 
 
 class _Column(NamedTuple):
@@ -317,7 +319,8 @@ class _Column(NamedTuple):
     end: int
 
 
-def _decoded(data: Blocks | memoryview, column: _Column) -> NDArray[Any]:
+def _decoded(data: Blocks | memoryview, into: Mapping[str, Room], named: tuple[str, _Column]) -> NDArray[Any]:
+    name, column = named
     at, end = column.start, column.end
     payload = data.view(at, end) if isinstance(data, Blocks) else data[at:end]
-    return decode(column.codec, payload, column.dtype, column.nbytes, column.shape)
+    return decode(column.codec, payload, column.dtype, column.nbytes, column.shape, into.get(name))

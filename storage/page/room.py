@@ -9,7 +9,9 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -36,10 +38,11 @@ class Region(mmap.mmap):
     def __init__(self, *_: object, **__: object) -> None:
         self._lent: set[_Part] = set()
 
-    def part(self, at: int, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return a part, which begins at a page, read-only."""
+    def part(self, at: int, nbytes: int, own: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return a part, read-only, to which some whole pages belong alone."""
         root = np.frombuffer(memoryview(self)[at : at + nbytes].toreadonly(), np.uint8)
-        self._lent.add(_Part(root, self, at, _whole_pages(nbytes)))
+        if own.stop > own.start:
+            self._lent.add(_Part(root, self, own.start, own.stop - own.start))
         return root
 
     def back(self, part: _Part) -> None:
@@ -71,13 +74,22 @@ class _Part(weakref.ref["np.ndarray[Any, np.dtype[np.uint8]]"]):
 
 
 class Room:
-    """Memory that is lent for reading only once it is full, so that views of it may be kept."""
+    """Memory that is lent for reading only once it is full, so that views of it may be kept.
 
-    __slots__ = ("_root", "into")
+    Attributes
+    ----------
+    into : memoryview
+        What is to be filled.
+    is_new : bool
+        Whether all of it is zero.
+    """
 
-    def __init__(self, region: Region, at: int, nbytes: int) -> None:
-        self._root = region.part(at, nbytes)
+    __slots__ = ("_root", "into", "is_new")
+
+    def __init__(self, region: Region, at: int, nbytes: int, own: slice, *, is_new: bool = True) -> None:
+        self._root = region.part(at, nbytes, own)
         self.into = memoryview(region)[at : at + nbytes]
+        self.is_new = is_new
 
     def lent(self) -> memoryview:
         """Return all of it; no array of these bytes can be made writable."""
@@ -92,10 +104,35 @@ def room(nbytes: int) -> Room | None:
     size = _whole_pages(nbytes)
     try:
         _bury()
-        region, at = _kept(size) or _next(size)
+        kept = _kept(size)
+        region, at = kept or _next(size)
     except OSError:
         return None
-    return Room(region, at, nbytes)
+    return Room(region, at, nbytes, slice(at, at + size), is_new=kept is None)
+
+
+def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
+    """Return rooms for so many bytes each, made as they are asked for; those of a group lie one behind the other.
+
+    None as of one.
+    """
+    if _ADVICE is None:
+        return None
+    starts = [0, *accumulate(_whole_pages(sum(sizes)) for sizes in groups)]
+    try:
+        _bury()
+        region = _region(starts.pop())
+    except (OSError, OverflowError):
+        return None
+    return [_behind(region, start, sizes) for start, sizes in zip(starts, groups, strict=True)]
+
+
+def _behind(region: Region, at: int, sizes: Sequence[int]) -> Iterator[Room]:
+    for nbytes in sizes:
+        first, end = _whole_pages(at), (at + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        # a page that two of them share is given back with all of the region
+        yield Room(region, at, nbytes, slice(first, max(first, end)))
+        at += nbytes
 
 
 def _whole_pages(nbytes: int) -> int:

@@ -132,7 +132,7 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
 
 def find(
     connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
-) -> tuple[NDArray[np.int64], Sequence[int], Iterable[tuple[int, Blob]]]:
+) -> tuple[NDArray[np.int64], Sequence[int], Iterable[tuple[int, Laid]]]:
     """Look hashes up, and read the pages that they lead to.
 
     Returns
@@ -141,8 +141,8 @@ def find(
         As `select_index` has it.
     ids : sequence of int
         The pages that it names, but those that were `seen`.
-    pages : iterable of (int, Blob)
-        Those of them that are there, as `read_pages` has them.
+    pages : iterable of (int, Laid)
+        Those of them that are there, as `read_pages` has them, all of their data in memory.
     """
     return rows_of(connection).find(connection, hashes, seen)
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page import one_row
+from whiteboard.storage.page import one_row, stacking
+from whiteboard.storage.page.codec import Data
 from whiteboard.storage.page.digests import Laid, most_bytes
 from whiteboard.storage.page.format import Blob, Moved, Packed
+from whiteboard.storage.page.spread import Spread
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
@@ -148,6 +150,20 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
         yield page_id, Blob(header, digest, read_data(connection, "page", page_id, header) if data is None else data)
 
 
+def _read_stacked(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Laid]]:
+    """As `read_pages`, raw arrays of one name one behind the other in memory where they are large."""
+    rows = _select_pages(connection, ids)
+    large = [(header, digest) for _, header, digest, data in rows if data is None]
+    places = stacking.spread(large)
+    for page_id, header, digest, data in rows:
+        if data is not None:
+            yield page_id, Blob(header, digest, data)
+        elif (place := next(places, None)) is None:
+            yield page_id, Blob(header, digest, read_data(connection, "page", page_id, header))
+        else:
+            yield page_id, Moved(header, digest, _read_spread(connection, page_id, header, place))
+
+
 def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
     try:
         return select_in(connection, _SELECT_PAGES, ids)
@@ -159,11 +175,25 @@ def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
 
 def find(
     connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
-) -> tuple[NDArray[np.int64], list[int], Iterator[tuple[int, Blob]]]:
+) -> tuple[NDArray[np.int64], list[int], Iterator[tuple[int, Laid]]]:
     """Look hashes up, and read the pages that they lead to, but those that were seen."""
     index = select_index(connection, hashes)
     new = [page_id for page_id in distinct(index[:, 1]).tolist() if page_id not in seen]
-    return index, new, read_pages(connection, new)
+    return index, new, _read_stacked(connection, new)
+
+
+def _read_spread(connection: Connection, page_id: int, header: bytes, place: Spread) -> Data:
+    """The data of a page, where it is to go; as `read_data` where it is not as long as its header says."""
+    try:
+        with reading(connection.connection, "page", page_id) as row:
+            if len(row) == len(place):
+                place.fill(row.read_into)
+                return place
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        return b""
+    return read_data(connection, "page", page_id, header)
 
 
 def read_data(connection: Connection, table: str, row_id: int, header: object) -> bytes | memoryview:

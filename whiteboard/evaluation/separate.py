@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.records.adjacent import together
 from whiteboard.records.packages import Page
 from whiteboard.types import Array, Shape
 
@@ -24,7 +25,7 @@ def columns(
     """Return the fields of n packages, each (n, *shape), read-only.
 
     A job whose page is -1 has none, and NaN in all fields.
-    They are in memory of their own, but for a page that is just what was asked for: of what lies there in one piece
+    They are in memory of their own, but for pages that are just what was asked for: of what lies there in one piece
     they are views, which keep no more alive than themselves and cannot be made writable.
     """
     runs = _runs(pages, page, slot)
@@ -34,7 +35,11 @@ def columns(
         if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
             return [_read_only(np.ascontiguousarray(pages[number].arrays[name]).view()) for name in fields]
     filled = []
+    behind = _one_behind_the_other(runs, pages) if whole else []
     for name, shape in fields.items():
+        if behind and (joined := together([page.arrays[name] for page in behind])) is not None:
+            filled.append(joined)
+            continue
         out = np.empty((len(page), *shape), dtype) if whole else np.full((len(page), *shape), np.nan, dtype)
         for number, here, there in runs:
             out[here] = pages[number].arrays[name][there]
@@ -62,6 +67,23 @@ def _runs(pages: Sequence[Page], page: NDArray[np.int64], slot: NDArray[np.int64
             continue
         runs.append((int(page[here[0]]), _places(here), _places(slot[here])))
     return runs
+
+
+def _one_behind_the_other(runs: Sequence[tuple[int, Places, Places]], pages: Sequence[Page]) -> list[Page]:
+    """Return the pages that make up the jobs, if these are all of their packages and in their order; else none."""
+    found, end = [], 0
+    for number, here, there in sorted(runs, key=lambda run: _first(run[1])):
+        page = pages[number]
+        consecutive = isinstance(here, slice) and isinstance(there, slice)
+        if not consecutive or here != slice(end, end + page.n) or there != slice(0, page.n):
+            return []
+        found.append(page)
+        end += page.n
+    return found
+
+
+def _first(places: Places) -> int:
+    return int(places.start) if isinstance(places, slice) else int(places[0])
 
 
 def _places(positions: NDArray[np.int64]) -> Places:
