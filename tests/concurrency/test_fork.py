@@ -219,7 +219,7 @@ threads = [threading.Thread(target=other, args=(number,)) for number in range(2)
 for thread in threads:
     thread.start()
 codes = []
-for _ in range(60):
+for _ in range(30):
     pid = os.fork()
     if not pid:
         signal.alarm(10)  # ends it where it hangs
@@ -331,4 +331,56 @@ sys.exit(code)
 def test_an_interrupt_while_a_fork_waits_comes_behind_it(tmp_path: Path) -> None:
     """Python would write it out and fork, with stores that are not quiet; the child does not hear of it."""
     done = run_python(_INTERRUPTED, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+_ORDER = """
+import os, signal, sys, threading
+from whiteboard.concurrency import at_fork
+from whiteboard.storage.sql.location import locate
+from whiteboard.storage.sqlite.database import Database
+
+stores = [Database(locate(f"{sys.argv[1]}{number}")) for number in range(2)]
+first, second = stores[:: int(sys.argv[2])]
+forks, holds = threading.Event(), threading.Event()
+
+def other():
+    def both():
+        holds.set()
+        forks.wait()
+        second.exclusive(lambda: None)
+    first.exclusive(both)
+
+class Begins:
+    fork_rank, fork_locks = 5, ()
+
+    def before_fork(self):
+        threading.Timer(0.05, forks.set).start()
+
+    def after_fork(self, *, child):
+        pass
+
+begins = Begins()
+at_fork.watch(begins)
+thread = threading.Thread(target=other)
+thread.start()
+holds.wait()
+signal.alarm(20)  # ends it where it hangs
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    for store in stores:
+        store.exclusive(lambda: None)
+    os._exit(0)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+thread.join()
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("order", ["1", "-1"])
+def test_a_fork_while_another_thread_goes_from_one_store_to_another(tmp_path: Path, order: str) -> None:
+    """Whoever merges two stores holds the lock of one and waits for the other's, which a fork may hold already."""
+    done = run_python(_ORDER, str(tmp_path / "a.db"), order)
     assert (done.returncode, done.stderr) == (0, "")

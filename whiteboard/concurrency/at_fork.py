@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import compress, repeat
-from operator import is_not, methodcaller
+from operator import attrgetter, is_, methodcaller
 from typing import Any, Final, Protocol
 
 from whiteboard.concurrency import imports, locks, sqlite_mutexes
@@ -41,14 +41,18 @@ class ForkAware(Protocol):
 _SQLITE_SECONDS: Final = 5.0
 """How long SQLite is waited for: no lock of its own is held for longer than some microseconds."""
 
+_PATIENCE_SECONDS: Final = 0.1
+"""How long one lock is waited for while others are held: then all are given back for a moment."""
+
 _watched: weakref.WeakSet[Any] = weakref.WeakSet()
 _quiet: list[ForkAware] = []
 _forking, _watching = locks.rlock(), locks.rlock()
 
 # Locks are taken and noted in one call of C, and the same way given back: no interrupt comes in between.
 _held: list[Any] = []
-_acquire, _release = methodcaller("acquire"), methodcaller("release")
-_is_not_false = partial(is_not, False)
+_acquire, _release = methodcaller("acquire", timeout=_PATIENCE_SECONDS), methodcaller("release")
+_IMPORTS: Final = (imports.BEGINNING,)
+_is_none = partial(is_, None)
 
 _interrupts: list[signal.Signals] = []
 """Those that came meanwhile."""
@@ -88,18 +92,24 @@ def _quieten(until: float) -> None:
             imports.wait(until)  # while holding nothing that an import may ask for
             with _watching:
                 things = list(_watched)
-            for thing in sorted(things, key=lambda each: int(each.fork_rank)):
-                _take(*thing.fork_locks)
-                _quiet.append(thing)
-                # A fork cannot be refused; what could not be made quiet is left as it is.
-                with suppress(Exception):
-                    thing.before_fork()
             # From here until after the fork nothing is waited for that others hold, so they may be kept from these.
-            _take(_watching, imports.BEGINNING)
-            if _watched <= set(things) and not imports.others():
-                sqlite_mutexes.hold(time.monotonic() + _SQLITE_SECONDS)
-                return
+            if all(map(_made_quiet, sorted(things, key=attrgetter("fork_rank")))) and _take(_watching):
+                _held.extend(compress(_IMPORTS, map(_is_none, map(methodcaller("acquire"), _IMPORTS))))
+                if _watched <= set(things) and not imports.others():
+                    sqlite_mutexes.hold(time.monotonic() + _SQLITE_SECONDS)
+                    return
             _wake(child=False)
+
+
+def _made_quiet(thing: ForkAware) -> bool:
+    """Whether its locks could be taken."""
+    if not _take(*thing.fork_locks):
+        return False
+    _quiet.append(thing)
+    # A fork cannot be refused; what could not be made quiet is left as it is.
+    with suppress(Exception):
+        thing.before_fork()
+    return True
 
 
 def _wake(*, child: bool) -> None:
@@ -116,8 +126,11 @@ def _wake(*, child: bool) -> None:
         raise failed
 
 
-def _take(*wanted: Any) -> None:
-    _held.extend(compress(wanted, map(_is_not_false, map(_acquire, wanted))))
+def _take(*wanted: Any) -> bool:
+    """Take some locks, or not all of them: who has one may wait for another that is held here."""
+    before = len(_held)
+    _held.extend(compress(wanted, map(_acquire, wanted)))
+    return len(_held) == before + len(wanted)
 
 
 class _Interrupting:
