@@ -28,7 +28,9 @@ DIGEST_BYTES: Final = 16
 _LEAST_BLOCK, _MOST_BLOCK, _MOST_BLOCKS = 16 * 2**10, 2**20, 64
 # So many bytes of data are read at a time where they need not all be in memory.
 _PIECE_BYTES = 2**20
-_OPENING = re.compile(rb'\{"blocks":\[(\d{1,8}),"([A-Za-z0-9+/=]*)"\]')
+_OPENING = re.compile(rb'\{"blocks":\[(\d{1,8}),"([^"]*)"\]')
+# Three digests in base64 are so many letters, and what the next begin with is a letter of its own.
+_THREE: Final = 64
 _HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
     "blake3": blake3,
     "blake2b": partial(hashlib.blake2b, digest_size=DIGEST_BYTES),
@@ -118,7 +120,8 @@ def opened(page: Laid) -> Data:
     try:
         found = blocks_in(page.header, page.digest)
         if found is not None:
-            return Blocks(page.data, *found)
+            size, digests, _ = found
+            return Blocks(page.data, size, digests)
         if any(_digest(name, page.header, pieces(page.data)) == page.digest for name in _HASHES):
             return page.data
     except TypeError as error:  # a row of other types than were written
@@ -126,23 +129,20 @@ def opened(page: Laid) -> Data:
     raise _unfit()
 
 
-def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes] | None:
-    """Bytes of a block, and the digests of all, as a header says; None of one that says nothing of them.
+def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes, int] | None:
+    """Bytes of a block, the digests of all in base64, and where a header that says so goes on; None of another one.
 
     Raises
     ------
     CorruptPackageError
-        The digest of the page does not fit, or what the header says are no digests.
+        The digest of the page does not fit.
     """
     found = _OPENING.match(header)
     if found is None:
         return None
     if blake3(len(header).to_bytes(8, "little") + header).digest(DIGEST_BYTES) != digest:
         raise _unfit()
-    try:
-        return int(found[1]), binascii.a2b_base64(found[2], strict_mode=True)
-    except ValueError as error:
-        raise _unfit() from error
+    return int(found[1]), found[2], found.end()
 
 
 def most_bytes(header: object) -> int:
@@ -152,7 +152,7 @@ def most_bytes(header: object) -> int:
 
 
 class Blocks:
-    """Data whose blocks are compared with their digests when they are first read.
+    """Data whose blocks are compared with their digests, which are in base64, when they are first read.
 
     Raises
     ------
@@ -164,7 +164,8 @@ class Blocks:
 
     def __init__(self, data: Data, size: int, digests: bytes) -> None:
         self._length = len(data)
-        if size < 1 or len(digests) != DIGEST_BYTES * -(-self._length // size):
+        # of n digests as many letters as of no other number
+        if size < 1 or len(digests) != (DIGEST_BYTES * -(-self._length // size) + 2) // 3 * 4:
             raise _unfit()
         self._data, self._size, self._digests = data, size, digests
         self._seen: set[int] = set()
@@ -217,10 +218,15 @@ class Blocks:
                 self._compare(number, *(data.views(low, high) if isinstance(data, Spread) else (data[low:high],)))
 
     def _compare(self, number: int, block: bytes | memoryview, *rest: memoryview) -> None:
+        three, one = divmod(number, 3)
+        try:
+            near = binascii.a2b_base64(self._digests[three * _THREE : (three + 1) * _THREE], strict_mode=True)
+        except ValueError as error:
+            raise _unfit() from error
         state = blake3(block)
         for piece in rest:
             state.update(piece)
-        if state.digest(DIGEST_BYTES) != self._digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+        if state.digest(DIGEST_BYTES) != near[one * DIGEST_BYTES : (one + 1) * DIGEST_BYTES]:
             raise _unfit()
         self._seen.add(number)
 

@@ -62,8 +62,7 @@ class Blob:
     data: bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """A page that lies elsewhere under another header."""
 
     header: bytes

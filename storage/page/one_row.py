@@ -25,7 +25,7 @@ from whiteboard.storage.page.page_checks import Place, check_arrays, described
 _FEW: Final = 8
 # Of a page that is read as a whole, this many times its arrays may stay in memory with them, and count as nothing.
 _DENSE: Final = 1.01
-_OPENING: Final = re.compile(rb'\{"blocks":\[\d{1,8},"[^"]*"\],("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
+_AFTER_BLOCKS: Final = re.compile(rb',("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
 # Of headers that are remembered: with what they say, all of them take a few megabytes at most.
 _MOST_BYTES, _MOST_FORMS, _MOST_PAGES = 4096, 256, 1024
 # Of a page's chunks so much is remembered with its header. They are so small where all rows are alike, as those of a
@@ -46,7 +46,7 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     CorruptPackageError
         Something of what is read is not what was written, or not what a page may hold.
     """
-    said = _remembered(page.header, page.digest) if len(page.header) <= _MOST_BYTES else None
+    said = _said(page.header, page.digest) if len(page.header) <= _MOST_BYTES else None
     if said is not None:
         data: Data = Blocks(page.data, said.size, said.digests)
     else:
@@ -128,16 +128,32 @@ class _Said(NamedTuple):
         return chunk
 
 
-@lru_cache(_MOST_PAGES)
-def _remembered(header: bytes, digest: bytes) -> _Said | None:
+_remembered: dict[bytes, tuple[bytes, _Said]] = {}
+"""Headers and what they say, by the digests of their pages: to find one by itself takes as long as a hash of it."""
+
+
+def _said(header: bytes, digest: bytes) -> _Said | None:
     """What a header says whose digest fits; None of one that is another than stores write now."""
-    found, blocks = _OPENING.match(header), blocks_in(header, digest)
-    if found is None or blocks is None:
+    kept = _remembered.get(digest)
+    if kept is not None and kept[0] == header:
+        return kept[1]
+    blocks = blocks_in(header, digest)
+    if blocks is None:
+        return None
+    size, digests, end = blocks
+    found = _AFTER_BLOCKS.match(header, end)
+    if found is None:
         return None
     about, cost = found.groups()
     # Members of an object, without two of them, are those of another.
     form, cost_ns = _equal(b"{" + about + header[found.end() :])
-    return _Said(*blocks, form, int(cost), {}, {}) if cost_ns is None else None
+    if cost_ns is not None:
+        return None
+    if len(_remembered) >= _MOST_PAGES:
+        _remembered.clear()
+    said = _Said(size, digests, form, int(cost), {}, {})
+    _remembered[digest] = header, said
+    return said
 
 
 class _Column(NamedTuple):

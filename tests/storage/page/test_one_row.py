@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import digests, format, one_row
-from whiteboard.storage.page.digests import digest_of
+from whiteboard.storage.page.digests import digest_of, is_intact
 from whiteboard.storage.page.format import Blob, Moved, decode_page, encode_page
 from whiteboard.storage.page.grouping import alive_bytes
 
@@ -94,7 +95,7 @@ def test_compressed_columns_that_are_small(width: int, monkeypatch: pytest.Monke
         one = one_row.read(Moved(blob.header, blob.digest, data), slot)
         assert one is not None
         _same(page, slot, one)
-    kept = one_row._remembered(blob.header, blob.digest)
+    kept = one_row._said(blob.header, blob.digest)
     assert kept is not None
     assert sum(map(len, (*kept.alike.values(), *kept.chunks.values()))) <= one_row._KEPT_BYTES
     assert len(kept.alike) + len(kept.chunks) == (3 if width == 64 else 0)
@@ -213,6 +214,54 @@ def test_hostile_blocks(blocks: list[Any]) -> None:
     text = json.dumps(json.loads(blob.header) | {"blocks": blocks}, separators=(",", ":")).encode()
     with pytest.raises(CorruptPackageError):
         one_row.read(Blob(text, digest_of(text, blob.data), blob.data), 0)
+
+
+@pytest.mark.parametrize("letter", ["*", "=", "A", " "])
+def test_every_letter_of_a_digest_counts(letter: str) -> None:
+    """Whichever letter of the digests is another, the page is damaged, and so is each row whose block it is of."""
+    page = replace(_page(900, 60), tokens=None)
+    blob = encode_page(page).joined()
+    size, letters = json.loads(blob.header)["blocks"]
+    count = -(-len(blob.data) // size)
+    row_bytes = len(blob.data) // page.n
+    for at, was in enumerate(letters):
+        if letter == was or was == "=":  # after the last of them
+            continue
+        changed = letters[:at] + letter + letters[at + 1 :]
+        text = blob.header.replace(letters.encode(), changed.encode())
+        resealed = Blob(text, digest_of(text), blob.data)
+        assert not is_intact(resealed)
+        mine = min(6 * at // 128, count - 1)
+        slot = -(-mine * size // row_bytes)  # the first that begins in this block
+        if 6 * at // 128 == (6 * at + 5) // 128:  # else it is of two digests
+            with pytest.raises(CorruptPackageError):
+                one_row.read(resealed, slot)
+        other = 0 if mine > 2 else page.n - 1
+        with suppress(CorruptPackageError):
+            one = one_row.read(resealed, other)
+            assert one is not None
+            _same(page, other, one)
+
+
+def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more pages than that, headers are looked at again."""
+    monkeypatch.setattr(one_row, "_MOST_PAGES", 3)
+    monkeypatch.setattr(one_row, "_remembered", {})
+    for _ in range(10):
+        page = _page(20, 30)
+        one = one_row.read(encode_page(page).joined(), 3)
+        assert one is not None
+        _same(page, 3, one)
+        assert 1 <= len(one_row._remembered) <= 3
+
+
+def test_a_digest_that_is_remembered_of_another_header() -> None:
+    """A page under the digest of one that was read is refused, whatever its header."""
+    first, second = (encode_page(_page(20, 30)).joined() for _ in range(2))
+    for _ in range(2):
+        assert one_row.read(first, 0) is not None
+        with pytest.raises(CorruptPackageError):
+            one_row.read(Blob(second.header, first.digest, second.data), 0)
 
 
 def test_members_that_are_there_twice() -> None:
