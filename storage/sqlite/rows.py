@@ -154,7 +154,7 @@ def _read_stacked(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[
     """As `read_pages`, raw arrays of one name one behind the other in memory where they are large."""
     rows = _select_pages(connection, ids)
     large = [(header, digest) for _, header, digest, data in rows if data is None]
-    places = stacking.spread(large)
+    places = stacking.spread(large if len(large) > 1 else ())
     for page_id, header, digest, data in rows:
         if data is not None:
             yield page_id, Blob(header, digest, data)
