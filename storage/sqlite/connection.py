@@ -30,6 +30,8 @@ class Held(sqlite3.Connection):
         What was read here, and at which version of the file: see `version`.
     gathered : object
         What was read here of the table of that name: see `gathered_index`.
+    blobs : int
+        How many were opened: the driver keeps 100 bytes of each until the connection is closed.
     """
 
     def __init__(self, *given: Any, steps: Steps, **options: Any) -> None:
@@ -41,6 +43,7 @@ class Held(sqlite3.Connection):
         self.is_shut = False
         self.seen: tuple[tuple[int, int], Any] | None = None
         self.gathered: Any = None
+        self.blobs = 0
 
     @property
     def version(self) -> tuple[int, int]:
@@ -60,6 +63,11 @@ class Held(sqlite3.Connection):
             self._cursors = [each for each in self._cursors if each() is not None]
         self._cursors.append(weakref.ref(cursor))  # without a callback, which an interrupt could come into
         return cursor
+
+    def blobopen(self, *given: Any, **options: Any) -> Any:
+        """Open a blob, and count it."""
+        self.blobs += 1
+        return super().blobopen(*given, **options)
 
     def settle(self) -> None:
         """End the statements and the transaction that are under way."""

@@ -48,6 +48,7 @@ _JOURNAL_BYTES = 64 * 2**20
 _POLL_SECONDS = 0.001
 _CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
+_MOST_BLOBS = 10_000  # of which the driver keeps a megabyte
 _VACUUM_PAGES = 2048
 _ALONE_MS = 500  # for somebody who closes just now
 
@@ -189,9 +190,9 @@ class Database(backend.Database):
         return raw
 
     def _give_back(self, spare: list[Held], raw: Held) -> None:
-        """Keep a connection for the next reader, but for one from before a fork or a close."""
+        """Keep a connection for the next reader, but for one from before a fork or a close, or that has read much."""
         raw.settle()
-        if spare is self._spare and not self._closed and len(spare) < _SPARE:
+        if spare is self._spare and not self._closed and len(spare) < _SPARE and raw.blobs < _MOST_BLOBS:
             spare.append(raw)
         else:
             raw.shut()

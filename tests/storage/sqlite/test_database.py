@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.storage.samples import (
@@ -23,11 +24,12 @@ from tests.storage.samples import (
     transaction,
 )
 from whiteboard.errors import ClosedError, ReadOnlyError, StoreError, UnknownCommitError, UnknownSystemError
+from whiteboard.records.packages import DISK, Page
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import Durability
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.sqlite import wal
+from whiteboard.storage.sqlite import database, wal
 from whiteboard.storage.upkeep.verify import verify
 
 
@@ -82,6 +84,25 @@ def test_no_read_transaction_stays_open(stores: Stores) -> None:
     stores.versions.systems()
     database_of(stores).checkpoint()
     assert Path(f"{stores.path}-wal").stat().st_size == 0
+
+
+def test_a_reader_that_has_opened_many_blobs_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver keeps a little of each until then: whoever asks for one key after another takes no more memory."""
+    monkeypatch.setattr(database, "_MOST_BLOBS", 7)
+    keys = [key_of(i) for i in range(50)]
+    with open_store(tmp_path / "a.db", memory_bytes=0) as stores:
+        stores.packages.put(
+            Page(
+                "f",
+                np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16),
+                {"y": np.random.default_rng(0).normal(size=(50, 999))},
+            )
+        )
+        stores.packages.flush()
+        made = database_of(stores)._made
+        for key in keys:
+            assert stores.packages.find([key]).tier[0] == DISK
+        assert 1 < sum(raw.blobs for raw in made if not raw.is_shut) <= 7 + 1
 
 
 def test_the_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
