@@ -89,6 +89,10 @@ class PackageStore(ABC):
         """The page and row of a package that is found at once, and counted so, or None: then `find` tells. Optional."""
         return None
 
+    def find_below(self, key: bytes) -> Found:
+        """As `find`, of one key that `find_one` has just not found."""
+        return self.find([key])
+
     @abstractmethod
     def put(self, page: Page) -> None:
         """Take a page of packages. Keys that the store holds already are left as they are."""

@@ -42,6 +42,8 @@ class MemoryTier(PackageStore):
         self._index = PageIndex()
         self._touched: Counter[bytes] = Counter()
         self._evicted = 0
+        # A page that filled the tier alone would push everything else out, so large ones are held in parts.
+        self._most = max(memory_bytes // 16, min(PAGE_BYTES, memory_bytes // 4))
         watch(self)
 
     def find(self, keys: Sequence[bytes]) -> Found:
@@ -62,8 +64,12 @@ class MemoryTier(PackageStore):
         """As `find`, of one key."""
         if (place := self.find_one(keys[0])) is not None:
             return Found.one(*place, MEMORY)
-        found = self.inner.find(keys)
-        self._hold_all(found.pages)
+        return self.find_below(keys[0])
+
+    def find_below(self, key: bytes) -> Found:
+        found = self.inner.find([key])
+        if found.pages:
+            self._hold_all(found.pages)
         return found
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:
@@ -172,12 +178,10 @@ class MemoryTier(PackageStore):
         total = nbytes + PAGE_OVERHEAD + n * KEY_BYTES
         if not n or PAGE_OVERHEAD + total // n > self.memory_bytes:
             return
-        # A page that filled the tier alone would push everything else out, so large ones are held in parts.
-        most = max(self.memory_bytes // 16, min(PAGE_BYTES, self.memory_bytes // 4))
-        if total <= most:
+        if total <= self._most:
             parts = [bare]
         else:
-            rows = max(1, n * most // total)
+            rows = max(1, n * self._most // total)
             parts = [take(bare, slice(start, start + rows)) for start in range(0, n, rows)]
         index = self._whole()
         for part in parts:

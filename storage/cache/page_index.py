@@ -34,7 +34,8 @@ def key_list(keys: NDArray[np.uint8]) -> list[bytes]:
 
 def footprint(page: Page) -> int:
     """Bytes of memory that holding a page takes, its keys' index included."""
-    return alive_bytes(page) + PAGE_OVERHEAD + page.n * KEY_BYTES
+    alive = alive_bytes(page) if page.alive is None else page.alive
+    return alive + PAGE_OVERHEAD + len(page.keys) * KEY_BYTES
 
 
 class PageIndex:

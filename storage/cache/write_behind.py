@@ -106,10 +106,14 @@ class Pending:
 
     def _summed(self) -> _Sums:
         """The sums, with the pages in them that came since they were last asked for."""
-        sums = self._sums if self._sums.of is self._pages else _Sums(self._pages)
-        for page in self._pages[sums.pages :]:
+        pages, sums = self._pages, self._sums
+        if sums.of is not pages:
+            sums = _Sums(pages)
+        if sums.pages == len(pages):
+            return sums
+        for page in pages[sums.pages :]:
             sums = _Sums(
-                sums.of, sums.pages + 1, sums.rows + page.n, sums.nbytes + footprint(page), sums.cost_ns + page.cost_ns
+                pages, sums.pages + 1, sums.rows + page.n, sums.nbytes + footprint(page), sums.cost_ns + page.cost_ns
             )
         self._sums = sums
         return sums

@@ -50,6 +50,7 @@ _ROW_BYTES, _ROWS = 4096, 8
 # Keys never repeat. Tokens do, where nodes are sources of several jobs of a bin.
 _DIGESTS = ("keys",)
 _PROVENANCE = ("src_ids", "versions", "tokens")
+_BYTES: Final = np.dtype(np.uint8)
 _SOURCE = re.compile(r"x(0|[1-9]\d{0,5})")
 
 
@@ -184,10 +185,11 @@ def moved(page: Laid, header: bytes) -> Moved:
 
 def check_page(page: Page) -> None:
     """Raise `ShapeError` or `DtypeError` where a page is not what a store takes."""
-    if page.keys.dtype != np.uint8 or page.keys.shape != (page.n, 16):
+    n = len(page.keys)
+    if page.keys.dtype != _BYTES or page.keys.shape != (n, 16):
         message = f"page of op {page.op!r}: expected keys of dtype uint8 and shape (n, 16), got {page.keys.shape}"
         raise ShapeError(message)
-    n, named = len(page.keys), page.arrays if page.sources is None else {**page.arrays, **named_sources(page)}
+    named = page.arrays if page.sources is None else {**page.arrays, **named_sources(page)}
     for name, array in named.items():
         if array.dtype.kind not in "biufc":
             message = f"page of op {page.op!r}, array {name!r}: dtype {array.dtype} cannot be stored"

@@ -123,6 +123,17 @@ class Flights:
                     mine.append(position)
         return flight, np.array(mine, np.int64), others
 
+    def begin(self, key: bytes, running: Any) -> Flight | None:
+        """As `take`, of one key; None where another computes it."""
+        flight = Flight(running, keys=[key])
+        flight.landed.acquire()
+        with self._lock:
+            other = self._held.get(key)
+            if other is not None and other.under_way:
+                return None
+            self._held[key] = flight
+        return flight
+
     def give_up(self, flight: Flight, keys: Sequence[bytes]) -> None:
         """Take keys out of a flight: who waits for them looks again when it is over."""
         if not keys:

@@ -152,11 +152,12 @@ class Pipeline:
         job, looked, tokens = single.asked(self.agreement, spec, params, sources), None, b""
         if job is not None:
             known, tokens, key = job
+            since = self._ground.flights.landed
             if (place := single.held(self._store, self.agreement, spec, key)) is not None:
                 self.count(place[0])
                 return *single.taken(*place), MEMORY
             if not self.thrift.on:  # else a key may be more than the job is worth
-                looked = single.looked(self._ground, key)
+                looked = single.looked(self._ground, key, since)
                 if (place := single.found(looked, self.agreement, known)) is not None:
                     hit = int(looked.found.tier[0])
                     self.count(place[0], hit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
@@ -168,29 +169,29 @@ class Session:
         """How often the op is called: once, or once a job."""
         return self._n if self._spec.batch == "loop" else 1
 
-    def _at(self, number: int) -> tuple[Any, ...]:
-        """The rows of one call, as an index that gives views."""
-        return (number, ...) if self._spec.batch == "loop" else (...,)
+    def _part(self, arrays: Sequence[Array], number: int) -> tuple[Array, ...]:
+        """The rows of one call: views, or the arrays themselves where it is of all rows."""
+        return tuple([array[number, ...] for array in arrays] if self._spec.batch == "loop" else arrays)
 
     def _each(self, step: Callable[..., Any], number: int, *given: Any) -> Any:
         """Do one step of a call; an error of it says which job it is of, where it is of one."""
         try:
-            return step(self._at(number), *given)
+            return step(number, *given)
         except WhiteboardError as error:
             error.row = number if self._spec.batch == "loop" else None
             raise
 
-    def _forward(self, at: tuple[Any, ...]) -> Any:
+    def _forward(self, number: int) -> Any:
         """Fill some rows of y, and return what the forward saved."""
         if self._out is None and self._shape is not None:
             self._out = self._empty(self._shape)
-        target = None if self._out is None else self._out[at]
-        y, saved = self._spec.forward(tuple([x[at] for x in self._open()]), target, **self._params)
+        target = None if self._out is None else self._part((self._out.view(),), number)[0]
+        y, saved = self._spec.forward(self._part(self._open(), number), target, **self._params)
         if self._out is None or target is None:
             self._is_array(y, "forward")
             self._shape = y.shape if self._spec.batch == "loop" else self._shape_of(y)
             self._out = self._empty(self._shape)
-            target = self._out[at]
+            (target,) = self._part((self._out.view(),), number)
         if y is not target:
             self._check(y, target.shape, "forward")
             target[...] = y
@@ -231,13 +232,15 @@ class Session:
 
     def _take(self, number: int, saved: Sequence[Array], into: tuple[Array, ...]) -> None:
         """Copy the Jacobians that a forward has saved, and checked."""
-        for given, array in zip(saved, into, strict=True):
-            array[self._at(number)] = given
+        for given, array in zip(saved, self._part(into, number), strict=True):
+            array[...] = given
 
-    def _pull(self, at: tuple[Any, ...], saved: Any, cotangent: Array | None, grads: tuple[Array, ...]) -> None:
+    def _pull(self, number: int, saved: Any, cotangent: Array | None, grads: tuple[Array, ...]) -> None:
         assert self._out is not None  # there was a forward
-        part = _ones(self._out[at].shape, self._dtype).view() if cotangent is None else cotangent[at]
-        into = tuple([grad[at] for grad in grads])
+        (part,) = self._part((self._out if cotangent is None else cotangent,), number)
+        if cotangent is None:
+            part = _ones(part.shape, self._dtype).view()
+        into = self._part(grads, number)
         given = self._spec.vjp(saved, part, (True,) * len(into), **self._params)
         if len(given) != len(into):
             msg = f"op {self._spec.name!r}: vjp: expected {len(into)} gradients, got {len(given)}"
@@ -284,7 +287,7 @@ class Session:
             missing = len(self._shape) - (x.ndim - 1)
             if missing > 0:
                 view = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
-        view.flags.writeable = False
+        view.setflags(write=False)
         return view
 
 
@@ -314,6 +317,5 @@ def canonical(array: Array) -> None:
     that the element is in (NumPy's loops and remainders differ), and with it the bin.
     """
     # A sum of squares is NaN where one of them is, as none is negative, and so is a maximum, which takes twice as long.
-    told = np.vdot(array, array) if array.size <= _FEW else np.maximum.reduce(array, axis=None)
-    if told != told:  # only NaN differs from itself
+    if math.isnan(np.vdot(array, array) if array.size <= _FEW else np.maximum.reduce(array, axis=None)):
         np.copyto(array, np.nan, where=np.isnan(array))

@@ -147,17 +147,16 @@ def held(store: PackageStore, agreement: Agreement, spec: OpSpec, key: bytes) ->
 
 
 class Looked(NamedTuple):
-    """What a store had of the key of one job, and how many flights had landed before it was asked."""
+    """What a store had of the key of one job, and how many flights had landed before it was first asked."""
 
     key: bytes
     found: Found
     since: int
 
 
-def looked(ground: Ground, key: bytes) -> Looked:
-    """Look the key of a job up that is not in memory."""
-    since = ground.flights.landed
-    return Looked(key, ground.store.find([key]), since)
+def looked(ground: Ground, key: bytes, since: int) -> Looked:
+    """Look the key of a job up that was not in memory, since so many flights had landed."""
+    return Looked(key, ground.store.find_below(key), since)
 
 
 def found(looked: Looked, agreement: Agreement, known: Known) -> tuple[Page, int] | None:
@@ -184,16 +183,18 @@ def computed(
     known, _, key = job
     spec = known.spec
     cost = ground.costs.of(spec)
-    if looked.found.page[0] >= 0 or cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
+    if looked.found.page.item() >= 0 or cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
         return None
     if (spec.user and spec.batch != "loop") or is_nested() or _log.isEnabledFor(logging.DEBUG):
         return None
     running = threading.Lock()
     with running:
-        flight, mine, _ = ground.flights.take([key], running)
+        flight = ground.flights.begin(key, running)
+        if flight is None:
+            return None
         try:
             # Who had the key before has put its package before it was given up: then it is to be looked up again.
-            if not len(mine) or ground.flights.landed != looked.since:
+            if ground.flights.landed != looked.since:
                 return None
             if spec.batch == "loop":  # then a job that fails is a miss too
                 count()
@@ -220,7 +221,7 @@ def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
     arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
     alive = len(key) + len(digests)
     for array in arrays.values():
-        array.flags.writeable = False
+        array.setflags(write=False)
         alive += array.nbytes
     tokens = np.ndarray((1, len(digests) // keys.DIGEST_BYTES, keys.DIGEST_BYTES), np.uint8, digests)
     named = np.ndarray((1, keys.DIGEST_BYTES), np.uint8, key)
@@ -246,7 +247,7 @@ def taken(page: Page, row: int) -> tuple[Array, tuple[Array, ...]]:
     if not alone or page.alive is None:  # else they are views of what is read-only
         for value in values:
             if value.ndim:  # else it is a number, which nobody can write to
-                value.flags.writeable = False
+                value.setflags(write=False)
     return values[0], tuple(values[1:])
 
 
