@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from whiteboard.storage.sqlite.bounds import Steps, bound
 
+VERSION: Final = "PRAGMA data_version"
+"""Another number after each change of the file by another connection, within a transaction that has read something."""
+
 _MANY_CURSORS: Final = 64
 
 
@@ -44,6 +47,8 @@ class Held(sqlite3.Connection):
         self.seen: tuple[tuple[int, int], Any] | None = None
         self.gathered: Any = None
         self.blobs = 0
+        self._looking: tuple[Any, Any] | None = None
+        self._looks = False
 
     @property
     def version(self) -> tuple[int, int]:
@@ -52,7 +57,7 @@ class Held(sqlite3.Connection):
 
     def version_by(self, cursor: Any) -> tuple[int, int]:
         """The same, by a cursor of its own."""
-        (others,) = cursor.execute("PRAGMA data_version").fetchone()
+        (others,) = cursor.execute(VERSION).fetchone()
         return others, self.total_changes
 
     def cursor(self, *given: Any, **options: Any) -> Any:
@@ -69,16 +74,38 @@ class Held(sqlite3.Connection):
         self.blobs += 1
         return super().blobopen(*given, **options)
 
+    def looking(self) -> tuple[Any, Any]:
+        """Return two cursors for a look, which are kept for the next one where `looked` tells that it is at its end."""
+        self.steps.begin()
+        if self._looks:
+            self._end_look()
+        if self._looking is None:
+            self._looking = super().cursor(), super().cursor()
+        self._looks = True
+        return self._looking
+
+    def looked(self) -> None:
+        """Hear that nothing is under way on the cursors of a look."""
+        self._looks = False
+
     def settle(self) -> None:
         """End the statements and the transaction that are under way."""
         if self.is_shut:
             return
+        if self._looks:
+            self._end_look()
         for each in self._cursors:
             if (cursor := each()) is not None:
                 cursor.close()
         self._cursors = []
         if self.in_transaction:
             self.rollback()
+
+    def _end_look(self) -> None:
+        for cursor in self._looking or ():
+            cursor.close()
+        self._looking = None
+        self._looks = False
 
     def close(self) -> None:
         """Go back to whoever lends it."""
@@ -87,6 +114,7 @@ class Held(sqlite3.Connection):
     def shut(self) -> None:
         """Close it."""
         self.is_shut = True
+        self._looking = None
         super().close()
 
     def create_function(self, *given: Any, **options: Any) -> None:

@@ -49,6 +49,7 @@ _POLL_SECONDS = 0.001
 _CUTS, _CUT_PAUSE_SECONDS = 10, 0.05
 _SPARE = 4
 _MOST_BLOBS = 10_000  # of which the driver keeps a megabyte
+_MANY_READ = 64
 _VACUUM_PAGES = 2048
 _ALONE_MS = 500  # for somebody who closes just now
 
@@ -60,12 +61,16 @@ _BEGIN: Final = "BEGIN IMMEDIATE"
 
 
 class _Reading:
-    """One reader, as long as it lives: an interrupt that keeps it from saying that it is done leaves nothing behind."""
+    """One reader, as long as it lives: an interrupt that keeps it from saying that it is done leaves nothing behind.
+
+    Attributes
+    ----------
+    thread : int
+        Whose it is, until it is done; then 0.
+    """
 
     __slots__ = ("__weakref__", "thread")
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
+    thread: int
 
 
 class Database(backend.Database):
@@ -113,7 +118,7 @@ class Database(backend.Database):
         self._mutex = threading.RLock()
         self._gate = threading.RLock()
         self.fork_locks = (self._mutex, self._gate)
-        self._reading: weakref.WeakSet[_Reading] = weakref.WeakSet()
+        self._reading: list[weakref.ref[_Reading]] = []
         self._closed = False
         self._prepared = False
         self._raw: Held | None = None
@@ -375,39 +380,49 @@ class Database(backend.Database):
                 finally:
                     raw.close()  # its transaction too
         finally:
-            self._reading.discard(reading)
+            reading.thread = 0
 
     def _register(self) -> _Reading:
-        """Say that a file is read, until what is returned is discarded: whoever closes its connections waits."""
+        """Say that a file is read, until its `thread` is 0: whoever closes its connections waits."""
         if self._raw is None:
             # A held connection keeps the log open, so that a reader's close is never the last one.
             with self._mutex:
                 self.check_open()
                 self._held()
         reading = _Reading()
-        with self._gate:
-            self.check_open()
-            self._reading.add(reading)
+        reading.thread = threading.get_ident()
+        try:
+            with self._gate:
+                self.check_open()
+                if len(self._reading) >= _MANY_READ:
+                    self._reading = [each for each in self._reading if (other := each()) is not None and other.thread]
+                self._reading.append(weakref.ref(reading))
+        except BaseException:  # its traceback may keep the reader alive
+            reading.thread = 0
+            raise
         return reading
+
+    def _reads(self) -> list[int]:
+        """The threads that read."""
+        found = [each() for each in list(self._reading)]
+        return [thread for each in found if each is not None and (thread := each.thread)]
 
     def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
         if self.location.path is None:
             with self.read() as connection:
-                return rows.look(connection.connection.cursor(), hashed, seen)
+                return rows.look(connection.connection, hashed, seen)
         # What `read` does, without generators: they would take as long as what is read.
         reading = self._register()
         try:
             raw = self._reader()
             try:
-                cursor = raw.cursor()
-                cursor.execute("BEGIN DEFERRED")
-                found = rows.look(cursor, hashed, seen)
+                found = rows.look(raw, hashed, seen)
             finally:
                 raw.close()
         except _TRANSLATED as error:
             raise _translation(self.location, error) from error
         finally:
-            self._reading.discard(reading)
+            reading.thread = 0
         # A package proves itself, by its key and digests; that there is none is no word of another file's.
         if found is True and self._place is not None:
             self._place.check_file()
@@ -508,9 +523,9 @@ class Database(backend.Database):
         """Close all connections, once those who read are done; for whoever has the mutex and the gate."""
         me, until = threading.get_ident(), time.monotonic() + WAIT_SECONDS
         # What this thread left reading when it was interrupted is not waited for: it cannot go on.
-        while any(reading.thread != me for reading in list(self._reading)) and time.monotonic() < until:
+        while any(thread != me for thread in self._reads()) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
-        if not list(self._reading):  # then what an interrupt kept from coming back is nobody's
+        if not self._reads():  # then what an interrupt kept from coming back is nobody's
             self._spare = [raw for raw in list(self._made) if raw is not self._raw and not raw.is_shut]
         if self._raw is None and not self._spare:
             return
@@ -545,7 +560,7 @@ class Database(backend.Database):
     def after_fork(self, *, child: bool) -> None:
         """Let both sides go on."""
         if child:
-            self._reading = weakref.WeakSet()
+            self._reading = []
             if self._log is not None:
                 self._log.forked()
 

@@ -125,12 +125,17 @@ def find(connection: Connection, wanted: NDArray[np.int64]) -> NDArray[np.int64]
     if not (len(recent.hashes) and len(wanted)):
         return np.empty((0, 3), np.int64)
     # Most are none of those wanted: their first bits tell, for less than a search costs.
-    begins = np.zeros(2**_FIRST_BITS, np.bool_)
-    begins[wanted >> _REST_BITS] = True
-    likely = np.flatnonzero(begins[recent.hashes >> _REST_BITS])
+    likely = np.flatnonzero(_first_bits(wanted)[recent.hashes >> _REST_BITS])
     hashes = recent.hashes[likely]
     at = np.searchsorted(wanted, hashes).clip(max=len(wanted) - 1)
     return recent.rows(likely[wanted[at] == hashes])
+
+
+def _first_bits(hashes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which first bits some of the hashes have."""
+    begins = np.zeros(2**_FIRST_BITS, np.bool_)
+    begins[hashes >> _REST_BITS] = True
+    return begins
 
 
 def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
@@ -142,6 +147,14 @@ def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
         raw.seen = version, (gathered, _Places(_Columns.of(cursor)))
     gathered, places = raw.seen[1]
     return (gathered_index.place_of(cursor, hashed) if gathered else None) or places.of(hashed)
+
+
+def lacks(raw: Held, version: tuple[int, int], hashed: int) -> bool:
+    """Whether what the connection keeps of the table is of this version of the file, and has no such hash."""
+    if raw.seen is None or raw.seen[0] != version:
+        return False
+    gathered, places = raw.seen[1]
+    return not gathered and places.of(hashed) is None
 
 
 def index(connection: Connection) -> NDArray[np.int64]:
@@ -187,12 +200,13 @@ class _Columns:
 class _Places:
     """The table, for one hash after another: in order once that pays."""
 
-    __slots__ = ("_asked", "_columns", "_order")
+    __slots__ = ("_asked", "_begins", "_columns", "_order")
 
     def __init__(self, columns: _Columns) -> None:
         self._columns = columns
         self._asked = 0
         self._order: NDArray[np.intp] | None = None
+        self._begins = b""
 
     def of(self, hashed: int) -> tuple[int, int] | None:
         """The page and slot of a hash, the first that there is."""
@@ -200,11 +214,15 @@ class _Places:
         hashes = columns.hashes
         if not len(hashes):
             return None
+        # Most are none of these: their first bits tell.
+        if self._begins and not self._begins[hashed >> _REST_BITS]:
+            return None
         if self._asked < _OFTEN:
             at = int((hashes == hashed).argmax())
         else:
             if self._order is None:
                 self._order = np.argsort(hashes, kind="stable")
+                self._begins = _first_bits(hashes).tobytes()
             at = int(self._order[min(int(hashes.searchsorted(hashed, sorter=self._order)), len(hashes) - 1)])
         if hashes[at] != hashed:
             return None

@@ -21,6 +21,7 @@ from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
+from whiteboard.storage.sqlite.connection import VERSION, Held
 from whiteboard.storage.sqlite.opened_data import InRow, fill, first_bytes, is_damage, reading
 
 LIST: Final = 900
@@ -78,12 +79,20 @@ def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
     return found or recent_index.place_of(cursor, hashed)
 
 
-def look(cursor: Any, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
-    """As `Database.look`, within a transaction."""
+def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+    """As `Database.look`, all of one moment; the connection is to be settled behind it."""
     try:
+        moment, cursor = raw.looking()
+        # Until its row is fetched, all that is read is of one moment: to begin and end a transaction takes longer.
+        moment.execute(VERSION)
         found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
         if found is None:
-            place = recent_index.place_of(cursor, hashed)
+            (others,) = moment.fetchone()
+            if recent_index.lacks(raw, (others, raw.total_changes), hashed):
+                raw.looked()
+                return True
+            moment.execute(VERSION)
+            place = place_of(cursor, hashed)  # of this moment, in which it may have got a row
             if place is None:
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))

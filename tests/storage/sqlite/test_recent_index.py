@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,3 +194,51 @@ def test_what_was_rolled_back_waits_nowhere(stores: Stores, monkeypatch: pytest.
     with stores.database.read() as connection:
         assert np.array_equal(select_index(connection, second[:, 0])[:, 0], np.sort(second[:, 0]))
         assert not len(select_index(connection, first[:, 0]))
+
+
+def test_a_look_sees_what_others_write_and_move(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that looked before finds each package wherever its row is by now, and no other."""
+    monkeypatch.setattr(recent_index, "_OFTEN", 3)
+    hashes = hashes_of(np.frombuffer(b"".join(KEYS), np.uint8).reshape(-1, 16)).tolist()
+    settled = range(0)
+
+    def check(stores: Stores, there: int) -> None:
+        for number in (*range(max(0, there - 30), there), *settled):
+            found = stores.database.look(hashes[number], ())
+            assert isinstance(found, tuple)
+            assert found[1].keys.tobytes() == KEYS[number]
+        assert all(stores.database.look(hashed, ()) is True for hashed in hashes[there : there + 30])
+
+    with open_store(path, memory_bytes=0) as mine, open_store(path, memory_bytes=0) as others:
+        check(mine, 0)
+        for first in range(0, 240, 40):
+            _put(others, range(first, first + 40))
+            check(mine, first + 40)
+            if first % 80:
+                with transaction(others.database) as connection:
+                    recent_index.settle(connection)
+                settled = range(0, first, 17)
+                check(mine, first + 40)
+        with transaction(others.database) as connection:
+            gathered_index.add(connection, recent_index.index(connection))
+            connection.exec_driver_sql("DELETE FROM recent")
+        check(mine, 240)
+
+
+def test_a_look_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package whose row is moved between the two places that are asked is no miss."""
+    hashed = int(hashes_of(np.frombuffer(KEYS[7], np.uint8).reshape(-1, 16))[0])
+    lacks = recent_index.lacks
+    with open_store(path, memory_bytes=0) as mine, open_store(path, memory_bytes=0) as others:
+        _put(mine, range(40))
+        assert mine.database.look(0, ()) is True  # what was written lately is kept from here on
+
+        def moving(*given: Any) -> bool:
+            with transaction(others.database) as connection:
+                recent_index.settle(connection)
+            return lacks(*given)
+
+        monkeypatch.setattr(recent_index, "lacks", moving)
+        found = mine.database.look(hashed, ())
+        assert isinstance(found, tuple)
+        assert found[1].keys.tobytes() == KEYS[7]
