@@ -211,14 +211,15 @@ class SqlitePackages(PackageStore):
             self._count(refused=page.n)
             return False
         with self._lock:
-            if self._pending.nbytes > 2 * self.bounds.nbytes:
+            pending, bounds = self._pending, self.bounds
+            if pending.nbytes > 2 * bounds.nbytes:
                 self.counters.dropped += page.n
             else:
                 self.counters.puts += page.n
-                self._pending.add(owned(page))
-            full = self._pending.full(self.bounds)
-            if not full and self._timer is None and self._pending.rows:
-                self._start_timer(self.bounds.seconds)
+                pending.add(owned(page))
+            full = pending.full(bounds)
+            if not full and self._timer is None and pending.rows:
+                self._start_timer(bounds.seconds)
         return full
 
     # -- claims

@@ -228,3 +228,25 @@ def test_a_forked_child_waits_for_no_thread_of_its_parent(
     turns.go.set()
     assert os.waitpid(child, 0)[1] == 0
     assert slow.result(LONG).hit == "miss"
+
+
+def test_one_key_is_begun_once() -> None:
+    """As `take` has it: by nobody else before it is over, or before who computes it has gone."""
+    flights, key = Flights(), b"k" * 16
+    running, gone = threading.Lock(), threading.Lock()
+    with running:
+        first = flights.begin(key, running)
+        assert first is not None
+        assert flights.begin(key, running) is None
+        assert not len(flights.take([key], running)[1])
+        flights.end(first)
+        with gone:
+            left = flights.begin(key, gone)
+        assert left is not None
+        again = flights.begin(key, running)
+        assert again is not None
+        flights.end(left)  # another's by now
+        assert flights.begin(key, running) is None
+        flights.end(again)
+    assert flights.landed == 3
+    assert not flights._held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whiteboard import ops
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError, WhiteboardError
-from whiteboard.evaluation.session import Session
+from whiteboard.evaluation.session import Session, alone
 from whiteboard.ops.spec import OpSpec
+from whiteboard.types import FLOATS
+
+BUILTIN = [name for name in ops.names() if not ops.get(name).user]
 
 
 def broadcast(op: str, shapes: tuple[tuple[int, ...], ...], params: Any) -> tuple[int, ...]:
@@ -157,3 +162,43 @@ def test_a_run_in_parts_is_the_run(ends: tuple[int, ...], bad: tuple[int, ...]) 
     assert sorted(failed) == list(bad)
     for row in set(range(5)) - set(bad):
         assert [each.tolist() for each in found[row]] == [[2.0 * row] * 3, [2.0] * 3]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", BUILTIN)
+def test_one_job_alone_is_a_session_of_one(name: str, dtype: Any) -> None:
+    """Of all examples of all ops the same bits, in memory of their own, or nothing where a session has to answer."""
+    spec = ops.get(name)
+    rng = np.random.default_rng(0)
+    answered = 0
+    for example in spec.examples:
+        params = spec.bind(example.params)
+        sources = [rng.uniform(*example.domain, size=shape).astype(dtype) for shape in example.shapes]
+        for source in sources[:1]:
+            source[source > 1.5] = np.nan
+        shape = spec.shape(name, example.shapes, params)
+        with np.errstate(all="ignore"), Session(spec, params, [each[None] for each in sources], shape) as session:
+            want = session.run()
+            found = alone(spec, params, sources, shape)
+        if found is None:
+            assert spec.kind == "elementwise"
+            assert {source.shape for source in sources} != {shape}
+            continue
+        answered += 1
+        assert [(each.shape, each.dtype, each.tobytes()) for each in found] == [
+            (each.shape, each.dtype, each.tobytes()) for each in want
+        ]
+        assert all(each.base is None for each in found)
+        assert not any(np.shares_memory(each, source) for each in found for source in sources)
+    assert answered
+
+
+@pytest.mark.parametrize("change", [{"user": True}, {"batch": "loop"}, {"gradient": "none"}], ids=str)
+def test_what_is_to_be_looked_at_is_for_a_session(change: Any) -> None:
+    """A user's op, one that is called job by job, one without gradients, and what gives another shape than it said."""
+    x = np.ones(3)
+    assert alone(MUL, {}, [x, x], (3,)) is not None
+    assert alone(replace(MUL, **change), {}, [x, x], (3,)) is None
+    assert alone(MUL, {}, [x, x], None) is None
+    assert alone(replace(MUL, kind="general"), {}, [x, np.ones(1)], (3,)) is None
+    assert alone(replace(MUL, forward=lambda xs, out: (xs[0][:, :2], xs)), {}, [x, x], (3,)) is None

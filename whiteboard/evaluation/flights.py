@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -64,8 +63,10 @@ class Flight:
 
     def land(self) -> None:
         """Let who waits go on."""
-        with suppress(RuntimeError):  # it is free: nobody, or another who waited, has it
+        try:  # noqa: SIM105 - a miss by call lands each time, and `suppress` takes four times as long
             self.landed.release()
+        except RuntimeError:  # it is free: nobody, or another who waited, has it
+            pass
 
 
 class Flights:

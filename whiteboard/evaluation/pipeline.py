@@ -158,7 +158,7 @@ class Pipeline:
                 return *single.taken(*place), MEMORY
             if not self.thrift.on:  # else a key may be more than the job is worth
                 looked = single.looked(self._ground, key, since)
-                if (place := single.found(looked, self.agreement, known)) is not None:
+                if looked.found.pages and (place := single.found(looked, self.agreement, known)) is not None:
                     hit = int(looked.found.tier[0])
                     self.count(place[0], hit)
                     return *single.taken(*place), hit

@@ -41,6 +41,7 @@ class Session:
 
     def __init__(self, spec: OpSpec, params: dict[str, Any], xs: Sequence[Array], shape: Shape | None = None) -> None:
         self._spec, self._params = spec, params
+        self._loop = spec.batch == "loop"
         self._shapes: tuple[Shape, ...] = tuple([x.shape[1:] for x in xs])
         self._n, self._dtype = len(xs[0]), xs[0].dtype
         self._shape = spec.shape(spec.name, self._shapes, params) if shape is None else shape
@@ -98,9 +99,8 @@ class Session:
             return results
         self._start_forward()
         self._start_backward()
-        beside = self._pulled(0, self._each(self._forward, 0), cotangent, ())
-        assert self._out is not None  # there was a forward
-        return _canonical((self._out, *beside))
+        beside = self._each(self._both, 0, cotangent)
+        return _canonical((self._whole_y(), *beside))
 
     def parts(
         self,
@@ -124,9 +124,9 @@ class Session:
                     repeatable = False
                     saved = self._each(self._forward, number)
                     repeatable = True
-                beside = self._pulled(number, saved, cotangent, beside)
+                beside = self._each(self._pulled, number, saved, cotangent, beside)
             except Exception as error:
-                if failed is None or self._spec.batch != "loop":
+                if failed is None or not self._loop:
                     raise
                 failed[number] = error
             if number + 1 < calls and enough():
@@ -134,13 +134,15 @@ class Session:
                 first = number + 1
         yield slice(first, self._n), self._results(slice(first, self._n), beside, failed)
 
+    def _both(self, number: int, cotangent: Array | None) -> tuple[Array, ...]:
+        """Do a call forward and back, and return what lies beside y."""
+        return self._pulled(number, self._forward(number), cotangent, ())
+
     def _pulled(self, number: int, saved: Any, cotangent: Array | None, beside: tuple[Array, ...]) -> tuple[Array, ...]:
         """Fill some rows of what lies beside y, which the first call makes."""
         beside = beside or self._empties(self._beside())
-        if self._spec.gradient == "jacobian":
-            self._take(number, saved, beside)
-        else:
-            self._each(self._pull, number, saved, cotangent, beside)
+        step = self._take if self._spec.gradient == "jacobian" else self._pull
+        step(number, saved, cotangent, beside)
         return beside
 
     def _results(
@@ -149,8 +151,7 @@ class Session:
         """Return the results of some rows, in memory of their own; nothing where all of them have failed."""
         if failed and all(row in failed for row in range(rows.start, rows.stop)):
             return ()
-        assert self._out is not None  # there was a forward
-        whole = (self._out, *beside)
+        whole = (self._whole_y(), *beside)
         return _canonical(whole if rows == slice(0, self._n) else tuple(array[rows].copy() for array in whole))
 
     def _start_forward(self) -> None:
@@ -167,35 +168,39 @@ class Session:
 
     def _calls(self) -> int:
         """How often the op is called: once, or once a job."""
-        return self._n if self._spec.batch == "loop" else 1
+        return self._n if self._loop else 1
 
-    def _part(self, arrays: Sequence[Array], number: int) -> tuple[Array, ...]:
+    def _part(self, arrays: tuple[Array, ...], number: int) -> tuple[Array, ...]:
         """The rows of one call: views, or the arrays themselves where it is of all rows."""
-        return tuple([array[number, ...] for array in arrays] if self._spec.batch == "loop" else arrays)
+        return tuple([array[number, ...] for array in arrays]) if self._loop else arrays
 
     def _each(self, step: Callable[..., Any], number: int, *given: Any) -> Any:
         """Do one step of a call; an error of it says which job it is of, where it is of one."""
         try:
             return step(number, *given)
         except WhiteboardError as error:
-            error.row = number if self._spec.batch == "loop" else None
+            error.row = number if self._loop else None
             raise
 
     def _forward(self, number: int) -> Any:
         """Fill some rows of y, and return what the forward saved."""
         if self._out is None and self._shape is not None:
             self._out = self._empty(self._shape)
-        target = None if self._out is None else self._part((self._out.view(),), number)[0]
+        target = None if self._out is None else self._row_of(self._out, number)
         y, saved = self._spec.forward(self._part(self._open(), number), target, **self._params)
         if self._out is None or target is None:
             self._is_array(y, "forward")
-            self._shape = y.shape if self._spec.batch == "loop" else self._shape_of(y)
+            self._shape = y.shape if self._loop else self._shape_of(y)
             self._out = self._empty(self._shape)
-            (target,) = self._part((self._out.view(),), number)
+            target = self._row_of(self._out, number)
         if y is not target:
             self._check(y, target.shape, "forward")
             target[...] = y
         return saved
+
+    def _row_of(self, array: Array, number: int) -> Array:
+        """A view of the rows of one call."""
+        return array[number, ...] if self._loop else array.view()
 
     def _shape_of(self, y: Array) -> Shape:
         """The shape of one job's y, from a bin's."""
@@ -210,13 +215,17 @@ class Session:
         """Whether a job has the sources of the one before, to the bit; then it has its y."""
         if not number or any(x[number].tobytes() != x[number - 1].tobytes() for x in self._open()):
             return False
-        assert self._out is not None  # there was a forward
-        self._out[number] = self._out[number - 1]
+        y = self._whole_y()
+        y[number] = y[number - 1]
         return True
 
     def _y(self) -> Array:
-        assert self._out is not None  # a bin has a job
-        canonical(self._out)
+        y = self._whole_y()
+        canonical(y)
+        return y
+
+    def _whole_y(self) -> Array:
+        assert self._out is not None  # there was a forward
         return self._out
 
     def _beside(self) -> Sequence[Shape]:
@@ -230,16 +239,17 @@ class Session:
         n, dtype = self._n, self._dtype
         return tuple([np.empty((n, *shape), dtype) for shape in shapes])
 
-    def _take(self, number: int, saved: Sequence[Array], into: tuple[Array, ...]) -> None:
+    def _take(self, number: int, saved: Sequence[Array], _: Array | None, into: tuple[Array, ...]) -> None:
         """Copy the Jacobians that a forward has saved, and checked."""
         for given, array in zip(saved, self._part(into, number), strict=True):
             array[...] = given
 
     def _pull(self, number: int, saved: Any, cotangent: Array | None, grads: tuple[Array, ...]) -> None:
-        assert self._out is not None  # there was a forward
-        (part,) = self._part((self._out if cotangent is None else cotangent,), number)
         if cotangent is None:
-            part = _ones(part.shape, self._dtype).view()
+            shape = self._whole_y().shape
+            part = _ones(shape[1:] if self._loop else shape, self._dtype).view()
+        else:
+            part = self._row_of(cotangent, number)
         into = self._part(grads, number)
         given = self._spec.vjp(saved, part, (True,) * len(into), **self._params)
         if len(given) != len(into):
@@ -249,8 +259,7 @@ class Session:
         for slot, (grad, target) in enumerate(zip(given, into, strict=True)):
             if self._spec.kind == "elementwise" and target.shape != part.shape:
                 self._check(grad, part.shape, "vjp", slot)
-                lead = self._spec.batch == "lead_axis"
-                grad = sum_back(grad, target.shape[1:]) if lead else sum_back(grad[None], target.shape)[0]
+                grad = sum_back(grad[None], target.shape)[0] if self._loop else sum_back(grad, target.shape[1:])
             self._check(grad, target.shape, "vjp", slot)
             target[...] = grad
 
@@ -289,6 +298,51 @@ class Session:
                 view = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
         view.setflags(write=False)
         return view
+
+
+def alone(
+    spec: OpSpec, params: dict[str, Any], sources: Sequence[Array], shape: Shape | None
+) -> tuple[Array, ...] | None:
+    """Return what `Session.run` gives of one job, or None where a session has to: where anything is to be lined up,
+    called job by job, or said of what an op gave.
+
+    Parameters
+    ----------
+    sources : sequence of ndarray
+        C-contiguous, of one dtype, without an axis of jobs.
+    shape : tuple of int or None
+        y's.
+    """
+    if shape is None or spec.user or spec.batch == "loop" or spec.gradient != "vjp":
+        return None
+    xs = []
+    for source in sources:
+        if spec.kind == "elementwise" and source.shape != shape:
+            return None
+        x = source[None]
+        x.setflags(write=False)
+        xs.append(x)
+    dtype = xs[0].dtype
+    y = np.empty((1, *shape), dtype)
+    target = y.view()
+    given, saved = spec.forward(tuple(xs), target, **params)
+    if given is not target:
+        if not _is_like(given, y):
+            return None
+        y[...] = given
+    grads = spec.vjp(saved, _ones(y.shape, dtype).view(), (True,) * len(xs), **params)
+    results = [y]
+    for x, grad in zip(xs, grads, strict=True):
+        if not _is_like(grad, x):
+            return None
+        result = np.empty(x.shape, dtype)
+        result[...] = grad
+        results.append(result)
+    return _canonical(tuple(results))
+
+
+def _is_like(array: Any, other: Array) -> bool:
+    return type(array) is np.ndarray and array.shape == other.shape and array.dtype == other.dtype
 
 
 _ONE = {dtype: np.ones((), dtype).tobytes() for dtype in FLOATS}

@@ -19,13 +19,12 @@ import numpy as np
 
 from whiteboard.concurrency.lazy import lazy
 from whiteboard.errors import ParamError, ShapeError
-from whiteboard.evaluation import contents, kept_sources, validation
+from whiteboard.evaluation import contents, kept_sources, session, validation
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.elsewhere import DEAR_NS
 from whiteboard.evaluation.filling import Ground
 from whiteboard.evaluation.flights import computing, is_nested
-from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import one_job
 from whiteboard.evaluation.triage import Form
 from whiteboard.identity import keys, lineage
@@ -183,7 +182,7 @@ def computed(
     known, _, key = job
     spec = known.spec
     cost = ground.costs.of(spec)
-    if looked.found.page.item() >= 0 or cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
+    if looked.found.pages or cost is None or cost >= DEAR_NS or spec.exactness == "tolerance":
         return None
     if (spec.user and spec.batch != "loop") or is_nested() or _log.isEnabledFor(logging.DEBUG):
         return None
@@ -199,10 +198,8 @@ def computed(
             if spec.batch == "loop":  # then a job that fails is a miss too
                 count()
             start = time.perf_counter_ns()
-            xs = [source[None] for source in sources]
-            # non-finite results are results
-            with computing(), np.errstate(all="ignore"), Session(spec, known.params, xs, known.form.y) as session:
-                y, *beside = session.run()
+            with computing(), np.errstate(all="ignore"):  # non-finite results are results
+                y, *beside = _run(known, sources)
             cost_ns = time.perf_counter_ns() - start
             ground.costs.learn(spec, 1, cost_ns)
             page = _page(job, y, beside, cost_ns)
@@ -213,6 +210,16 @@ def computed(
         finally:
             ground.flights.end(flight)
     return page
+
+
+def _run(known: Known, sources: Sequence[Array]) -> tuple[Array, ...]:
+    """Return what a package of a job holds, in memory of its own."""
+    spec, params, shape = known.spec, known.params, known.form.y
+    results = session.alone(spec, params, sources, shape)
+    if results is None:
+        with session.Session(spec, params, [source[None] for source in sources], shape) as one:
+            results = one.run()
+    return results
 
 
 def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:

@@ -67,8 +67,13 @@ class Page:
     @property
     def nbytes(self) -> int:
         """Bytes of all columns, as they lie in memory."""
-        columns = (self.keys, *self.arrays.values(), self.src_ids, self.versions, self.tokens, *(self.sources or ()))
-        return sum([column.nbytes for column in columns if column is not None])
+        total = self.keys.nbytes
+        for array in self.arrays.values():
+            total += array.nbytes
+        for column in (self.src_ids, self.versions, self.tokens, *(self.sources or ())):
+            if column is not None:
+                total += column.nbytes
+        return total
 
 
 class Found(NamedTuple):
