@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -79,6 +79,23 @@ def calls(
     ]
 
 
+class _Where(NamedTuple):
+    """A call, as errors name it; the text is made only for them."""
+
+    label: str
+    job_id: Any
+
+    def __str__(self) -> str:
+        return f"op {self.label!r}, job {shown(self.job_id)!r}"
+
+
+_NO_PARAMS: Final[dict[str, Any]] = {}
+
+
+def _ours(op: OpLike) -> Meaning:
+    return Meaning(op, _NO_PARAMS)
+
+
 def _call(
     number: int,
     spec: Sequence[Any],
@@ -94,12 +111,12 @@ def _call(
         )
         raise ParamError(msg)
     op, src_ids, out_id, op_args, op_kwargs, residual = (*spec, None)[:6]
-    meaning = names.meaning(op) if names is not None and isinstance(op, str) else Meaning(_named(op))
+    meaning = _ours(_named(op)) if names is None or not isinstance(op, str) else names.meaning(op)
     name = ops.name_of(meaning.op)
     label = op if isinstance(op, str) else name
-    where = f"op {label!r}, job {shown(job_id)!r}"
+    where = _Where(label, job_id)
     sources = _sources(src_ids, where)
-    pairs = [(each, read) if not isinstance(each, tuple) else each for each in sources]
+    pairs = [each if isinstance(each, tuple) else (each, read) for each in sources]
     job = Job(
         name,
         [node_id for node_id, _ in pairs],
@@ -110,7 +127,7 @@ def _call(
         job_id=job_id,
         **common,
     )
-    return Call(job, label, sources, tuple(each for _, each in pairs))
+    return Call(job, label, sources, tuple([each for _, each in pairs]))
 
 
 def _named(op: Op) -> OpLike:
@@ -129,11 +146,11 @@ def _named(op: Op) -> OpLike:
     return name
 
 
-def _sources(given: Any, where: str) -> tuple[Source, ...]:
+def _sources(given: Any, where: _Where) -> tuple[Source, ...]:
     if not isinstance(given, tuple | list) and (isinstance(given, str) or not isinstance(given, Sequence | np.ndarray)):
         msg = f"{where}: src_ids: expected a sequence of ids, or of (id, attribute), got {given!r:.80}"
         raise ParamError(msg)
-    sources = tuple(tuple(each) if isinstance(each, list) else each for each in given)
+    sources = tuple([tuple(each) if isinstance(each, list) else each for each in given])
     for each in sources:
         if isinstance(each, str) or (isinstance(each, tuple) and (len(each) != 2 or not isinstance(each[1], str))):
             msg = f"{where}: src_ids: expected an id, or (id, attribute), got {each!r:.80}"
@@ -141,7 +158,7 @@ def _sources(given: Any, where: str) -> tuple[Source, ...]:
     return sources
 
 
-def _params(meaning: Meaning, op_args: Any, op_kwargs: Any, where: str) -> dict[str, Any]:
+def _params(meaning: Meaning, op_args: Any, op_kwargs: Any, where: _Where) -> dict[str, Any]:
     if op_kwargs is None and (op_args is None or op_args == ()) and not meaning.params:
         return {}
     args, kwargs = () if op_args is None else op_args, {} if op_kwargs is None else op_kwargs
