@@ -69,10 +69,10 @@ class Held(sqlite3.Connection):
         self._cursors.append(weakref.ref(cursor))  # without a callback, which an interrupt could come into
         return cursor
 
-    def blobopen(self, *given: Any, **options: Any) -> Any:
+    def blobopen(self, table: str, column: str, row: int, /, *, readonly: bool = False, name: str = "main") -> Any:
         """Open a blob, and count it."""
         self.blobs += 1
-        return super().blobopen(*given, **options)
+        return super().blobopen(table, column, row, readonly=readonly, name=name)
 
     def looking(self) -> tuple[Any, Any]:
         """Return two cursors for a look, which are kept for the next one where `looked` tells that it is at its end."""
