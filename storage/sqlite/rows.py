@@ -86,7 +86,8 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         # Until its row is fetched, all that is read is of one moment: to begin and end a transaction takes longer.
         moment.execute(VERSION)
         found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
-        if found is None:
+        placed = found is not None
+        if not placed:
             (others,) = moment.fetchone()
             if recent_index.lacks(raw, (others, raw.total_changes), hashed):
                 raw.looked()
@@ -104,12 +105,15 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         elif data is not None:
             return False
         else:
-            with cursor.connection.blobopen("page", "data", page_id, readonly=True) as blob:
+            with raw.blobopen("page", "data", page_id, readonly=True) as blob:
                 if len(blob) != MOST_DATA:
                     page = one_row.read(Moved(header, digest, InRow(blob)), slot, alone=page_id in seen)
                 else:
-                    with reading(cursor.connection, "page", page_id) as parts:
+                    with reading(raw, "page", page_id) as parts:
                         page = one_row.read(Moved(header, digest, parts), slot, alone=page_id in seen)
+        if placed:  # of one hash there is one row, so nothing is left to come
+            moment.fetchone()
+            raw.looked()
     except CorruptPackageError:
         return False
     except sqlite3.Error as error:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.storage.samples import assert_found, key_of, page_of, transaction
+from tests.storage.samples import assert_found, database_of, key_of, page_of, transaction
+from whiteboard.records.packages import Page
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
 from whiteboard.storage.sql.rows import count_packages, select_index
@@ -242,3 +243,34 @@ def test_a_look_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         found = mine.database.look(hashed, ())
         assert isinstance(found, tuple)
         assert found[1].keys.tobytes() == KEYS[7]
+
+
+@pytest.mark.parametrize("width", [2, 300], ids=["in a column", "in an opened blob"])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "damaged"])
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "lately"])
+def test_a_look_leaves_nothing_under_way(path: Path, settled: bool, whole: bool, width: int) -> None:
+    """Whatever it finds, and wherever, the log can be cut to nothing behind it, and the next one sees what is new."""
+    hashes = hashes_of(np.frombuffer(b"".join(KEYS), np.uint8).reshape(-1, 16)).tolist()
+    keys = np.frombuffer(b"".join(KEYS[:60]), np.uint8).reshape(-1, 16)
+    with open_store(path, memory_bytes=0) as stores:
+        database = database_of(stores)
+        stores.packages.put(Page("f", keys, {"y": np.random.default_rng(0).normal(size=(60, width))}))
+        stores.packages.flush()
+        with transaction(database) as connection:
+            if settled:
+                recent_index.settle(connection)
+            if not whole:
+                connection.exec_driver_sql("UPDATE page SET digest = zeroblob(16)")
+        for number in (3, 59, 3):
+            found = database.look(hashes[number], ())
+            assert isinstance(found, tuple) if whole else found is False
+            database.checkpoint()
+            assert Path(f"{path}-wal").stat().st_size == 0
+            _put(stores, range(60 + number, 61 + number))
+            found = database.look(hashes[60 + number], ())
+            assert isinstance(found, tuple)
+        database.look(hashes[3], ())
+        (reader,) = database._spare
+        assert not reader._looks
+        # of a row by its key nothing is left to end, so the next look has the same cursors
+        assert (reader._looking is not None) is (settled and whole)
