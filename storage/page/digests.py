@@ -160,7 +160,7 @@ class Blocks:
         A block is not what was written, or there are more or fewer digests than blocks.
     """
 
-    __slots__ = ("_data", "_digests", "_last", "_length", "_seen", "_size")
+    __slots__ = ("_data", "_digests", "_last", "_length", "_near", "_seen", "_size")
 
     def __init__(self, data: Data, size: int, digests: bytes) -> None:
         self._length = len(data)
@@ -170,6 +170,7 @@ class Blocks:
         self._data, self._size, self._digests = data, size, digests
         self._seen: set[int] = set()
         self._last: tuple[int, bytes | memoryview] = -1, b""
+        self._near: tuple[int, bytes] = -1, b""
 
     def __len__(self) -> int:
         return self._length
@@ -219,14 +220,17 @@ class Blocks:
 
     def _compare(self, number: int, block: bytes | memoryview, *rest: memoryview) -> None:
         three, one = divmod(number, 3)
-        try:
-            near = binascii.a2b_base64(self._digests[three * _THREE : (three + 1) * _THREE], strict_mode=True)
-        except ValueError as error:
-            raise _unfit() from error
+        near = self._near
+        if near[0] != three:
+            try:
+                letters = self._digests[three * _THREE : (three + 1) * _THREE]
+                near = self._near = three, binascii.a2b_base64(letters, strict_mode=True)
+            except ValueError as error:
+                raise _unfit() from error
         state = blake3(block)
         for piece in rest:
             state.update(piece)
-        if state.digest(DIGEST_BYTES) != near[one * DIGEST_BYTES : (one + 1) * DIGEST_BYTES]:
+        if state.digest(DIGEST_BYTES) != near[1][one * DIGEST_BYTES : (one + 1) * DIGEST_BYTES]:
             raise _unfit()
         self._seen.add(number)
 
