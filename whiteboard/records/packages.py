@@ -76,7 +76,8 @@ class Page:
         return total
 
 
-class Found(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Found:
     """Where each of n keys was found: columns, so that a caller gathers page by page.
 
     ``page[i]`` indexes `pages`, or is -1 for a miss; ``slot[i]`` is the row in that page; ``tier[i]`` is
