@@ -149,12 +149,12 @@ def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
     return (gathered_index.place_of(cursor, hashed) if gathered else None) or places.of(hashed)
 
 
-def lacks(raw: Held, version: tuple[int, int], hashed: int) -> bool:
-    """Whether what the connection keeps of the table is of this version of the file, and has no such hash."""
-    if raw.seen is None or raw.seen[0] != version:
-        return False
-    gathered, places = raw.seen[1]
-    return not gathered and places.of(hashed) is None
+def kept(raw: Held, hashed: int) -> tuple[tuple[int, int], tuple[int, int] | None] | None:
+    """Of what version of the file the connection keeps the table, and where that has a hash; None if it cannot tell."""
+    if raw.seen is None:
+        return None
+    version, (gathered, places) = raw.seen
+    return None if gathered else (version, places.of(hashed))
 
 
 def index(connection: Connection) -> NDArray[np.int64]:

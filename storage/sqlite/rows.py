@@ -86,14 +86,20 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         # Until its row is fetched, all that is read is of one moment: to begin and end a transaction takes longer.
         moment.execute(VERSION)
         found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
-        placed = found is not None
-        if not placed:
-            (others,) = moment.fetchone()
-            if recent_index.lacks(raw, (others, raw.total_changes), hashed):
-                raw.looked()
-                return True
-            moment.execute(VERSION)
-            place = place_of(cursor, hashed)  # of this moment, in which it may have got a row
+        is_last = found is not None  # of one hash there is one row, so nothing is left to come
+        if found is None:
+            version, place = recent_index.kept(raw, hashed) or (None, None)
+            if version is not None and place is None:
+                (others,) = moment.fetchone()
+                if version == (others, raw.total_changes):
+                    raw.looked()
+                    return True
+                moment.execute(VERSION)
+                place = place_of(cursor, hashed)  # of this moment, in which it may have got a row
+            elif place is None or version != raw.version_by(cursor):
+                place = recent_index.place_of(cursor, hashed)
+            else:
+                is_last = True
             if place is None:
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
@@ -111,7 +117,7 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
                 else:
                     with reading(raw, "page", page_id) as parts:
                         page = one_row.read(Moved(header, digest, parts), slot, alone=page_id in seen)
-        if placed:  # of one hash there is one row, so nothing is left to come
+        if is_last:
             moment.fetchone()
             raw.looked()
     except CorruptPackageError:

@@ -229,17 +229,17 @@ def test_a_look_sees_what_others_write_and_move(path: Path, monkeypatch: pytest.
 def test_a_look_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package whose row is moved between the two places that are asked is no miss."""
     hashed = int(hashes_of(np.frombuffer(KEYS[7], np.uint8).reshape(-1, 16))[0])
-    lacks = recent_index.lacks
+    kept = recent_index.kept
     with open_store(path, memory_bytes=0) as mine, open_store(path, memory_bytes=0) as others:
         _put(mine, range(40))
         assert mine.database.look(0, ()) is True  # what was written lately is kept from here on
 
-        def moving(*given: Any) -> bool:
+        def moving(*given: Any) -> Any:
             with transaction(others.database) as connection:
                 recent_index.settle(connection)
-            return lacks(*given)
+            return kept(*given)
 
-        monkeypatch.setattr(recent_index, "lacks", moving)
+        monkeypatch.setattr(recent_index, "kept", moving)
         found = mine.database.look(hashed, ())
         assert isinstance(found, tuple)
         assert found[1].keys.tobytes() == KEYS[7]
@@ -273,4 +273,4 @@ def test_a_look_leaves_nothing_under_way(path: Path, settled: bool, whole: bool,
         (reader,) = database._spare
         assert not reader._looks
         # of a row by its key nothing is left to end, so the next look has the same cursors
-        assert (reader._looking is not None) is (settled and whole)
+        assert (reader._looking is not None) is whole
