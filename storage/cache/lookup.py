@@ -17,6 +17,8 @@ from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.codec import BLOSC2
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import decode_page
+from whiteboard.storage.page.one_row import only
+from whiteboard.storage.page.spread import Spread
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import firsts, hashes_of
 from whiteboard.storage.sql.rows import find
@@ -190,9 +192,12 @@ def _opened_all(pages: Iterable[tuple[int, Laid]]) -> Iterable[tuple[int, Page |
 
 
 def _opened(row: tuple[int, Laid]) -> tuple[int, Page | None]:
-    page_id, blob = row
+    page_id, laid = row
     try:
-        return page_id, decode_page(blob)
+        # Of small data, which is bytes, it would cost as much to ask; what is of other types was not written so.
+        large = isinstance(laid.data, memoryview | Spread) and type(laid.header) is type(laid.digest) is bytes
+        alone = only(laid) if large else None
+        return page_id, decode_page(laid) if alone is None else alone
     except CorruptPackageError:
         return page_id, None
 

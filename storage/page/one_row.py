@@ -18,8 +18,10 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode, decode_part
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_in, opened
-from whiteboard.storage.page.format import THREADED_BYTES, Blob, decode_page
+from whiteboard.storage.page.format import THREADED_BYTES, Moved, decode_page
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
+from whiteboard.storage.page.room import Room
+from whiteboard.storage.page.spread import Spread
 
 # Of a large page a row alone costs a block a column, and pays where there are so many others.
 _FEW: Final = 8
@@ -46,20 +48,9 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     CorruptPackageError
         Something of what is read is not what was written, or not what a page may hold.
     """
-    said = _said(page.header, page.digest) if len(page.header) <= _MOST_BYTES else None
-    if said is not None:
-        data: Data = Blocks(page.data, said.size, said.digests)
-    else:
-        data = opened(page)
-        said = _Said(0, b"", *_form(page.header), {}, {})
+    data, said = _opened(page)
     form = said.form
     n = form.n
-    if type(said.cost_ns) is not int:
-        message = "cost_ns is missing from the header"
-        raise CorruptPackageError(message)
-    if form.end > len(data):
-        message = "an array lies outside of the data"
-        raise CorruptPackageError(message)
     if n < _FEW and type(page.data) is not bytes:
         return _alone(page, data, said) if n == 1 and slot == 0 else None
     if alone or not 0 <= slot < n:
@@ -73,21 +64,51 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
 
 
+def only(page: Laid) -> Page | None:
+    """The one package of a page that is in memory; None where the page has others.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    data, said = _opened(page)
+    return _alone(page, data, said) if said.form.n == 1 else None
+
+
+def _opened(page: Laid) -> tuple[Data, _Said]:
+    """The data of a page, and what its header says."""
+    said = _said(page.header, page.digest) if len(page.header) <= _MOST_BYTES else None
+    if said is not None:
+        data: Data = Blocks(page.data, said.size, said.digests)
+    else:
+        data = opened(page)
+        said = _Said(0, b"", *_form(page.header), {}, {})
+    if type(said.cost_ns) is not int:
+        message = "cost_ns is missing from the header"
+        raise CorruptPackageError(message)
+    if said.form.end > len(data):
+        message = "an array lies outside of the data"
+        raise CorruptPackageError(message)
+    return data, said
+
+
 def _alone(page: Laid, data: Data, said: _Said) -> Page:
     """The one package of a page, which is read as a whole."""
-    whole, form = page.data[:], said.form
+    whole: Any = page.data if isinstance(page.data, Spread) else page.data[:]
+    form = said.form
     if not isinstance(data, Blocks) or form.together[2] or form.row_bytes >= THREADED_BYTES:
-        return decode_page(Blob(page.header, page.digest, whole))
+        return decode_page(Moved(page.header, page.digest, whole))
     data.hold(whole)
-    arrays = {name: _whole(data, apart) for name, *_, apart in form.columns if apart is not None}
+    into = data.decoded
+    arrays = {name: _whole(data, apart, into.get(f"a:{name}")) for name, *_, apart in form.columns if apart is not None}
     # Where provenance and sources are next to nothing, no more is kept alive than the arrays.
     alive = form.row_bytes if form.is_raw and len(whole) <= _DENSE * form.row_bytes else None
     return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns, lineage=form.lineage, alive=alive)
 
 
-def _whole(data: Blocks, place: Place) -> NDArray[Any]:
+def _whole(data: Blocks, place: Place, into: Room | None) -> NDArray[Any]:
     """All rows of an array in data that is in memory, read-only."""
-    return decode(place.codec, data.view(place.offset, place.end), place.dtype, place.nbytes, place.shape)
+    return decode(place.codec, data.view(place.offset, place.end), place.dtype, place.nbytes, place.shape, into)
 
 
 class _Said(NamedTuple):
