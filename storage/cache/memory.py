@@ -37,7 +37,7 @@ class MemoryTier(PackageStore):
         self.inner = inner
         self.memory_bytes = memory_bytes
         self.keep = keep
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.fork_locks = (self._lock,)
         self._index = PageIndex()
         self._touched: Counter[bytes] = Counter()

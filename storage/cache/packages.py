@@ -101,7 +101,7 @@ class SqlitePackages(PackageStore):
         self._bits = hash_bits
         self._neighbours = neighbours
         self._seen: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._flushing = threading.RLock()
         self.fork_locks = (self._flushing, self._lock)
         self._pending = Pending()

@@ -384,3 +384,44 @@ def test_a_fork_while_another_thread_goes_from_one_store_to_another(tmp_path: Pa
     """Whoever merges two stores holds the lock of one and waits for the other's, which a fork may hold already."""
     done = run_python(_ORDER, str(tmp_path / "a.db"), order)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+_WITHIN = """
+import os, signal, sys
+import numpy as np
+import whiteboard as wb
+
+board = wb.open(sys.argv[1])
+x = np.ones(3)
+board.call("tanh", x)
+tier, asked = board._store.packages, []
+held = tier._lock
+
+class Forks:
+    def __enter__(self):
+        held.acquire()
+        if not asked:
+            asked.append(os.fork())
+
+    def __exit__(self, *_):
+        held.release()
+
+signal.alarm(20)  # ends it where it hangs
+tier._lock = Forks()
+y = board.call("tanh", x).y
+assert y.tobytes() == np.tanh(x).tobytes()
+assert board.call("exp", x).y.tobytes() == np.exp(x).tobytes()
+if not asked[0]:
+    os._exit(0)
+code = os.waitstatus_to_exitcode(os.waitpid(asked[0], 0)[1])
+tier._lock = held
+board.close()
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_within_a_call(tmp_path: Path) -> None:
+    """A signal's handler, or a finalizer, may fork while its own thread holds a lock of a store."""
+    done = run_python(_WITHIN, str(tmp_path / "a.db"))
+    assert (done.returncode, done.stderr) == (0, "")
