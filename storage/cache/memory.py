@@ -16,6 +16,7 @@ from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import PAGE_BYTES, owned, take
+from whiteboard.storage.page.room import tidy
 
 
 class MemoryTier(PackageStore):
@@ -168,6 +169,7 @@ class MemoryTier(PackageStore):
         with self._lock:
             for page in pages:
                 self._hold(page)
+        tidy()
 
     def _hold(self, page: Page) -> None:
         if self.memory_bytes <= PAGE_OVERHEAD:

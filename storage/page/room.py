@@ -1,7 +1,8 @@
 """Memory that large data is read into: parts of large pages where the system has them, as new memory costs by the page.
 
 A part of which nobody has a view any more goes back to the system, whatever lies beside it in its page, when the next
-is asked for, or with all others of its region; a few are kept, as who reads one result after another wants them.
+is asked for or a page is held in memory, or with all others of its region; a few are kept, as who reads one result
+after another wants them.
 """
 
 from __future__ import annotations
@@ -133,6 +134,12 @@ def _behind(region: Region, at: int, sizes: Sequence[int]) -> Iterator[Room]:
         # a page that two of them share is given back with all of the region
         yield Room(region, at, nbytes, slice(first, max(first, end)))
         at += nbytes
+
+
+def tidy() -> None:
+    """Give memory back of which nobody has a view any more, where there is some."""
+    if _dead:
+        _bury()
 
 
 def _whole_pages(nbytes: int) -> int:

@@ -22,6 +22,10 @@ from whiteboard.storage.page.spread import Part, Spread
 LEAST_BYTES: Final = 2**20
 """Arrays of one name that have less in all are not worth a region of memory."""
 
+MOST_BYTES: Final = 128 * 2**20
+"""More than so many in all are not stacked: a page that is held in memory keeps what was let go of in its region, until
+there is another to be held."""
+
 _NAMED: Final = "a:"
 _ARRAYS: Final = b',"arrays":['
 _MOST_SAID: Final = 2**16
@@ -50,7 +54,7 @@ def spread(pages: Sequence[tuple[object, object]]) -> Iterator[Spread | None]:
             if array.kind is not None:
                 sizes[array.kind].append(array.nbytes)
     large = {kind: each for kind, each in sizes.items() if len(each) > 1 and sum(each) >= LEAST_BYTES}
-    found = rooms([*large.values()]) if large else None
+    found = rooms([*large.values()]) if 0 < sum(map(sum, large.values())) <= MOST_BYTES else None
     made = {} if found is None else dict(zip(large, found, strict=True))
     for arrays in laid:
         yield _spread(arrays, made)

@@ -173,3 +173,12 @@ def test_hits_of_nodes_are_not_copied(tmp_path: Path) -> None:
     assert again.y.tobytes() == once_more.y.tobytes() == first.y.tobytes()
     for a, b in zip(again.grads, first.grads, strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def test_too_much_is_not_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page that is held keeps in memory of others has a bound."""
+    pages = [page(number, 1, 9000, "raw") for number in range(3)]
+    monkeypatch.setattr(stacking, "MOST_BYTES", 6 * 72_000 - 1)
+    found = found_again(tmp_path / "a.db", pages)
+    assert together([each.arrays["y"] for each in found.pages]) is None
+    assert [each.arrays["y"].tobytes() for each in found.pages] == [each.arrays["y"].tobytes() for each in pages]
