@@ -28,6 +28,7 @@ _FEW: Final = 8
 # Of a page that is read as a whole, this many times its arrays may stay in memory with them, and count as nothing.
 _DENSE: Final = 1.01
 _AFTER_BLOCKS: Final = re.compile(rb',("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
+_ONE: Final = b'"n":1,'
 # Of headers that are remembered: with what they say, all of them take a few megabytes at most.
 _MOST_BYTES, _MOST_FORMS, _MOST_PAGES = 4096, 256, 1024
 # Of a page's chunks so much is remembered with its header. They are so small where all rows are alike, as those of a
@@ -65,12 +66,14 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
 
 
 def only(page: Laid) -> Page | None:
-    """The one package of a page that is in memory; None where the page has others.
+    """The one package of a page that is in memory; None where the page has others, or a header that is not remembered.
 
     Raises
     ------
     CorruptPackageError
     """
+    if _ONE not in page.header or len(page.header) > _MOST_BYTES or _said(page.header, page.digest) is None:
+        return None  # before its data is looked at, which is then looked at elsewhere
     data, said = _opened(page)
     return _alone(page, data, said) if said.form.n == 1 else None
 

@@ -93,63 +93,6 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert done.returncode == 0, done.stderr
 
 
-_IMPORT = """
-import importlib.abc, os, signal, sys, threading, time
-import numpy as np
-import whiteboard as wb
-from whiteboard.concurrency import imports
-
-use, module, seconds, patience = sys.argv[1:]
-imports.WAIT_SECONDS = float(patience)
-begun = threading.Event()
-
-class Slow(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == module and not begun.is_set():
-            begun.set()
-            time.sleep(float(seconds))
-
-def run():
-    exec(use, {"wb": wb, "np": np, "board": board})
-
-board = wb.open(":memory:")
-sys.meta_path.insert(0, Slow())
-other = threading.Thread(target=run)
-other.start()
-assert begun.wait(20)
-for _ in range(2):
-    pid = os.fork()
-    if not pid:
-        signal.alarm(20)  # ends it where it hangs
-        run() if imports.WAIT_SECONDS > 1 else board.call("mul", np.ones(3), np.ones(3))
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code == 0, code
-other.join()
-run()
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(
-    ("use", "module", "seconds", "patience"),
-    [
-        ("wb.ops.get('tanh')", "whiteboard.ops.families.elementwise", 0.3, 20.0),
-        ("wb.rules.Relax", "whiteboard.systems.rules", 0.3, 20.0),
-        ("board.system(str(id(np)))", "whiteboard.systems.system", 0.3, 20.0),
-        ("board.table('mul')", "whiteboard.inspection.table", 0.3, 20.0),
-        ("board.forget(op='mul')", "whiteboard.storage.upkeep.remove", 0.3, 20.0),
-        ("wb.ops.check('mul')", "whiteboard.ops.checking.conformance", 0.3, 20.0),
-        ("import xml.dom.minidom", "xml.dom.minidom", 0.3, 20.0),
-        ("import xml.dom.minidom", "xml.dom.minidom", 2.0, 0.1),
-    ],
-)
-def test_a_fork_while_another_thread_imports(use: str, module: str, seconds: float, patience: float) -> None:
-    """The child inherits no import that nobody will end; one that takes too long is not waited for."""
-    done = run_python(_IMPORT, use, module, str(seconds), str(patience))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 _OPENED = """
 import os, signal, sys, threading
 from whiteboard.concurrency import at_fork
@@ -193,54 +136,6 @@ sys.exit(code)
 def test_a_store_that_is_opened_while_others_are_made_quiet(tmp_path: Path) -> None:
     """The child inherits no lock of a store that another thread opened when the fork had begun."""
     done = run_python(_OPENED, str(tmp_path / "a.db"))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-_SQLITE = """
-import os, signal, sqlite3, sys, threading
-import numpy as np
-import whiteboard as wb
-
-use, stop = sys.argv[1], threading.Event()
-board = wb.open(sys.argv[2])
-board.call("mul", np.ones(3), np.ones(3))
-
-def other(number):
-    while not stop.is_set():
-        if use == "sqlite3":
-            sqlite3.connect(":memory:").execute("CREATE TABLE t (x)")
-        elif use == "open":
-            wb.open(f"{sys.argv[2]}{number}").close()
-        else:
-            dropped = wb.open(f"{sys.argv[2]}{number}")
-            dropped.call("mul", np.ones(3), np.ones(3))
-
-threads = [threading.Thread(target=other, args=(number,)) for number in range(2)]
-for thread in threads:
-    thread.start()
-codes = []
-for _ in range(30):
-    pid = os.fork()
-    if not pid:
-        signal.alarm(30)  # ends it where it hangs
-        board.call_many("tanh", np.ones((2, 3)))
-        os._exit(0)
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    if codes[-1]:
-        break
-stop.set()
-for thread in threads:
-    thread.join()
-board.close()
-sys.exit(codes[-1])
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("use", ["sqlite3", "open", "drop"])
-def test_a_fork_while_another_thread_uses_sqlite(tmp_path: Path, use: str) -> None:
-    """The child inherits none of the locks that all connections of a process share, whosever they are."""
-    done = run_python(_SQLITE, use, str(tmp_path / "a.db"))
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -70,9 +70,9 @@ def _before() -> None:
 
 
 def _after(*, child: bool) -> None:
-    if child:
-        _interrupts.clear()
     _uninterrupted(lambda: _wake(child=child))
+    if child:
+        _interrupts.clear()  # the parent's; one of its own, of just now, would come at its next fork
 
 
 def _uninterrupted(work: Callable[[], None]) -> None:
@@ -92,8 +92,8 @@ def _quieten(until: float) -> None:
             imports.wait(until)  # while holding nothing that an import may ask for
             with _watching:
                 things = list(_watched)
-            # From here until after the fork nothing is waited for that others hold, so they may be kept from these.
             if all(map(_made_quiet, sorted(things, key=attrgetter("fork_rank")))) and _take(_watching):
+                # Who begins an import now waits until after the fork: no lock that others may hold is waited for below.
                 _held.extend(compress(_IMPORTS, map(_is_none, map(methodcaller("acquire"), _IMPORTS))))
                 if _watched <= set(things) and not imports.others():
                     sqlite_mutexes.hold(time.monotonic() + _SQLITE_SECONDS)

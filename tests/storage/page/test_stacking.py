@@ -19,7 +19,8 @@ from whiteboard.records.adjacent import together
 from whiteboard.records.packages import Found, Page
 from whiteboard.storage.page import room, stacking
 from whiteboard.storage.page.digests import digest_of
-from whiteboard.storage.page.format import encode_page
+from whiteboard.storage.page.format import Moved, encode_page
+from whiteboard.storage.page.one_row import only
 
 pytestmark = pytest.mark.skipif(room._ADVICE is None, reason="no large pages here")
 
@@ -182,3 +183,24 @@ def test_too_much_is_not_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = found_again(tmp_path / "a.db", pages)
     assert together([each.arrays["y"] for each in found.pages]) is None
     assert [each.arrays["y"].tobytes() for each in found.pages] == [each.arrays["y"].tobytes() for each in pages]
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_a_page_of_many_is_not_looked_at_twice(n: int) -> None:
+    """Nor one of before blocks, whose digest is over all of its data: it is left before that is read."""
+    packed = encode_page(page(0, n, 9000, "raw"))
+    said = json.loads(packed.header)
+    del said["blocks"]
+    before = json.dumps(said | {"n": 1}, separators=(",", ":")).encode()
+    assert only(Moved(packed.header, packed.digest, Unread())) is None
+    assert only(Moved(before, packed.digest, Unread())) is None
+
+
+class Unread:
+    """Data that nobody may ask for."""
+
+    def __len__(self) -> int:
+        raise AssertionError
+
+    def __getitem__(self, _: slice) -> bytes:
+        raise AssertionError
