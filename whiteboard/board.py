@@ -124,9 +124,9 @@ class Board:
         ------
         UnknownOpError, ShapeError, DtypeError, ParamError
         """
-        name = ops.name_of(op)
-        self._open()
-        y, grads, hit = self._pipeline.one(ops.get(name), params, sources)
+        if self._closed:
+            self._open()
+        y, grads, hit = self._pipeline.one(ops.get(op), params, sources)
         return CallResult(y, grads, HIT_NAMES[hit])
 
     def call_many(

@@ -75,14 +75,9 @@ class MemoryTier(PackageStore):
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:
         with self._lock:
-            index = self._index if not self._index.torn else self._whole()
-            if (place := index.place(key)) is None:
-                return None
-            number, row = place
-            index.pages.move_to_end(number)
-            page = index.pages[number]
-            self._touched[key] += 1
-        return page, row
+            if (found := self._whole().use(key)) is not None:
+                self._touched[key] += 1
+        return found
 
     def put(self, page: Page) -> None:
         mine = owned(page)

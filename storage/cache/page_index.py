@@ -64,10 +64,19 @@ class PageIndex:
         """The place of each key, -1 where it is not held."""
         return np.fromiter(map(self._places.get, keys, repeat(-1)), np.int64, len(keys))
 
-    def place(self, key: bytes) -> tuple[int, int] | None:
-        """The page number and row of one key, None where it is not held."""
+    def find(self, key: bytes) -> tuple[Page, int] | None:
+        """The page and row of one key, None where it is not held."""
         place = self._places.get(key)
-        return None if place is None else (place >> _ROW_BITS, place & _ROW_MASK)
+        return None if place is None else (self.pages[place >> _ROW_BITS], place & _ROW_MASK)
+
+    def use(self, key: bytes) -> tuple[Page, int] | None:
+        """As `find`; the page is then the one that was used last."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        number = place >> _ROW_BITS
+        self.pages.move_to_end(number)
+        return self.pages[number], place & _ROW_MASK
 
     @staticmethod
     def split(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

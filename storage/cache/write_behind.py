@@ -64,9 +64,7 @@ class Pending:
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:
         """The page and row of a key, None where it is not here."""
-        index = self._indexed()
-        place = index.place(key)
-        return None if place is None else (index.pages[place[0]], place[1])
+        return self._indexed().find(key)
 
     def find(self, keys: Sequence[bytes], found: Gathering) -> NDArray[np.intp]:
         """Say which keys are here; returns the rows of the others."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import whiteboard as wb
-from whiteboard.errors import NonFiniteError
+from whiteboard.errors import NonFiniteError, ParamError, ShapeError, UnknownNodeError, UnknownOpError
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.integration.bridge_v2 import push_impulses_from_op_v2, push_impulses_from_ops_batched
 
@@ -77,3 +77,37 @@ def test_a_hit_does_not_go_through_columns(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(Pipeline, "evaluate", None)
         push_impulses_from_op_v2(sys, "mul", (0, 1), 2, residual=0.5, cache=board)
     assert sys.pushed[:2] == sys.pushed[2:]
+
+
+WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception]]] = {
+    "a spec": (("mul", (0, 1), 2), {}, ParamError),
+    "job ids": (("mul", (0, 1), 2, (), None, 0.5), {"job_ids": (1, 2)}, ShapeError),
+    "a node": (("mul", (0, 4), 2, (), None, 0.5), {}, UnknownNodeError),
+    "a node that is counted from the end": (("mul", (0, -1), 2, (), None, 0.5), {}, UnknownNodeError),
+    "an op": (("mull", (0, 1), 2, (), None, 0.5), {}, UnknownOpError),
+    "a parameter": (("mul", (0, 1), 2, (1.0,), None, 0.5), {}, ParamError),
+    "a promise": (("mul", (0, 1), 2, (), None, 0.5), {"promote": "float16"}, ParamError),
+    "how to read": (("mul", (0, 1), 2, (), None, 0.5), {"read": 5}, ParamError),
+    "a residual": (("mul", (0, 1), 2, (), None, np.ones(5)), {}, ShapeError),
+}
+
+
+@pytest.mark.parametrize(("spec", "how", "error"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_refused_of_a_hit(spec: Any, how: dict[str, Any], error: type[Exception]) -> None:
+    """Though the package lies in memory; nothing is pushed."""
+    sys = Foreign(0, np.float64)
+    with wb.open(":memory:") as board:
+        push_impulses_from_op_v2(sys, "mul", (0, 1), 2, residual=None, cache=board)
+        with pytest.raises(error):
+            push_impulses_from_ops_batched(sys, [spec], cache=board, **how)
+    assert sys.pushed == []
+
+
+def test_who_takes_no_impulses_is_refused_of_a_hit() -> None:
+    """A system without a method for them, where there are some."""
+    sys = SimpleNamespace(nodes=Foreign(0, np.float64).nodes)
+    with wb.open(":memory:") as board:
+        for _ in range(2):
+            assert push_impulses_from_op_v2(sys, "mul", (0, 1), 2, cache=board).shape == (4,)
+            with pytest.raises(ParamError, match="has no method impulse"):
+                push_impulses_from_op_v2(sys, "mul", (0, 1), 2, residual=0.5, cache=board)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -247,15 +248,28 @@ def _put(store: PackageStore, page: Page, spec: OpSpec, sources: Sequence[Array]
 
 def taken(page: Page, row: int) -> tuple[Array, tuple[Array, ...]]:
     """Return y and what lies beside it of one package, read-only, in memory that keeps no more alive than itself."""
-    arrays, alone = page.arrays, len(page.keys) == 1
-    values = [arrays[name][row] for name in _names(len(arrays))]
-    if not alone:
+    arrays = page.arrays
+    columns = _by_name(len(arrays))(arrays)
+    if len(page.keys) == 1 and page.alive is not None:  # then they are views of what is read-only
+        y, *beside = map(_first, columns)
+        return y, tuple(beside)
+    values = [column[row] for column in columns]
+    if len(page.keys) > 1:
         values = [value.copy() for value in values]
-    if not alone or page.alive is None:  # else they are views of what is read-only
-        for value in values:
-            if value.ndim:  # else it is a number, which nobody can write to
-                value.setflags(write=False)
+    for value in values:
+        if value.ndim:  # else it is a number, which nobody can write to
+            value.setflags(write=False)
     return values[0], tuple(values[1:])
+
+
+_first: Final = itemgetter(0)
+
+
+@lru_cache(maxsize=64)
+def _by_name(count: int) -> Callable[[Mapping[str, Array]], tuple[Array, ...]]:
+    """Return what takes so many arrays of packages, in order."""
+    names = _names(count)
+    return itemgetter(*names) if count > 1 else lambda arrays: (arrays[names[0]],)
 
 
 @lru_cache(maxsize=64)

@@ -145,14 +145,16 @@ class Recipe(NamedTuple):
 
     Parameters
     ----------
-    scheme, prefix : bytes
-        What its keys begin from: see `key_prefix`.
+    scheme : bytes
+        See `scheme_of`.
+    state : hash
+        BLAKE2b after what its keys begin from: see `key_prefix`.
     begins : tuple
         A source: the state of BLAKE2b after its header, or, of a large one, the key of its BLAKE3.
     """
 
     scheme: bytes
-    prefix: bytes
+    state: Any
     begins: tuple[Any, ...]
 
     @classmethod
@@ -161,7 +163,8 @@ class Recipe(NamedTuple):
         sizes = [dtype.itemsize * math.prod(shape) for shape in shapes]
         scheme = scheme_of(sizes)
         begins = [_begin(dtype.str, shape, size) for shape, size in zip(shapes, sizes, strict=True)]
-        return cls(scheme, key_prefix(identity, len(shapes), scheme), tuple(begins))
+        prefix = key_prefix(identity, len(shapes), scheme)
+        return cls(scheme, blake2b(prefix, digest_size=DIGEST_BYTES), tuple(begins))
 
     def tokens(self, sources: Sequence[Array]) -> bytes:
         """Return the tokens of a job's arrays, one after another.
@@ -185,7 +188,10 @@ class Recipe(NamedTuple):
 
     def key(self, tokens: bytes) -> bytes:
         """Return the key of a job from its tokens."""
-        return blake2b(self.prefix + tokens, digest_size=DIGEST_BYTES).digest()
+        state = self.state.copy()
+        state.update(tokens)
+        key: bytes = state.digest()
+        return key
 
 
 def _digest_of(job: tuple[Any, Array]) -> bytes:

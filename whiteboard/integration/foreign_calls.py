@@ -24,7 +24,7 @@ Source: TypeAlias = int | tuple[int, str]
 """A node's id, or its id and the attribute that is read of it."""
 
 
-@dataclass(slots=True, eq=False)  # frozen, it would take 0.5 of the 25 µs of a hit through the bridge
+@dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """One job: as ours, whose `attr` nobody asks, and what the foreign system calls its op and its sources."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,47 +12,70 @@ from whiteboard import ops
 from whiteboard.errors import UnknownNodeError
 from whiteboard.evaluation.pipeline import Pipeline
 from whiteboard.evaluation.single import taken
-from whiteboard.integration.foreign_calls import Call
-from whiteboard.integration.foreign_nodes import HasNodes, attribute_of, node_of
+from whiteboard.integration.foreign_nodes import HasNodes, Read, attribute_of, node_of
 from whiteboard.systems.jobs import OpResult
-from whiteboard.types import Array
+from whiteboard.types import Array, ResultSink
 
 
-def at_once(sys: HasNodes, pipeline: Pipeline, call: Call) -> tuple[OpResult, tuple[Array, ...]] | None:
-    """Return the result of a call and its impulses, or None where columns have to answer it.
+def at_once(
+    sys: HasNodes,
+    pipeline: Pipeline,
+    spec: Sequence[Any],
+    scale: float,
+    read: Read,
+    sink: ResultSink | None,
+    job_ids: Sequence[Any],
+) -> Array | None:
+    """Answer a call, push its impulses and return y, or do nothing and return None where columns have to.
 
-    These answer whatever is out of the ordinary: a miss, an error, a weight, a stack, a residual that is no float,
-    values that are no arrays or are read by a function.
+    These answer whatever is out of the ordinary: a miss, an error, parameters, a function, a residual that is no float,
+    values that are no arrays or are read by a function. For the other parameters see
+    `bridge_v2.push_impulses_from_ops_batched`.
     """
-    job = call.job
-    if job.stack or job.weight not in (None, "none"):
+    op_name, src_ids, out_id, op_args, op_kwargs, residual = (*spec, None)[:6] if 5 <= len(spec) <= 6 else _NONE
+    if type(op_name) is not str or type(src_ids) not in (tuple, list) or len(job_ids) != 1:
         return None
-    residual, scale = job.residual, job.scale
-    if not (residual is None or type(residual) is float) or type(scale) is not float:
+    if type(read) is not str or op_kwargs is not None or not (op_args is None or op_args == ()):
+        return None
+    if type(scale) is not float or not (residual is None or type(residual) is float):
+        return None
+    impulse: Callable[..., object] | None = getattr(sys, "impulse", None)
+    if residual is not None and not callable(impulse):
         return None
     sources: list[Any] = []
-    for node_id, read in zip(job.src_ids, call.reads, strict=True):
-        if type(node_id) is not int or not isinstance(read, str):
+    for node_id in src_ids:
+        if type(node_id) is not int:
             return None
         try:
-            value = attribute_of(node_of(sys, node_id, call.op_name), read)
+            value = attribute_of(node_of(sys, node_id, op_name), read)
         except UnknownNodeError:
             return None
         if type(value) is not np.ndarray:
             return None
         sources.append(value)
-    spec = ops.get(job.op)
-    if spec.gradient == "none" or (place := pipeline.held(spec, job.params, sources)) is None:
+    op = ops.get(op_name)
+    if op.gradient == "none" or (place := pipeline.held(op, None, sources)) is None:
         return None
     y, grads = taken(*place)
-    vectors: tuple[Array, ...] = ()
+    vectors: Sequence[Array] = ()
     if residual is not None:
-        dtype = y.dtype.type
-        driving, scaling = dtype(residual), -dtype(scale)
-        with np.errstate(all="ignore"):  # refused below
-            vectors = tuple([(driving * grad) * scaling for grad in grads])
+        vectors = _driven(y.dtype.type, residual, scale, grads)
         squares = [np.vdot(vector, vector) for vector in vectors]
         if not y.size or not all(map(math.isfinite, squares)):  # no sum of squares of what is not finite is
             return None
     pipeline.count(place[0], drives=residual is not None)
-    return OpResult(job.job_id, job.out_id, y, grads, "memory"), vectors
+    if sink is not None:
+        sink.publish(OpResult(job_ids[0], out_id, y, grads, "memory"))
+    for source, vector in zip(src_ids, vectors):  # noqa: B905 - without a residual there are none
+        impulse(source, out_id, op_name, vector)  # type: ignore[misc] # looked at above
+    return y
+
+
+_NONE = (None,) * 6
+
+
+@np.errstate(all="ignore")  # what is not finite is refused
+def _driven(kind: Callable[[float], Any], residual: float, scale: float, grads: Sequence[Array]) -> Sequence[Array]:
+    """Return the impulses of a residual."""
+    driving, scaling = kind(residual), -kind(scale)
+    return [(driving * grad) * scaling for grad in grads]

@@ -27,7 +27,7 @@ def get(op: OpLike) -> OpSpec:
     UnknownOpError
         With the nearest names.
     """
-    return registry.get(name_of(op))
+    return registry.get(op if type(op) is str else name_of(op))
 
 
 def check(name: OpLike, examples: Sequence[Example] | None = None) -> None:
