@@ -68,7 +68,7 @@ class MemoryTier(PackageStore):
         return self.find_below(keys[0])
 
     def find_below(self, key: bytes) -> Found:
-        found = self.inner.find([key])
+        found = self.inner.find_below(key)
         if found.pages:
             self._hold_all(found.pages)
         return found

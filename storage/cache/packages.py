@@ -159,6 +159,9 @@ class SqlitePackages(PackageStore):
                 self._seen.add(page_id)
         return Found.one(page, 0, DISK)
 
+    def find_below(self, key: bytes) -> Found:
+        return self.find([key]) if (alone := self._find_alone(key)) is None else alone
+
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)
         started = time.perf_counter_ns()

@@ -69,7 +69,8 @@ def row_bytes(page: Page) -> int:
 
 def fits(page: Page) -> bool:
     """Whether one row of the page can be stored at all."""
-    return page.nbytes <= MOST_BYTES or row_bytes(page) <= MOST_BYTES
+    nbytes = page.nbytes if page.alive is None else page.alive
+    return nbytes <= MOST_BYTES or row_bytes(page) <= MOST_BYTES
 
 
 def cut(page: Page, limit: int) -> Sequence[Page]:

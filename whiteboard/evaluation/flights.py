@@ -126,7 +126,7 @@ class Flights:
 
     def begin(self, key: bytes, running: Any) -> Flight | None:
         """As `take`, of one key; None where another computes it."""
-        flight = Flight(running, keys=[key])
+        flight = Flight(running, threading.Lock(), [key], {}, {})
         flight.landed.acquire()
         with self._lock:
             other = self._held.get(key)

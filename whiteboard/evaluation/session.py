@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 
 import numpy as np
 
@@ -323,26 +323,23 @@ def alone(
         x.setflags(write=False)
         xs.append(x)
     dtype = xs[0].dtype
-    y = np.empty((1, *shape), dtype)
-    target = y.view()
-    given, saved = spec.forward(tuple(xs), target, **params)
-    if given is not target:
-        if not _is_like(given, y):
+    target = np.empty((1, *shape), dtype)
+    y, saved = spec.forward(tuple(xs), target, **params)
+    grads = spec.vjp(saved, _ones(target.shape, dtype).view(), (True,) * len(xs), **params)
+    results = [target]
+    if y is not target:
+        if not _is_like(y, target):
             return None
-        y[...] = given
-    grads = spec.vjp(saved, _ones(y.shape, dtype).view(), (True,) * len(xs), **params)
-    results = [y]
+        target[...] = y
     for x, grad in zip(xs, grads, strict=True):
         if not _is_like(grad, x):
             return None
-        result = np.empty(x.shape, dtype)
-        result[...] = grad
-        results.append(result)
+        results.append(grad.copy())  # C-contiguous
     return _canonical(tuple(results))
 
 
-def _is_like(array: Any, other: Array) -> bool:
-    return type(array) is np.ndarray and array.shape == other.shape and array.dtype == other.dtype
+def _is_like(array: Any, other: Array) -> TypeGuard[Array]:
+    return type(array) is np.ndarray and array.shape == other.shape and array.dtype is other.dtype
 
 
 _ONE = {dtype: np.ones((), dtype).tobytes() for dtype in FLOATS}

@@ -199,11 +199,11 @@ def computed(
             if spec.batch == "loop":  # then a job that fails is a miss too
                 count()
             start = time.perf_counter_ns()
-            with computing(), np.errstate(all="ignore"):  # non-finite results are results
-                y, *beside = _run(known, sources)
+            with computing():
+                results = _run(known, sources)
             cost_ns = time.perf_counter_ns() - start
             ground.costs.learn(spec, 1, cost_ns)
-            page = _page(job, y, beside, cost_ns)
+            page = _page(job, results, cost_ns)
             _put(ground.store, page, spec, sources)
             if spec.batch != "loop":
                 count()
@@ -213,6 +213,7 @@ def computed(
     return page
 
 
+@np.errstate(all="ignore")  # non-finite results are results
 def _run(known: Known, sources: Sequence[Array]) -> tuple[Array, ...]:
     """Return what a package of a job holds, in memory of its own."""
     spec, params, shape = known.spec, known.params, known.form.y
@@ -223,12 +224,12 @@ def _run(known: Known, sources: Sequence[Array]) -> tuple[Array, ...]:
     return results
 
 
-def _page(job: Asked, y: Array, beside: Sequence[Array], cost_ns: int) -> Page:
+def _page(job: Asked, results: Sequence[Array], cost_ns: int) -> Page:
     """Return the page of one job; what a session gives is in memory of its own."""
     known, digests, key = job
-    arrays = dict(zip(_names(1 + len(beside)), (y, *beside), strict=True))
+    arrays = dict(zip(_names(len(results)), results, strict=True))
     alive = len(key) + len(digests)
-    for array in arrays.values():
+    for array in results:
         array.setflags(write=False)
         alive += array.nbytes
     tokens = np.ndarray((1, len(digests) // keys.DIGEST_BYTES, keys.DIGEST_BYTES), np.uint8, digests)
