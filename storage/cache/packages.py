@@ -7,8 +7,8 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -259,16 +259,13 @@ class SqlitePackages(PackageStore):
     def flush(self) -> None:
         if self.database.readonly:
             return
-        self.flushed(self._write)
+        self.flushed(lambda batch: self.database.write(batch.write), in_parts=True)
 
-    def _write(self, batch: Batch) -> None:
-        for part in batch.parts():
-            self.database.write(part.write)
-
-    def flushed(self, write: Callable[[Batch], None], claim: SqlClaim | None = None) -> None:
+    def flushed(self, write: Callable[[Batch], None], claim: SqlClaim | None = None, *, in_parts: bool = False) -> None:
         """Give `write` all that is pending, encoded: it is forgotten when that returns, and kept when it raises.
 
-        What is claimed is looked for no more: nobody else computes it.
+        What is claimed is looked for no more: nobody else computes it. In parts, `write` is called for none of nothing,
+        and what comes next is encoded meanwhile.
         """
         with self._flushing:
             with self._lock:
@@ -278,9 +275,11 @@ class SqlitePackages(PackageStore):
             broken = self._broken()
             started = time.perf_counter()
             claimed = np.empty(0, np.int64) if claim is None else claim.hashes
-            batch = self._encoded(pages, broken, claimed, used, touched)
-            self._make_room(batch.nbytes)
-            write(batch)
+            uses = self._uses(used, touched)
+            with closing(self._encoded(pages, broken, claimed)) as rows:
+                for batch in Batch.parts(rows, broken, uses) if in_parts else (Batch(list(rows), broken, uses),):
+                    self._make_room(batch.nbytes)
+                    write(batch)
             if pages:
                 _log.debug("wrote %d bins in %.1f ms", len(pages), 1e3 * (time.perf_counter() - started))
             with self._lock:
@@ -341,28 +340,26 @@ class SqlitePackages(PackageStore):
             self._timer = None
 
     def _encoded(
-        self,
-        pages: Sequence[Page],
-        broken: Broken,
-        claimed: NDArray[np.int64],
-        used: Counter[int],
-        touched: Counter[bytes],
-    ) -> Batch:
+        self, pages: Sequence[Page], broken: Broken, claimed: NDArray[np.int64]
+    ) -> Generator[PageRow, None, None]:
         """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
-        rows: list[PageRow] = []
-        if pages:
-            hashes = hashes_of(np.concatenate([page.keys for page in pages]), self._bits)
-            first = firsts(hashes)
-            unique = hashes[first]
-            fresh = np.zeros(len(hashes), np.bool_)
-            asked = unique if not len(claimed) else unique[np.isin(unique, claimed, invert=True)]
-            fresh[first[np.isin(unique, self._stored(asked, broken), invert=True)]] = True
-            rest: Iterable[Page] = pages
-            if not fresh.all():
-                edges = np.cumsum([0, *(page.n for page in pages)])
-                kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
-                rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
-            rows += overlapped(self._row, merged(rest, self.database.page_bytes))
+        if not pages:
+            return
+        hashes = hashes_of(np.concatenate([page.keys for page in pages]), self._bits)
+        first = firsts(hashes)
+        unique = hashes[first]
+        fresh = np.zeros(len(hashes), np.bool_)
+        asked = unique if not len(claimed) else unique[np.isin(unique, claimed, invert=True)]
+        fresh[first[np.isin(unique, self._stored(asked, broken), invert=True)]] = True
+        rest: Iterable[Page] = pages
+        if not fresh.all():
+            edges = np.cumsum([0, *(page.n for page in pages)])
+            kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
+            rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
+        yield from overlapped(self._row, merged(rest, self.database.page_bytes), len(hashes))
+
+    def _uses(self, used: Counter[int], touched: Counter[bytes]) -> Counter[int]:
+        """How often each page was used."""
         uses = Counter(used)
         if touched:
             keys = np.frombuffer(b"".join(touched), np.uint8).reshape(-1, 16)
@@ -370,7 +367,7 @@ class SqlitePackages(PackageStore):
             index = self.database.glance(partial(select_index, hashes=np.array(list(counts), np.int64)))
             for hashed, page_id, _ in index.tolist():
                 uses[page_id] += counts[hashed]
-        return Batch(rows, broken, uses)
+        return uses
 
     def _stored(self, hashes: NDArray[np.int64], broken: Broken) -> NDArray[np.int64]:
         """Which hashes have a package by now; of many, none if none of a sample has."""

@@ -63,16 +63,19 @@ class Batch:
         """Bytes of all pages' rows."""
         return sum(row.nbytes for row in self.rows)
 
-    def parts(self, nbytes: int = PART_BYTES) -> Iterator[Batch]:
-        """Yield it in parts of at most so many bytes, or one page each, for a transaction each; nothing of none."""
+    @classmethod
+    def parts(cls, pages: Iterable[PageRow], broken: Broken, uses: Counter[int]) -> Iterator[Batch]:
+        """Yield pages in parts, for a transaction each, as soon as these are encoded; nothing of none."""
         rows: list[PageRow] = []
-        for row in self.rows:
-            if rows and sum(each.nbytes for each in rows) + row.nbytes > nbytes:
-                yield Batch(rows, self.broken, Counter())
-                rows = []
+        room = PART_BYTES
+        for row in pages:
+            room -= (nbytes := row.nbytes)
+            if rows and room < 0:
+                yield cls(rows, broken, Counter())
+                rows, room = [], PART_BYTES - nbytes
             rows.append(row)
-        if rows or self.uses:
-            yield Batch(rows, self.broken, self.uses)
+        if rows or uses:
+            yield cls(rows, broken, uses)
 
     def write(self, connection: Connection) -> None:
         """Write pages, index rows and access counts."""

@@ -35,6 +35,8 @@ class Held(sqlite3.Connection):
         What was read here of the table of that name: see `gathered_index`.
     blobs : int
         How many were opened: the driver keeps 100 bytes of each until the connection is closed.
+    cache_kib : int
+        The most that SQLite's cache may have; 0 is its own default.
     """
 
     def __init__(self, *given: Any, steps: Steps, **options: Any) -> None:
@@ -47,6 +49,7 @@ class Held(sqlite3.Connection):
         self.seen: tuple[tuple[int, int], Any] | None = None
         self.gathered: Any = None
         self.blobs = 0
+        self.cache_kib = self._cache_kib = 0
         self._looking: tuple[Any, Any] | None = None
         self._looks = False
 
@@ -73,6 +76,14 @@ class Held(sqlite3.Connection):
         """Open a blob, and count it."""
         self.blobs += 1
         return super().blobopen(table, column, row, readonly=readonly, name=name)
+
+    def cache(self, kib: int | None = None) -> None:
+        """Let SQLite's cache have so much, or all that it may have."""
+        kib = self.cache_kib if kib is None else min(kib, self.cache_kib)
+        if kib != self._cache_kib:
+            self._cache_kib = 0  # until it is known again
+            self.execute(f"PRAGMA cache_size=-{kib}")
+            self._cache_kib = kib
 
     def looking(self) -> tuple[Any, Any]:
         """Return two cursors for a look, which are kept for the next one where `looked` tells that it is at its end."""

@@ -248,7 +248,8 @@ class Database(backend.Database):
                 run(f"PRAGMA application_id={APPLICATION_ID}")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
-        run(f"PRAGMA cache_size=-{self._cache_kib}")
+        raw.cache_kib = self._cache_kib
+        raw.cache()
         run("PRAGMA wal_autocheckpoint=0")
         run(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
         run("PRAGMA secure_delete=OFF")
@@ -339,6 +340,7 @@ class Database(backend.Database):
         self, work: Callable[[C], T], begin: Callable[[Held], AbstractContextManager[C]], *, durable: bool
     ) -> T:
         raw = self._idle()
+        raw.cache()
         self._set_synchronous(raw, "FULL" if durable and self.durability == "full" else "NORMAL")
         with raw, begin(raw) as connection:  # raw: whatever comes between, no transaction stays open
             done = work(connection)

@@ -31,6 +31,10 @@ _PART_ROWS: Final = 50_000
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
 
+_CACHE_KIB: Final = 1024
+"""SQLite's cache has so much more than the data of a large page, where that is less than it may have: what is written
+stays in the processor's cache then until it is in the log, and no zeros go there that are about to be overwritten."""
+
 _HUGE: Final = 4 * 2**20
 """Data of more bytes is not in memory as a whole where that can be helped."""
 
@@ -257,6 +261,7 @@ def insert_pages(connection: Connection, pages: Sequence[PageRow]) -> list[int]:
     if not pages:
         return []
     ids = [insert_page(connection, page) for page in pages]
+    connection.connection.cache()
     for page_id, page in zip(ids, pages, strict=True):
         recent_index.add(connection, page_id, page.hashes)
     recent_index.settle_if_many(connection)
@@ -297,6 +302,8 @@ def _insert(connection: Connection, table: str, values: tuple[Any, ...], page: P
     size = page.nbytes
     alone = size >= _LARGE
     sql, data = (_INSERT_ROOM[table], first_bytes(table, size)) if alone else (_INSERT[table], page.joined().data)
+    if alone:
+        _narrow(connection, size)
     cursor: Any = connection.connection.cursor()
     row_id = int(cursor.execute(sql, (*values, page.header, page.digest, data)).lastrowid)
     if alone:
@@ -304,9 +311,15 @@ def _insert(connection: Connection, table: str, values: tuple[Any, ...], page: P
     return row_id
 
 
+def _narrow(connection: Connection, nbytes: int) -> None:
+    # No more than nine tenths of a cache may wait to be written.
+    connection.connection.cache(_CACHE_KIB + nbytes // 1024 * 8 // 7)
+
+
 def update_page(connection: Connection, page_id: int, page: PageRow) -> None:
     """Put a page in the place of one that is there."""
     packed = page.packed
+    _narrow(connection, packed.nbytes)
     cursor: Any = connection.connection.cursor()
     cursor.execute("DELETE FROM page_part WHERE page_id = ?", (page_id,))
     row = (page.op, page.n, page.nbytes, page.cost_ns, packed.header, packed.digest)

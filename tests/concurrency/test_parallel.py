@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,24 @@ def test_few_items_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert next(results) == "0"
     assert len(taken) <= 6
     assert len(list(results)) == 99
+
+
+def test_more_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many more may be under way; what nobody asks for any more is not begun."""
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    done: list[int] = []
+
+    def work(i: int) -> int:
+        done.append(i)
+        if i:
+            time.sleep(0.02)
+        return i
+
+    results = overlapped(work, iter(range(100)), ahead=50)
+    assert next(results) == 0
+    results.close()
+    assert len(done) < 20
+    assert list(overlapped(work, range(4), ahead=50)) == [0, 1, 2, 3]
 
 
 def test_an_error_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

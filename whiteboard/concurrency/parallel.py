@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
@@ -13,11 +13,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def overlapped(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def overlapped(function: Callable[[T], R], items: Iterable[T], ahead: int | None = None) -> Generator[R, None, None]:
     """Yield ``function(item)`` of each item, in order, with a few under way at once where there is more than one core.
 
     Items are taken by the calling thread. The threads end with the iteration, so that a fork or an exit never meets
-    one that is idle; and no more than a few items and results are held at once, however many there are.
+    one that is idle; and no more than a few items and results are held at once, however many there are, or those that
+    are `ahead` of the one that is asked for.
     """
     left = iter(items)
     first = list(islice(left, 2))
@@ -26,12 +27,16 @@ def overlapped(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         return
     with ThreadPoolExecutor(threads, "whiteboard") as pool:
         under_way: deque[Future[R]] = deque()
-        for item in chain(first, left):
-            under_way.append(_submitted(pool, function, item))
-            if len(under_way) > threads:
+        try:
+            for item in chain(first, left):
+                under_way.append(_submitted(pool, function, item))
+                if len(under_way) > (threads if ahead is None else ahead):
+                    yield under_way.popleft().result()
+            while under_way:
                 yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        finally:
+            for future in under_way:  # nobody asks for them any more
+                future.cancel()
 
 
 def _submitted(pool: ThreadPoolExecutor, function: Callable[[T], R], item: T) -> Future[R]:

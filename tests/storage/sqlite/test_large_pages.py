@@ -1,0 +1,108 @@
+"""Large pages on their way into the log: each byte goes there once, and the cache is whole when others need it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.storage.samples import packages_at, sql
+from whiteboard.records.packages import DISK, Page
+from whiteboard.storage.cache.packages import SqlitePackages
+from whiteboard.storage.sql import rows
+from whiteboard.storage.sql.backend import Connection
+from whiteboard.storage.sql.page_row import PageRow
+from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.location import wal_bytes
+
+RNG = np.random.default_rng(0)
+
+
+def page(nbytes: int) -> Page:
+    """A page of one package of so many bytes."""
+    key = RNG.integers(0, 256, (1, 16), dtype=np.uint8)
+    return Page("f", key, {"y": (y := RNG.normal(size=(1, nbytes // 16))), "g0": -y}, 1000)
+
+
+def cache_kib(store: SqlitePackages) -> int:
+    """What SQLite's cache of the writer may have."""
+    assert isinstance(store.database, Database)
+    return -int(store.database.pragma("cache_size"))
+
+
+@pytest.mark.parametrize("sizes", [[24 * 2**20], [8 * 2**20] * 3, [400_000] * 60, [100_000, 5_000_000, 70_000, 10**6]])
+def test_nothing_is_written_twice(tmp_path: Path, sizes: list[int]) -> None:
+    """The log is as long as what was put, whatever SQLite has no room for meanwhile, and holds it."""
+    store = packages_at(tmp_path / "a.db")
+    pages = [page(size) for size in sizes]
+    for each in pages:
+        store._pending.add(each)
+    before = wal_bytes(tmp_path / "a.db")
+    store.flush()
+    assert wal_bytes(tmp_path / "a.db") - before < 1.03 * sum(sizes) + 400_000
+    found = store.find([each.keys.tobytes() for each in pages])
+    assert found.tier.tolist() == [DISK] * len(pages)
+    for each, number in zip(pages, found.page.tolist(), strict=True):
+        assert found.pages[number].arrays["g0"].tobytes() == each.arrays["g0"].tobytes()
+    store.close()
+    assert sql(tmp_path / "a.db", "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_the_index_has_the_whole_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a large page is written the cache is small, and what follows in the transaction has all of it."""
+    store = packages_at(tmp_path / "a.db")
+    whole, seen = cache_kib(store), []
+    settle = recent_index.settle_if_many
+
+    def settled(connection: Connection) -> None:
+        seen.append(cache_kib(store))
+        settle(connection)
+
+    monkeypatch.setattr(recent_index, "settle_if_many", settled)
+    store.put(page(400_000))
+    store.flush()
+    assert seen == [whole]
+    store.close()
+
+
+@pytest.mark.parametrize(("nbytes", "kib"), [(400_000, 1470), (24 * 2**20, 29110), (64 * 2**20, 32768)])
+def test_the_cache_holds_one_page(tmp_path: Path, nbytes: int, kib: int) -> None:
+    """While a page is written the cache has room for it and little more, and never more than it may have."""
+    store = packages_at(tmp_path / "a.db")
+    seen: list[int] = []
+
+    def work(connection: Connection) -> None:
+        rows.insert_page(connection, PageRow.of(page(nbytes)))
+        seen.append(cache_kib(store))
+
+    store.database.write(work)
+    store.database.write(lambda _: seen.append(cache_kib(store)))
+    assert seen == [pytest.approx(kib, abs=2), 32768]
+    store.close()
+
+
+def test_what_follows_is_encoded_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error between two parts of a flush leaves no thread, and all of it is written the next time."""
+    store = packages_at(tmp_path / "a.db")
+    pages = [page(6_000_000) for _ in range(10)]
+    for each in pages:
+        store._pending.add(each)
+    write, threads = store.database.write, threading.active_count()
+
+    def interrupted(*given: object, **options: object) -> object:
+        if cache_kib(store) and sql(tmp_path / "a.db", "SELECT count(*) FROM page") != [(0,)]:
+            raise KeyboardInterrupt
+        return write(*given, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.database, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.flush()
+    assert threading.active_count() == threads
+    store.flush()
+    assert sql(tmp_path / "a.db", "SELECT count(*) FROM page") == [(10,)]
+    assert store.find([each.keys.tobytes() for each in pages]).tier.tolist() == [DISK] * 10
+    store.close()
