@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -17,10 +17,9 @@ from whiteboard.records.packages import MISS, Found, Page
 from whiteboard.storage.page.codec import BLOSC2
 from whiteboard.storage.page.digests import Laid
 from whiteboard.storage.page.format import decode_page
-from whiteboard.storage.page.one_row import only
-from whiteboard.storage.page.spread import Spread
+from whiteboard.storage.page.landing import Landed
 from whiteboard.storage.sql.backend import Connection
-from whiteboard.storage.sql.page_row import firsts, hashes_of
+from whiteboard.storage.sql.page_row import distinct, hashes_of
 from whiteboard.storage.sql.rows import find
 
 _MANY: Final = 4
@@ -48,10 +47,21 @@ class Gathering:
 
     def add(self, page: Page, rows: NDArray[np.intp], slots: NDArray[np.int64], tier: int) -> None:
         """Say that the keys at `rows` are in the slots of a page."""
-        self._page[rows] = len(self._pages)
+        self.add_all((page,), 0, rows, slots, tier)
+
+    def add_all(
+        self,
+        pages: Sequence[Page],
+        page: NDArray[np.int64] | int,
+        rows: NDArray[np.intp],
+        slots: NDArray[np.int64],
+        tier: int,
+    ) -> None:
+        """Say in which of some pages the keys at `rows` are, and in which slots."""
+        self._page[rows] = page + len(self._pages)
         self._slot[rows] = slots
         self._tier[rows] = tier
-        self._pages.append(page)
+        self._pages += pages
 
     def done(self) -> Found:
         """Return what was found."""
@@ -80,10 +90,12 @@ class Lookup:
     ----------
     pages : dict of int to Page or None
         Every page that was read; None for one that is damaged, or not there.
-    hits : list of (Page, rows, slots)
-        Which of the wanted keys a page holds, and where.
+    found : list of Page
+        Those that hold some of the wanted keys.
+    page, slot : ndarray of int64, shape (n,)
+        Which of them holds a key, -1 for none, and where.
     uses : Counter of int
-        By page id, how many of them.
+        By page id, how many keys it holds.
     collided, wrong : ndarray of intp
         Keys whose index row leads to another key of the same hash, and to nothing that it should.
     """
@@ -91,7 +103,9 @@ class Lookup:
     wanted: Wanted
     bits: int
     pages: dict[int, Page | None]
-    hits: list[tuple[Page, NDArray[np.intp], NDArray[np.int64]]]
+    found: list[Page]
+    page: NDArray[np.int64]
+    slot: NDArray[np.int64]
     uses: Counter[int]
     collided: NDArray[np.intp]
     wrong: NDArray[np.intp]
@@ -104,8 +118,8 @@ class Lookup:
     @classmethod
     def run(cls, connection: Connection, wanted: Wanted, bits: int) -> Lookup:
         """Look up all keys."""
-        none = np.empty(0, np.intp)
-        lookup = cls(wanted, bits, {}, [], Counter(), none, none)
+        none, n = np.empty(0, np.intp), len(wanted.hashes)
+        lookup = cls(wanted, bits, {}, [], np.full(n, -1, np.int64), np.zeros(n, np.int64), Counter(), none, none)
         rest = lookup._by_page(connection, np.argsort(wanted.hashes, kind="stable"))
         if len(rest):
             lookup._by_index(connection, rest)
@@ -127,19 +141,16 @@ class Lookup:
 
     def _matched(self, ids: Sequence[int], rest: NDArray[np.intp]) -> NDArray[np.intp]:
         """Find keys in some pages; returns those that are not there."""
-        pages = [(page_id, page) for page_id in ids if (page := self.pages[page_id]) is not None and page.n]
-        if not pages:
+        held, starts, stored = self._stored(ids)
+        if not len(stored):
             return rest
-        stored = np.concatenate([page.keys for _, page in pages])
         hashes = hashes_of(stored, self.bits)
         order = np.argsort(hashes)
         at = order[np.searchsorted(hashes[order], self.wanted.hashes[rest]).clip(max=len(order) - 1)]
         there = (stored[at] == self.wanted.keys[rest]).all(axis=1)
-        starts = np.cumsum([0, *(page.n for _, page in pages)])
-        rows, at = rest[there], at[there]
+        at = at[there]
         which = np.searchsorted(starts, at, side="right") - 1
-        for number, mine in _grouped(which):
-            self._hit(*pages[number], rows[mine], at[mine] - starts[number])
+        self._hit(held, which, rest[there], at - starts[which])
         others: NDArray[np.intp] = rest[~there]
         return others
 
@@ -151,25 +162,38 @@ class Lookup:
         hashes = self.wanted.hashes[rest]
         at = np.searchsorted(index[:, 0], hashes).clip(max=len(index) - 1)
         there = index[at, 0] == hashes
-        rest, page_of, slot_of = rest[there], index[at[there], 1], index[at[there], 2]
-        collided, wrong = [self.collided], [self.wrong]
-        for number, mine in _grouped(page_of):
-            page, rows, slots = self.pages[number], rest[mine], slot_of[mine]
-            if page is None:
-                continue
-            inside = (slots >= 0) & (slots < page.n)
-            stored = page.keys[np.where(inside, slots, 0)] if page.n else np.zeros((len(rows), 16), np.uint8)
-            right = inside & (stored == self.wanted.keys[rows]).all(axis=1)
-            other = inside & ~right & (hashes_of(stored, self.bits) == self.wanted.hashes[rows])
-            collided.append(rows[other])
-            wrong.append(rows[~right & ~other])
-            if right.any():
-                self._hit(number, page, rows[right], slots[right])
-        self.collided, self.wrong = np.concatenate(collided), np.concatenate(wrong)
+        rest, page_of, slot = rest[there], index[at[there], 1], index[at[there], 2]
+        held, starts, stored = self._stored(distinct(page_of).tolist())
+        if not len(held):
+            return
+        which = np.searchsorted(held, page_of).clip(max=len(held) - 1)
+        here = held[which] == page_of
+        rest, which, slot = rest[here], which[here], slot[here]
+        inside = (slot >= 0) & (slot < np.diff(starts)[which])
+        named = np.concatenate([stored, np.zeros((1, 16), np.uint8)])[np.where(inside, starts[which] + slot, -1)]
+        right = inside & (named == self.wanted.keys[rest]).all(axis=1)
+        other = inside & ~right & (hashes_of(named, self.bits) == self.wanted.hashes[rest])
+        self.collided, self.wrong = rest[other], rest[~right & ~other]
+        self._hit(held, which[right], rest[right], slot[right])
 
-    def _hit(self, page_id: int, page: Page, rows: NDArray[np.intp], slots: NDArray[np.int64]) -> None:
-        self.hits.append((page, rows, slots))
-        self.uses[page_id] += len(rows)
+    def _stored(self, ids: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """Of some pages those that were read, where the keys of each begin, and the end; and the keys of all."""
+        held = [page_id for page_id in ids if self.pages[page_id] is not None]
+        keys = [page.keys for page_id in held if (page := self.pages[page_id]) is not None]
+        stored = np.concatenate(keys) if keys else np.empty((0, 16), np.uint8)
+        return np.array(held, np.int64), np.cumsum([0, *map(len, keys)]), stored
+
+    def _hit(
+        self, held: NDArray[np.int64], which: NDArray[np.intp], rows: NDArray[np.intp], slots: NDArray[np.int64]
+    ) -> None:
+        """Say in which of some pages keys are, and in which slots."""
+        counts = np.bincount(which, minlength=len(held))
+        self.page[rows] = (np.cumsum(counts > 0) - 1 + len(self.found))[which]
+        self.slot[rows] = slots
+        for page_id, count in zip(held.tolist(), counts.tolist(), strict=True):
+            if count and (page := self.pages[page_id]) is not None:
+                self.found.append(page)
+                self.uses[page_id] += count
 
     def _read(self, connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Read the pages that hashes lead to and that were not read yet; returns index rows."""
@@ -177,36 +201,23 @@ class Lookup:
         self._open(new, rows)
         return index
 
-    def _open(self, ids: Sequence[int], rows: Iterable[tuple[int, Laid]]) -> None:
+    def _open(self, ids: Sequence[int], rows: Iterable[tuple[int, Laid | Landed]]) -> None:
         self.pages |= dict.fromkeys(ids)
         self.pages |= map(_opened, rows) if len(ids) < _MANY else _opened_all(rows)
 
 
-def _opened_all(pages: Iterable[tuple[int, Laid]]) -> Iterable[tuple[int, Page | None]]:
+def _opened_all(pages: Iterable[tuple[int, Laid | Landed]]) -> Iterable[tuple[int, Page | None]]:
     """Open many pages: by the first of them, in threads or one after another."""
     rows = iter(pages)
-    for page_id, blob in rows:
-        opened = overlapped if len(blob.data) >= _LARGE or _CHUNK in blob.header else map
-        return opened(_opened, chain([(page_id, blob)], rows))
+    for page_id, laid in rows:
+        dear = laid.arrays.has_chunks if isinstance(laid, Landed) else len(laid.data) >= _LARGE or _CHUNK in laid.header
+        return (overlapped if dear else map)(_opened, chain([(page_id, laid)], rows))
     return ()
 
 
-def _opened(row: tuple[int, Laid]) -> tuple[int, Page | None]:
+def _opened(row: tuple[int, Laid | Landed]) -> tuple[int, Page | None]:
     page_id, laid = row
     try:
-        # Of small data, which is bytes, it would cost as much to ask; what is of other types was not written so.
-        large = isinstance(laid.data, memoryview | Spread) and type(laid.header) is type(laid.digest) is bytes
-        alone = only(laid) if large else None
-        return page_id, decode_page(laid) if alone is None else alone
+        return page_id, laid.page() if isinstance(laid, Landed) else decode_page(laid)
     except CorruptPackageError:
         return page_id, None
-
-
-def _grouped(values: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Yield each value, ascending, and the places where it stands."""
-    if not len(values):
-        return
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = firsts(ordered)
-    yield from zip(ordered[starts].tolist(), np.split(order, starts[1:]), strict=True)

@@ -147,7 +147,8 @@ class SqlitePackages(PackageStore):
         if isinstance(place, bool):
             return NOT_FOUND if place else None
         page_id, page = place
-        if page.keys.tobytes() != key:
+        row, rest = divmod(page.keys.tobytes().find(key), len(key))
+        if row < 0 or rest:
             return None
         if self.admission is not None:
             self.admission.loaded(page, time.perf_counter_ns() - started)
@@ -157,7 +158,7 @@ class SqlitePackages(PackageStore):
                 if len(self._seen) > _MOST_SEEN:
                     self._seen = set()
                 self._seen.add(page_id)
-        return Found.one(page, 0, DISK)
+        return Found.one(page, row, DISK)
 
     def find_below(self, key: bytes) -> Found:
         return self.find([key]) if (alone := self._find_alone(key)) is None else alone
@@ -176,9 +177,10 @@ class SqlitePackages(PackageStore):
         if lookup is None:
             return
         load_ns = (time.perf_counter_ns() - started) / len(missing)
-        for page, rows, slots in lookup.hits:
-            found.add(page, missing[rows], slots, DISK)
-            if self.admission is not None:
+        here = np.flatnonzero(lookup.page >= 0)
+        found.add_all(lookup.found, lookup.page[here], missing[here], lookup.slot[here], DISK)
+        if self.admission is not None:
+            for page in lookup.found:
                 self.admission.loaded(page, load_ns)
         if damaged := len(lookup.broken) + len(lookup.wrong):
             _log.warning("%d packages or pages of %s are damaged, and are misses", damaged, self.database.location)

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -18,8 +18,6 @@ from blake3 import blake3
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page.codec import Data
-from whiteboard.storage.page.room import Room
-from whiteboard.storage.page.spread import Spread
 
 DIGEST_BYTES: Final = 16
 
@@ -125,8 +123,8 @@ def opened(page: Laid) -> Data:
         if any(_digest(name, page.header, pieces(page.data)) == page.digest for name in _HASHES):
             return page.data
     except TypeError as error:  # a row of other types than were written
-        raise _unfit() from error
-    raise _unfit()
+        raise unfit() from error
+    raise unfit()
 
 
 def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes, int] | None:
@@ -141,7 +139,7 @@ def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes, int] | None:
     if found is None:
         return None
     if blake3(len(header).to_bytes(8, "little") + header).digest(DIGEST_BYTES) != digest:
-        raise _unfit()
+        raise unfit()
     return int(found[1]), found[2], found.end()
 
 
@@ -166,7 +164,7 @@ class Blocks:
         self._length = len(data)
         # of n digests as many letters as of no other number
         if size < 1 or len(digests) != (DIGEST_BYTES * -(-self._length // size) + 2) // 3 * 4:
-            raise _unfit()
+            raise unfit()
         self._data, self._size, self._digests = data, size, digests
         self._seen: set[int] = set()
         self._last: tuple[int, bytes | memoryview] = -1, b""
@@ -195,30 +193,19 @@ class Blocks:
             self._last = first, found
         return found[start - base : end - base]
 
-    @property
-    def decoded(self) -> Mapping[str, Room]:
-        """Where arrays go that are not raw, by name."""
-        return self._data.decoded if isinstance(self._data, Spread) else {}
-
-    def hold(self, whole: bytes | memoryview) -> None:
-        """Take all of the data, now that it is in memory."""
-        self._data = whole
-
     def view(self, start: int, end: int) -> memoryview:
         """Some bytes of data that is in memory."""
-        data: Any = self._data
         self.check(start, end)
-        return memoryview(data[start:end]) if isinstance(data, Spread) else memoryview(data)[start:end]
+        return memoryview(self._data)[start:end]  # type: ignore[arg-type]
 
     def check(self, start: int, end: int) -> None:
         """Look at the blocks that some bytes lie in; nothing is kept."""
-        data: Any = memoryview(self._data) if isinstance(self._data, bytes) else self._data
+        data = memoryview(self._data) if isinstance(self._data, bytes) else self._data
         for number in range(start // self._size, -(-end // self._size)):
             if number not in self._seen:
-                low, high = number * self._size, (number + 1) * self._size
-                self._compare(number, *(data.views(low, high) if isinstance(data, Spread) else (data[low:high],)))
+                self._compare(number, data[number * self._size : (number + 1) * self._size])
 
-    def _compare(self, number: int, block: bytes | memoryview, *rest: memoryview) -> None:
+    def _compare(self, number: int, block: bytes | memoryview) -> None:
         three, one = divmod(number, 3)
         near = self._near
         if near[0] != three:
@@ -226,16 +213,14 @@ class Blocks:
                 letters = self._digests[three * _THREE : (three + 1) * _THREE]
                 near = self._near = three, binascii.a2b_base64(letters, strict_mode=True)
             except ValueError as error:
-                raise _unfit() from error
-        state = blake3(block)
-        for piece in rest:
-            state.update(piece)
-        if state.digest(DIGEST_BYTES) != near[1][one * DIGEST_BYTES : (one + 1) * DIGEST_BYTES]:
-            raise _unfit()
+                raise unfit() from error
+        if blake3(block).digest(DIGEST_BYTES) != near[1][one * DIGEST_BYTES : (one + 1) * DIGEST_BYTES]:
+            raise unfit()
         self._seen.add(number)
 
 
-def _unfit() -> CorruptPackageError:
+def unfit() -> CorruptPackageError:
+    """What is raised where a digest does not fit."""
     return CorruptPackageError("the digest does not fit the bytes")
 
 

@@ -34,7 +34,6 @@ from whiteboard.storage.page.codec import (
     encode,
 )
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
-from whiteboard.storage.page.room import Room
 
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
@@ -305,8 +304,7 @@ def _decode_all(
     check_total(((each.codec, each.nbytes) for each in wanted.values()), len(data))
     whole: Any = data if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
     decoded = map if sum(each.nbytes for each in wanted.values()) < THREADED_BYTES else overlapped
-    into = data.decoded if isinstance(data, Blocks) else {}
-    return dict(zip(wanted, decoded(partial(_decoded, whole, into), wanted.items()), strict=True))
+    return dict(zip(wanted, decoded(partial(_decoded, whole), wanted.values()), strict=True))
 
 
 class _Column(NamedTuple):
@@ -320,8 +318,7 @@ class _Column(NamedTuple):
     end: int
 
 
-def _decoded(data: Blocks | memoryview, into: Mapping[str, Room], named: tuple[str, _Column]) -> NDArray[Any]:
-    name, column = named
+def _decoded(data: Blocks | memoryview, column: _Column) -> NDArray[Any]:
     at, end = column.start, column.end
     payload = data.view(at, end) if isinstance(data, Blocks) else data[at:end]
-    return decode(column.codec, payload, column.dtype, column.nbytes, column.shape, into.get(name))
+    return decode(column.codec, payload, column.dtype, column.nbytes, column.shape)

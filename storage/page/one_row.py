@@ -8,41 +8,35 @@ Of pages read lately these are remembered too, for a header and digest that are 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode, decode_part
+from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode_part
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_in, opened
-from whiteboard.storage.page.format import THREADED_BYTES, Moved, decode_page
+from whiteboard.storage.page.landing import Arrays, Landed, land
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
 from whiteboard.storage.page.room import Room
-from whiteboard.storage.page.spread import Spread
 
 # Of a large page a row alone costs a block a column, and pays where there are so many others.
 _FEW: Final = 8
-# Of a page that is read as a whole, this many times its arrays may stay in memory with them, and count as nothing.
-_DENSE: Final = 1.01
 _AFTER_BLOCKS: Final = re.compile(rb',("op":"[^"\\]*","n":\d{1,8},)"cost_ns":(\d{1,18}),')
-_ONE: Final = b'"n":1,'
 # Of headers that are remembered: with what they say, all of them take a few megabytes at most.
 _MOST_BYTES, _MOST_FORMS, _MOST_PAGES = 4096, 256, 1024
+_MOST_TOLD: Final = 2**16
 # Of a page's chunks so much is remembered with its header. They are so small where all rows are alike, as those of a
 # gradient are by a factor that many jobs have: arrays of so many bytes are looked through for that.
 _KEPT_BYTES, _ALIKE_BYTES = 4096, 2**20
 
 
-def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
-    """One package of a page, as a hit needs it; None where the page is better read as a whole.
+def read(page: Laid, slot: int, *, seen: bool = False) -> Page | None:
+    """One package of a page, as a hit needs it; all of them where the page has few, or was `seen` before.
 
-    Parameters
-    ----------
-    alone : bool
-        Only where the page has no other.
+    None where it is not there, or the page is better read as a whole by others.
 
     Raises
     ------
@@ -52,10 +46,10 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     data, said = _opened(page)
     form = said.form
     n = form.n
-    if n < _FEW and type(page.data) is not bytes:
-        return _alone(page, data, said) if n == 1 and slot == 0 else None
-    if alone or not 0 <= slot < n:
+    if not 0 <= slot < n:
         return None
+    if seen or (n < _FEW and type(page.data) is not bytes):
+        return said.landed(page.data).page() if form.arrays and said.size else None
     start, end, step = form.together
     row = bytes(data[start + slot * step : end + slot * step])
     arrays = {}
@@ -65,27 +59,14 @@ def read(page: Laid, slot: int, *, alone: bool = False) -> Page | None:
     return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
 
 
-def only(page: Laid) -> Page | None:
-    """The one package of a page that is in memory; None where the page has others, or a header that is not remembered.
-
-    Raises
-    ------
-    CorruptPackageError
-    """
-    if _ONE not in page.header or len(page.header) > _MOST_BYTES or _said(page.header, page.digest) is None:
-        return None  # before its data is looked at, which is then looked at elsewhere
-    data, said = _opened(page)
-    return _alone(page, data, said) if said.form.n == 1 else None
-
-
-def _opened(page: Laid) -> tuple[Data, _Said]:
+def _opened(page: Laid) -> tuple[Data, Said]:
     """The data of a page, and what its header says."""
-    said = _said(page.header, page.digest) if len(page.header) <= _MOST_BYTES else None
+    said = told(page.header, page.digest)
     if said is not None:
         data: Data = Blocks(page.data, said.size, said.digests)
     else:
         data = opened(page)
-        said = _Said(0, b"", *_form(page.header), {}, {})
+        said = Said(0, b"", *_form(page.header), {}, {})
     if type(said.cost_ns) is not int:
         message = "cost_ns is missing from the header"
         raise CorruptPackageError(message)
@@ -95,34 +76,20 @@ def _opened(page: Laid) -> tuple[Data, _Said]:
     return data, said
 
 
-def _alone(page: Laid, data: Data, said: _Said) -> Page:
-    """The one package of a page, which is read as a whole."""
-    whole: Any = page.data if isinstance(page.data, Spread) else page.data[:]
-    form = said.form
-    if not isinstance(data, Blocks) or form.together[2] or form.row_bytes >= THREADED_BYTES:
-        return decode_page(Moved(page.header, page.digest, whole))
-    data.hold(whole)
-    into = data.decoded
-    arrays = {name: _whole(data, apart, into.get(f"a:{name}")) for name, *_, apart in form.columns if apart is not None}
-    # Where provenance and sources are next to nothing, no more is kept alive than the arrays.
-    alive = form.row_bytes if form.is_raw and len(whole) <= _DENSE * form.row_bytes else None
-    return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns, lineage=form.lineage, alive=alive)
-
-
-def _whole(data: Blocks, place: Place, into: Room | None) -> NDArray[Any]:
-    """All rows of an array in data that is in memory, read-only."""
-    return decode(place.codec, data.view(place.offset, place.end), place.dtype, place.nbytes, place.shape, into)
-
-
-class _Said(NamedTuple):
+class Said(NamedTuple):
     """What the header of a page says; of compressed arrays, by where they begin, what was read and was as written."""
 
     size: int
     digests: bytes
-    form: _Form
+    form: Form
     cost_ns: Any
     chunks: dict[int, bytes]
     alike: dict[int, bytes]
+
+    def landed(self, data: Data, rooms: Sequence[Room | None] = ()) -> Landed:
+        """The page, read as a whole, if its form is one for that; as `land`."""
+        assert self.form.arrays is not None
+        return land(self.form.arrays, self.cost_ns, self.size, self.digests, data, rooms)
 
     def row(self, data: Data, place: Place, slot: int) -> bytes:
         """One row of an array whose rows lie apart from those of others."""
@@ -152,16 +119,22 @@ class _Said(NamedTuple):
         return chunk
 
 
-_remembered: dict[bytes, tuple[bytes, _Said]] = {}
+_remembered: dict[bytes, tuple[bytes, Said]] = {}
 """Headers and what they say, by the digests of their pages: to find one by itself takes as long as a hash of it."""
 
 
-def _said(header: bytes, digest: bytes) -> _Said | None:
-    """What a header says whose digest fits; None of one that is another than stores write now."""
+def told(header: bytes, digest: bytes) -> Said | None:
+    """What a header says; None of one that is another than stores write now, or very long.
+
+    Raises
+    ------
+    CorruptPackageError
+        Its digest does not fit, or it is none of a page.
+    """
     kept = _remembered.get(digest)
     if kept is not None and kept[0] == header:
         return kept[1]
-    blocks = blocks_in(header, digest)
+    blocks = blocks_in(header, digest) if len(header) <= _MOST_TOLD else None
     if blocks is None:
         return None
     size, digests, end = blocks
@@ -173,10 +146,11 @@ def _said(header: bytes, digest: bytes) -> _Said | None:
     form, cost_ns = _equal(b"{" + about + header[found.end() :])
     if cost_ns is not None:
         return None
-    if len(_remembered) >= _MOST_PAGES:
-        _remembered.clear()
-    said = _Said(size, digests, form, int(cost), {}, {})
-    _remembered[digest] = header, said
+    said = Said(size, digests, form, int(cost), {}, {})
+    if len(header) <= _MOST_BYTES:
+        if len(_remembered) >= _MOST_PAGES:
+            _remembered.clear()
+        _remembered[digest] = header, said
     return said
 
 
@@ -191,10 +165,11 @@ class _Column(NamedTuple):
     apart: Place | None
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """What pages of equal headers have in common, but for their blocks and cost.
 
-    `together` is where the first row begins and ends of all that lie together, and how far it is to the next.
+    `together` is where the first row begins and ends of all that lie together, and how far it is to the next; `arrays`
+    says how a page is read as a whole where none do, else it is None.
     """
 
     op: str
@@ -204,10 +179,10 @@ class _Form(NamedTuple):
     end: int
     together: tuple[int, int, int]
     row_bytes: int
-    is_raw: bool
+    arrays: Arrays | None
 
 
-def _form(header: bytes) -> tuple[_Form, Any]:
+def _form(header: bytes) -> tuple[Form, Any]:
     meta, places = described(header)
     op, n, lineage = meta.get("op"), meta.get("n"), meta.get("lineage")
     if type(op) is not str or type(n) is not int:
@@ -227,8 +202,9 @@ def _form(header: bytes) -> tuple[_Form, Any]:
     end = max(place.end for place in places.values())
     said = lineage if isinstance(lineage, str) else None
     row_bytes = sum(column.width for column in columns)
-    is_raw = all(column.apart is None or column.apart.codec == RAW for column in columns)
-    return _Form(op, n, said, tuple(columns), end, together, row_bytes, is_raw), meta.get("cost_ns")
+    whole = tuple((column.name, column.apart) for column in columns if column.apart is not None)
+    arrays = None if beside else Arrays.of(op, n, said, whole, end)
+    return Form(op, n, said, tuple(columns), end, together, row_bytes, arrays), meta.get("cost_ns")
 
 
 _equal = lru_cache(_MOST_FORMS)(_form)

@@ -87,10 +87,17 @@ class Room:
 
     __slots__ = ("_root", "into", "is_new")
 
-    def __init__(self, region: Region, at: int, nbytes: int, own: slice, *, is_new: bool = True) -> None:
-        self._root = region.part(at, nbytes, own)
-        self.into = memoryview(region)[at : at + nbytes]
-        self.is_new = is_new
+    def __init__(self, root: np.ndarray[Any, np.dtype[np.uint8]], into: memoryview, *, is_new: bool = True) -> None:
+        self._root, self.into, self.is_new = root, into, is_new
+
+    @classmethod
+    def of(cls, region: Region, at: int, nbytes: int, own: slice, *, is_new: bool = True) -> Room:
+        """Lend a part of a region."""
+        return cls(region.part(at, nbytes, own), memoryview(region)[at : at + nbytes], is_new=is_new)
+
+    def part(self, at: int, nbytes: int) -> Room:
+        """Return some of it as a room, which keeps all of it."""
+        return Room(self._root[at : at + nbytes], self.into[at : at + nbytes], is_new=self.is_new)
 
     def lent(self) -> memoryview:
         """Return all of it; no array of these bytes can be made writable."""
@@ -109,7 +116,7 @@ def room(nbytes: int) -> Room | None:
         region, at = kept or _next(size)
     except OSError:
         return None
-    return Room(region, at, nbytes, slice(at, at + size), is_new=kept is None)
+    return Room.of(region, at, nbytes, slice(at, at + size), is_new=kept is None)
 
 
 def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
@@ -132,7 +139,7 @@ def _behind(region: Region, at: int, sizes: Sequence[int]) -> Iterator[Room]:
     for nbytes in sizes:
         first, end = _whole_pages(at), (at + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         # a page that two of them share is given back with all of the region
-        yield Room(region, at, nbytes, slice(first, max(first, end)))
+        yield Room.of(region, at, nbytes, slice(first, max(first, end)))
         at += nbytes
 
 

@@ -183,12 +183,15 @@ class Database(ABC):
         """
 
     def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:  # noqa: ARG002
-        """Look one package up by its hash, for less than a lookup of many takes; but in no page that was `seen`.
+        """Look one package up by its hash, for less than a lookup of many takes.
+
+        In a page that was `seen` before, all others are wanted too.
 
         Returns
         -------
         (int, Page) or bool
-            Its page's id, and the package alone; True where there is certainly none, False where a lookup has to tell.
+            Its page's id, and the package, alone or among those of its page; True where there is certainly none, False
+            where a lookup has to tell.
         """
         return False
 

@@ -20,6 +20,7 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.storage.page import page_checks, row_checks
 from whiteboard.storage.page.digests import Laid, opened
 from whiteboard.storage.page.format import Blob, Moved, unpack
+from whiteboard.storage.page.landing import Landed
 from whiteboard.storage.sql import tables as t
 from whiteboard.storage.sql.backend import Connection, rows_of
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
@@ -135,7 +136,7 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
 
 def find(
     connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
-) -> tuple[NDArray[np.int64], Sequence[int], Iterable[tuple[int, Laid]]]:
+) -> tuple[NDArray[np.int64], Sequence[int], Iterable[tuple[int, Laid | Landed]]]:
     """Look hashes up, and read the pages that they lead to.
 
     Returns
@@ -144,8 +145,8 @@ def find(
         As `select_index` has it.
     ids : sequence of int
         The pages that it names, but those that were `seen`.
-    pages : iterable of (int, Laid)
-        Those of them that are there, as `read_pages` has them, all of their data in memory.
+    pages : iterable of (int, Laid or Landed)
+        Those of them that are there, as `read_pages` has them, or their arrays alone, all of it in memory.
     """
     return rows_of(connection).find(connection, hashes, seen)
 

@@ -55,16 +55,12 @@ class InRow:
         """All of it, what is large in a room."""
         if self._length < LEAST_BYTES or (made := room(self._length)) is None:
             return b"".join([blob[:] for blob in self._blobs])
-        self.read_into(made.into, 0)
-        return made.lent()
-
-    def read_into(self, into: memoryview, start: int) -> None:
-        """Fill memory with the bytes that begin somewhere."""
-        end = start + len(into)
-        for at in range(start, end, _PIECE_BYTES):
-            for piece in self._read(at, min(end, at + _PIECE_BYTES)):
+        into = made.into
+        for at in range(0, self._length, _PIECE_BYTES):
+            for piece in self._read(at, min(self._length, at + _PIECE_BYTES)):
                 into[: len(piece)] = piece
                 into = into[len(piece) :]
+        return made.lent()
 
     def _read(self, start: int, end: int) -> Iterator[bytes]:
         for blob in self._blobs:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import one_row, stacking
-from whiteboard.storage.page.codec import Data
 from whiteboard.storage.page.digests import Laid, most_bytes
 from whiteboard.storage.page.format import Blob, Moved, Packed
-from whiteboard.storage.page.spread import Spread
+from whiteboard.storage.page.landing import Landed
+from whiteboard.storage.page.room import Room
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
@@ -117,10 +117,10 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         else:
             with raw.blobopen("page", "data", page_id, readonly=True) as blob:
                 if len(blob) != MOST_DATA:
-                    page = one_row.read(Moved(header, digest, InRow(blob)), slot, alone=page_id in seen)
+                    page = one_row.read(Moved(header, digest, InRow(blob)), slot, seen=page_id in seen)
                 else:
                     with reading(raw, "page", page_id) as parts:
-                        page = one_row.read(Moved(header, digest, parts), slot, alone=page_id in seen)
+                        page = one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen)
         if is_last:
             moment.fetchone()
             raw.looked()
@@ -173,18 +173,39 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
         yield page_id, Blob(header, digest, read_data(connection, "page", page_id, header) if data is None else data)
 
 
-def _read_stacked(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Laid]]:
-    """As `read_pages`, raw arrays of one name one behind the other in memory where they are large."""
+def _read_stacked(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Laid | Landed]]:
+    """As `read_pages`, arrays of one name one behind the other in memory where they are large."""
     rows = _select_pages(connection, ids)
-    large = [(header, digest) for _, header, digest, data in rows if data is None]
-    places = stacking.spread(large if len(large) > 1 else ())
-    for page_id, header, digest, data in rows:
-        if data is not None:
-            yield page_id, Blob(header, digest, data)
-        elif (place := next(places, None)) is None:
-            yield page_id, Blob(header, digest, read_data(connection, "page", page_id, header))
+    told = [_told(header, digest) if data is None else None for _, header, digest, data in rows]
+    rooms = stacking.stacked([said.form.arrays for said in told if said is not None and said.form.arrays is not None])
+    for (page_id, header, digest, data), said in zip(rows, told, strict=True):
+        if said is not None:
+            yield page_id, _landed(connection, page_id, said, next(rooms)) or Blob(header, digest, b"")
         else:
-            yield page_id, Moved(header, digest, _read_spread(connection, page_id, header, place))
+            data = read_data(connection, "page", page_id, header) if data is None else data
+            yield page_id, Blob(header, digest, data)
+
+
+def _told(header: object, digest: object) -> one_row.Said | None:
+    """What the header of a page says whose arrays can go where they are wanted; None of another one."""
+    try:
+        said = one_row.told(header, digest) if type(header) is type(digest) is bytes else None
+    except CorruptPackageError:
+        return None
+    return said if said is not None and said.form.arrays is not None else None
+
+
+def _landed(connection: Connection, page_id: int, said: one_row.Said, rooms: Sequence[Room | None]) -> Landed | None:
+    """The arrays of a page that was told of; None where they are not what was written."""
+    try:
+        with reading(connection.connection, "page", page_id) as row:
+            return said.landed(row, rooms)
+    except CorruptPackageError:
+        return None
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        return None
 
 
 def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
@@ -198,25 +219,11 @@ def _select_pages(connection: Connection, ids: Sequence[int]) -> list[Any]:
 
 def find(
     connection: Connection, hashes: NDArray[np.int64], seen: Collection[int]
-) -> tuple[NDArray[np.int64], list[int], Iterator[tuple[int, Laid]]]:
+) -> tuple[NDArray[np.int64], list[int], Iterator[tuple[int, Laid | Landed]]]:
     """Look hashes up, and read the pages that they lead to, but those that were seen."""
     index = select_index(connection, hashes)
     new = [page_id for page_id in distinct(index[:, 1]).tolist() if page_id not in seen]
     return index, new, _read_stacked(connection, new)
-
-
-def _read_spread(connection: Connection, page_id: int, header: bytes, place: Spread) -> Data:
-    """The data of a page, where it is to go; as `read_data` where it is not as long as its header says."""
-    try:
-        with reading(connection.connection, "page", page_id) as row:
-            if len(row) == len(place):
-                place.fill(row.read_into)
-                return place
-    except sqlite3.Error as error:
-        if not is_damage(error):
-            raise
-        return b""
-    return read_data(connection, "page", page_id, header)
 
 
 def read_data(connection: Connection, table: str, row_id: int, header: object) -> bytes | memoryview:

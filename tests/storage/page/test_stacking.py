@@ -19,8 +19,8 @@ from whiteboard.records.adjacent import together
 from whiteboard.records.packages import Found, Page
 from whiteboard.storage.page import room, stacking
 from whiteboard.storage.page.digests import digest_of
-from whiteboard.storage.page.format import Moved, encode_page
-from whiteboard.storage.page.one_row import only
+from whiteboard.storage.page.format import encode_page
+from whiteboard.storage.sqlite import rows
 
 pytestmark = pytest.mark.skipif(room._ADVICE is None, reason="no large pages here")
 
@@ -64,8 +64,8 @@ def test_what_is_found_is_what_was_written(
         store.put(pages[-1])
         store.flush()
     with transaction(store.database) as connection:
-        rows = connection.exec_driver_sql("SELECT id, digest FROM page").all()
-        broken = {page_id for page_id, _ in rows if page_id in damaged}
+        ids = connection.exec_driver_sql("SELECT id FROM page").scalars()
+        broken = {page_id for page_id in ids if page_id in damaged}
         for page_id in broken:
             connection.exec_driver_sql("UPDATE page SET data = zeroblob(length(data)) WHERE id = ?", (page_id,))
     numbers = list(range(first))
@@ -141,19 +141,17 @@ def test_together_is_for_what_lies_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(4, 8), (4, -8), (5, 2**50), (5, "8"), (2, [2**40]), (2, None), (1, "O"), (0, 3)],
+    [(4, -8), (5, 2**50), (5, "8"), (2, [2**40]), (2, None), (1, "O"), (0, 3)],
 )
 def test_what_a_header_says_wrong_is_not_believed(place: int, value: object) -> None:
-    """Its page is read as it was before, and refused there; the others have their places."""
-    packed = [encode_page(page(number, 1, 9000, "raw")) for number in range(3)]
-    said = json.loads(packed[1].header)
+    """Its page is read as others are, and refused there."""
+    packed = encode_page(page(1, 1, 9000, "raw"))
+    said = json.loads(packed.header)
     said["arrays"][1][place] = value
     header = json.dumps(said, separators=(",", ":")).encode()
-    pages = [(each.header, each.digest) for each in packed]
-    assert all(place is not None for place in stacking.spread(pages))
-    for wrong in ((header, digest_of(header)), (header, packed[1].digest), (None, 3), (b"", b"")):
-        places = list(stacking.spread([pages[0], wrong, pages[2]]))
-        assert [place is None for place in places] == [False, True, False]
+    assert rows._told(packed.header, packed.digest) is not None
+    for wrong in ((header, digest_of(header)), (header, packed.digest), (None, 3), (b"", b"")):
+        assert rows._told(*wrong) is None
 
 
 def test_hits_of_nodes_are_not_copied(tmp_path: Path) -> None:
@@ -183,24 +181,3 @@ def test_too_much_is_not_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = found_again(tmp_path / "a.db", pages)
     assert together([each.arrays["y"] for each in found.pages]) is None
     assert [each.arrays["y"].tobytes() for each in found.pages] == [each.arrays["y"].tobytes() for each in pages]
-
-
-@pytest.mark.parametrize("n", [2, 9])
-def test_a_page_of_many_is_not_looked_at_twice(n: int) -> None:
-    """Nor one of before blocks, whose digest is over all of its data: it is left before that is read."""
-    packed = encode_page(page(0, n, 9000, "raw"))
-    said = json.loads(packed.header)
-    del said["blocks"]
-    before = json.dumps(said | {"n": 1}, separators=(",", ":")).encode()
-    assert only(Moved(packed.header, packed.digest, Unread())) is None
-    assert only(Moved(before, packed.digest, Unread())) is None
-
-
-class Unread:
-    """Data that nobody may ask for."""
-
-    def __len__(self) -> int:
-        raise AssertionError
-
-    def __getitem__(self, _: slice) -> bytes:
-        raise AssertionError

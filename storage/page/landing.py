@@ -1,0 +1,210 @@
+"""A page that is read as a whole: its blocks are looked at as they come, and its arrays go to where they are to lie."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from whiteboard.concurrency.parallel import overlapped
+from whiteboard.records.packages import Page
+from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode
+from whiteboard.storage.page.digests import DIGEST_BYTES, unfit
+from whiteboard.storage.page.format import THREADED_BYTES
+from whiteboard.storage.page.page_checks import Place
+from whiteboard.storage.page.room import LEAST_BYTES, Room, room
+
+_PIECE_BYTES: Final = 128 * 1024
+"""So many bytes are read at a time: they are in the processor's cache while they are looked at and moved on."""
+
+_ALIGNED: Final = 16
+
+Span: TypeAlias = tuple[int, int]
+"""Where an array begins and ends in the data."""
+
+
+class _Step(NamedTuple):
+    """Bytes that are read at once.
+
+    Attributes
+    ----------
+    blocks : sequence of (int, int, int)
+        Where a block, or what is here of one, begins and ends in them; and its number, -1 where it goes on behind them.
+    moves : sequence of (int, int, int, int, int)
+        An array, where it begins and ends in them, and where in the array that is.
+    """
+
+    low: int
+    high: int
+    blocks: Sequence[tuple[int, int, int]]
+    moves: Sequence[tuple[int, int, int, int, int]]
+
+
+class Arrays(NamedTuple):
+    """What pages of equal headers hold, of which no array has rows that lie beside those of another one.
+
+    Attributes
+    ----------
+    places : sequence of (str, Place)
+        The keys, and what answers hits, by name.
+    spans : sequence of Span
+        Where they lie.
+    kinds : sequence of (object, int)
+        What arrays have in common that may lie behind one another in memory, and the bytes of each.
+    end : int
+        Where the last array of the page ends.
+    nbytes : int
+        Of all, in memory.
+    """
+
+    op: str
+    n: int
+    lineage: str | None
+    places: Sequence[tuple[str, Place]]
+    spans: Sequence[Span]
+    kinds: Sequence[tuple[object, int]]
+    end: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, op: str, n: int, lineage: str | None, places: Sequence[tuple[str, Place]], end: int) -> Arrays | None:
+        """What a header says of them; None where they do not lie so, or are not what is ever written."""
+        if any(place.length != place.nbytes if place.codec == RAW else place.codec != BLOSC2 for _, place in places):
+            return None
+        spans = tuple((place.offset, place.end) for _, place in places)
+        kinds = tuple(((name, place.dtype.str, *place.shape[1:]), place.nbytes) for name, place in places)
+        return cls(op, n, lineage, places, spans, kinds, end, sum(place.nbytes for _, place in places))
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether something has to be decoded."""
+        return any(place.codec != RAW for _, place in self.places)
+
+
+class Landed(NamedTuple):
+    """The arrays of a page in memory, as they were written; chunks are not decoded yet.
+
+    Attributes
+    ----------
+    payloads : sequence of memoryview
+        One an array, read-only.
+    rooms : sequence of (Room or None)
+        Where chunks are decoded.
+    """
+
+    arrays: Arrays
+    cost_ns: int
+    payloads: Sequence[memoryview]
+    rooms: Sequence[Room | None]
+
+    def page(self) -> Page:
+        """The page.
+
+        Raises
+        ------
+        CorruptPackageError
+            A chunk is none that is ever written.
+        """
+        of = self.arrays
+        decoded = overlapped if of.nbytes >= THREADED_BYTES and of.has_chunks else map
+        found = decoded(_decoded, zip(of.places, self.payloads, self.rooms, strict=True))
+        named = {name: array for (name, _), array in zip(of.places, found, strict=True)}
+        return Page(of.op, named.pop("keys"), named, self.cost_ns, lineage=of.lineage, alive=of.nbytes)
+
+
+def land(
+    arrays: Arrays, cost_ns: int, size: int, digests: bytes, data: Data, rooms: Sequence[Room | None] = ()
+) -> Landed:
+    """Read the arrays of a page, and look at the blocks that they lie in.
+
+    Parameters
+    ----------
+    size, digests : int, bytes
+        Bytes of a block, and the digests of all in base64.
+    rooms : sequence of (Room or None), optional
+        Where they are to lie, one an array.
+
+    Raises
+    ------
+    CorruptPackageError
+        A block is not what was written, or there are more or fewer digests than blocks.
+    """
+    length = len(data)
+    try:
+        wanted = binascii.a2b_base64(digests, strict_mode=True)
+    except ValueError as error:
+        raise unfit() from error
+    if size < 1 or len(wanted) != DIGEST_BYTES * -(-length // size) or arrays.end > length:
+        raise unfit()
+    rooms = rooms if any(rooms) else _rooms(arrays)
+    into = [
+        memoryview(bytearray(place.length)) if given is None or place.codec != RAW else given.into
+        for (_, place), given in zip(arrays.places, rooms, strict=True)
+    ]
+    state: Any = None
+    for low, high, blocks, moves in _steps(arrays.spans, size, length):
+        piece = memoryview(data[low:high])
+        if len(piece) != high - low:
+            raise unfit()
+        for start, end, number in blocks:
+            state = blake3(piece[start:end]) if state is None else state.update(piece[start:end])
+            if number >= 0:
+                at = DIGEST_BYTES * number
+                if state.digest(DIGEST_BYTES) != wanted[at : at + DIGEST_BYTES]:
+                    raise unfit()
+                state = None
+        for column, start, end, first, last in moves:
+            into[column][first:last] = piece[start:end]
+    read = [
+        memoryview(bytes(filled)) if given is None or filled is not given.into else given.lent()
+        for filled, given in zip(into, rooms, strict=True)
+    ]
+    return Landed(arrays, cost_ns, read, rooms)
+
+
+def _decoded(array: tuple[tuple[str, Place], memoryview, Room | None]) -> NDArray[Any]:
+    (_, place), payload, into = array
+    if place.codec == RAW:
+        return np.ndarray(place.shape, place.dtype, payload)  # of memory that is read-only, and aligned
+    return decode(place.codec, payload, place.dtype, place.nbytes, place.shape, into)
+
+
+def _rooms(arrays: Arrays) -> Sequence[Room | None]:
+    """One room for all raw arrays of a page, if they are large, and none for others."""
+    sizes = [-(-place.nbytes // _ALIGNED) * _ALIGNED if place.codec == RAW else 0 for _, place in arrays.places]
+    made = room(sum(sizes)) if sum(sizes) >= LEAST_BYTES else None
+    if made is None:
+        return [None] * len(sizes)
+    starts = accumulate(sizes, initial=0)
+    return [
+        made.part(at, place.nbytes) if place.codec == RAW else None
+        for (_, place), at in zip(arrays.places, starts, strict=False)
+    ]
+
+
+@lru_cache(64)
+def _steps(spans: Sequence[Span], size: int, length: int) -> Sequence[_Step]:
+    """How data of so many bytes, in blocks of `size`, is read for some spans of it."""
+    unit = -(-_PIECE_BYTES // size) * size if size < _PIECE_BYTES else _PIECE_BYTES
+    steps = []
+    wanted = min(length, -(-max((end for _, end in spans), default=0) // size) * size)
+    for low in range(0, wanted, unit):
+        high = min(low + unit, wanted)
+        blocks = []
+        for number in range(low // size, -(-high // size)):
+            start, end = max(low, number * size), min(high, (number + 1) * size)
+            is_last = end == min(length, (number + 1) * size)
+            blocks.append((start - low, end - low, number if is_last else -1))
+        moves = [
+            (column, max(start, low) - low, min(end, high) - low, max(start, low) - start, min(end, high) - start)
+            for column, (start, end) in enumerate(spans)
+            if start < high and end > low
+        ]
+        steps.append(_Step(low, high, blocks, moves))
+    return steps
