@@ -61,6 +61,8 @@ class Arrays(NamedTuple):
         Where the last array of the page ends.
     nbytes : int
         Of all, in memory.
+    has_chunks : bool
+        Whether something has to be decoded.
     """
 
     op: str
@@ -71,6 +73,7 @@ class Arrays(NamedTuple):
     kinds: Sequence[tuple[object, int]]
     end: int
     nbytes: int
+    has_chunks: bool
 
     @classmethod
     def of(cls, op: str, n: int, lineage: str | None, places: Sequence[tuple[str, Place]], end: int) -> Arrays | None:
@@ -79,12 +82,8 @@ class Arrays(NamedTuple):
             return None
         spans = tuple((place.offset, place.end) for _, place in places)
         kinds = tuple(((name, place.dtype.str, *place.shape[1:]), place.nbytes) for name, place in places)
-        return cls(op, n, lineage, places, spans, kinds, end, sum(place.nbytes for _, place in places))
-
-    @property
-    def has_chunks(self) -> bool:
-        """Whether something has to be decoded."""
-        return any(place.codec != RAW for _, place in self.places)
+        nbytes, chunks = sum(place.nbytes for _, place in places), any(place.codec != RAW for _, place in places)
+        return cls(op, n, lineage, places, spans, kinds, end, nbytes, chunks)
 
 
 class Landed(NamedTuple):
@@ -112,7 +111,7 @@ class Landed(NamedTuple):
             A chunk is none that is ever written.
         """
         of = self.arrays
-        decoded = overlapped if of.nbytes >= THREADED_BYTES and of.has_chunks else map
+        decoded = overlapped if of.has_chunks and of.nbytes >= THREADED_BYTES else map
         found = decoded(_decoded, zip(of.places, self.payloads, self.rooms, strict=True))
         named = {name: array for (name, _), array in zip(of.places, found, strict=True)}
         return Page(of.op, named.pop("keys"), named, self.cost_ns, lineage=of.lineage, alive=of.nbytes)

@@ -39,12 +39,10 @@ class Region(mmap.mmap):
     def __init__(self, *_: object, **__: object) -> None:
         self._lent: set[_Part] = set()
 
-    def part(self, at: int, nbytes: int, own: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return a part, read-only, to which some whole pages belong alone."""
-        root = np.frombuffer(memoryview(self)[at : at + nbytes].toreadonly(), np.uint8)
-        if own.stop > own.start:
-            self._lent.add(_Part(root, self, own.start, own.stop - own.start))
-        return root
+    def lend(self, root: np.ndarray[Any, np.dtype[np.uint8]], start: int, end: int) -> None:
+        """Hear of a part to which some whole pages belong alone."""
+        if end > start:
+            self._lent.add(_Part(root, self, start, end - start))
 
     def back(self, part: _Part) -> None:
         """Take a part back of which nobody has a view."""
@@ -90,11 +88,6 @@ class Room:
     def __init__(self, root: np.ndarray[Any, np.dtype[np.uint8]], into: memoryview, *, is_new: bool = True) -> None:
         self._root, self.into, self.is_new = root, into, is_new
 
-    @classmethod
-    def of(cls, region: Region, at: int, nbytes: int, own: slice, *, is_new: bool = True) -> Room:
-        """Lend a part of a region."""
-        return cls(region.part(at, nbytes, own), memoryview(region)[at : at + nbytes], is_new=is_new)
-
     def part(self, at: int, nbytes: int) -> Room:
         """Return some of it as a room, which keeps all of it."""
         return Room(self._root[at : at + nbytes], self.into[at : at + nbytes], is_new=self.is_new)
@@ -116,7 +109,10 @@ def room(nbytes: int) -> Room | None:
         region, at = kept or _next(size)
     except OSError:
         return None
-    return Room.of(region, at, nbytes, slice(at, at + size), is_new=kept is None)
+    view = memoryview(region)[at : at + nbytes]
+    root = np.frombuffer(view.toreadonly(), np.uint8)
+    region.lend(root, at, at + size)
+    return Room(root, view, is_new=kept is None)
 
 
 def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
@@ -136,11 +132,15 @@ def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
 
 
 def _behind(region: Region, at: int, sizes: Sequence[int]) -> Iterator[Room]:
+    view = memoryview(region)
+    readable = view.toreadonly()
     for nbytes in sizes:
-        first, end = _whole_pages(at), (at + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = at + nbytes
+        root = np.frombuffer(readable, np.uint8, nbytes, at) if nbytes else np.empty(0, np.uint8)
         # a page that two of them share is given back with all of the region
-        yield Room.of(region, at, nbytes, slice(first, max(first, end)))
-        at += nbytes
+        region.lend(root, _whole_pages(at), end // mmap.PAGESIZE * mmap.PAGESIZE)
+        yield Room(root, view[at:end])
+        at = end
 
 
 def tidy() -> None:

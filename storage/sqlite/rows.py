@@ -197,8 +197,12 @@ def _told(header: object, digest: object) -> one_row.Said | None:
 
 def _landed(connection: Connection, page_id: int, said: one_row.Said, rooms: Sequence[Room | None]) -> Landed | None:
     """The arrays of a page that was told of; None where they are not what was written."""
+    raw = connection.connection
     try:
-        with reading(connection.connection, "page", page_id) as row:
+        with raw.blobopen("page", "data", page_id, readonly=True) as blob:
+            if len(blob) != MOST_DATA:
+                return said.landed(InRow(blob), rooms)
+        with reading(raw, "page", page_id) as row:
             return said.landed(row, rooms)
     except CorruptPackageError:
         return None

@@ -28,18 +28,17 @@ def columns(
     They are in memory of their own, but for pages that are just what was asked for: of what lies there in one piece
     they are views, which keep no more alive than themselves and cannot be made writable.
     """
-    runs = _runs(pages, page, slot)
     whole = not len(page) or int(page.min()) >= 0
-    if whole and len(runs) == 1:
-        number, here, there = runs[0]
-        if isinstance(here, slice) and isinstance(there, slice) and there == slice(0, pages[number].n):
-            return [_read_only(np.ascontiguousarray(pages[number].arrays[name]).view()) for name in fields]
-    filled = []
-    behind = _one_behind_the_other(runs, pages) if whole else []
+    behind = _one_behind_the_other(pages, page, slot) if whole else []
+    if len(behind) == 1:
+        return [_read_only(np.ascontiguousarray(behind[0].arrays[name]).view()) for name in fields]
+    filled, runs = [], None
     for name, shape in fields.items():
         if behind and (joined := together([page.arrays[name] for page in behind])) is not None:
             filled.append(joined)
             continue
+        if runs is None:
+            runs = _runs(pages, page, slot)
         out = np.empty((len(page), *shape), dtype) if whole else np.full((len(page), *shape), np.nan, dtype)
         for number, here, there in runs:
             out[here] = pages[number].arrays[name][there]
@@ -69,21 +68,15 @@ def _runs(pages: Sequence[Page], page: NDArray[np.int64], slot: NDArray[np.int64
     return runs
 
 
-def _one_behind_the_other(runs: Sequence[tuple[int, Places, Places]], pages: Sequence[Page]) -> list[Page]:
+def _one_behind_the_other(pages: Sequence[Page], page: NDArray[np.int64], slot: NDArray[np.int64]) -> Sequence[Page]:
     """Return the pages that make up the jobs, if these are all of their packages and in their order; else none."""
-    found, end = [], 0
-    for number, here, there in sorted(runs, key=lambda run: _first(run[1])):
-        page = pages[number]
-        consecutive = isinstance(here, slice) and isinstance(there, slice)
-        if not consecutive or here != slice(end, end + page.n) or there != slice(0, page.n):
-            return []
-        found.append(page)
-        end += page.n
-    return found
-
-
-def _first(places: Places) -> int:
-    return int(places.start) if isinstance(places, slice) else int(places[0])
+    starts = np.flatnonzero(np.diff(page, prepend=-1))
+    numbers = page[starts].tolist()
+    counts = np.diff(starts, append=len(page))
+    found = [pages[number] for number in numbers]
+    if counts.tolist() != [each.n for each in found] or len(set(numbers)) < len(numbers):
+        return ()
+    return found if np.array_equal(slot, np.arange(len(page)) - np.repeat(starts, counts)) else ()
 
 
 def _places(positions: NDArray[np.int64]) -> Places:

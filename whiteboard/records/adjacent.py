@@ -35,14 +35,17 @@ def together(arrays: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
         Read-only, and a view: nothing is copied, and what each array keeps alive lives as long.
     """
     mapping = _mapping(arrays[0])
-    if mapping is None or any(_mapping(array) is not mapping or not array.flags.c_contiguous for array in arrays):
+    if mapping is None:
         return None
-    places = [_address(array) for array in arrays]
-    ends = [place + array.nbytes for place, array in zip(places, arrays, strict=True)]
-    if places[1:] != ends[:-1]:
+    first = end = _address(arrays[0])
+    for array in arrays:
+        if _address(array) != end or not array.flags.c_contiguous:
+            return None
+        end += array.nbytes
+    start = first - _address(np.frombuffer(mapping, np.uint8))
+    whole = memoryview(mapping)[start : start + end - first].toreadonly()
+    if len(whole) != end - first:
         return None
-    start = places[0] - _address(np.frombuffer(mapping, np.uint8))
-    whole = memoryview(mapping)[start : start + ends[-1] - places[0]].toreadonly()
     joined = np.frombuffer(whole, arrays[0].dtype)
     _kept[_Ref(joined, _kept.pop)] = arrays
     return joined.reshape(sum(map(len, arrays)), *arrays[0].shape[1:])
