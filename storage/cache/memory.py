@@ -70,7 +70,10 @@ class MemoryTier(PackageStore):
     def find_below(self, key: bytes) -> Found:
         found = self.inner.find_below(key)
         if found.pages:
-            self._hold_all(found.pages)
+            if self.memory_bytes > PAGE_OVERHEAD:
+                self._hold_all(found.pages)
+            else:
+                tidy()
         return found
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:

@@ -117,8 +117,9 @@ class SqlitePackages(PackageStore):
     # -- reading
 
     def find(self, keys: Sequence[bytes]) -> Found:
-        if len(keys) == 1 and (alone := self._find_alone(keys[0])) is not None:
-            return alone
+        return self.find_below(keys[0]) if len(keys) == 1 else self._find_many(keys)
+
+    def _find_many(self, keys: Sequence[bytes]) -> Found:
         found = Gathering(len(keys))
         with self._lock:
             missing = self._pending.find(keys, found)
@@ -130,26 +131,27 @@ class SqlitePackages(PackageStore):
                 self._count(corrupt=1)
         return found.done()
 
-    def _find_alone(self, key: bytes) -> Found | None:
-        """Look one key up, at the cost of a few statements, and of a block a column.
-
-        None where it is no miss, and not what was looked for: it is left to `find`, as is a page that was seen before.
-        """
-        with self._lock:
-            if (here := self._pending.find_one(key)) is not None:
-                return Found.one(*here, MEMORY)
+    def find_below(self, key: bytes) -> Found:
+        # At the cost of a few statements, and of a block a column: what is no miss, and not what was looked for, is
+        # left to a lookup of many, as is a page that was seen before.
+        if self._pending.pages:
+            with self._lock:
+                if (here := self._pending.find_one(key)) is not None:
+                    return Found.one(*here, MEMORY)
         hashed = int.from_bytes(key[:8], "big") >> (64 - self._bits)
-        started = time.perf_counter_ns()
+        started = 0 if self.admission is None else time.perf_counter_ns()
         try:
             place = self.database.look(hashed, self._seen)
         except CorruptPackageError:
-            return None
-        if isinstance(place, bool):
-            return NOT_FOUND if place else None
+            place = False
+        if place is True:
+            return NOT_FOUND
+        if place is False:
+            return self._find_many([key])
         page_id, page = place
         row, rest = divmod(page.keys.tobytes().find(key), len(key))
         if row < 0 or rest:
-            return None
+            return self._find_many([key])
         if self.admission is not None:
             self.admission.loaded(page, time.perf_counter_ns() - started)
         with self._lock:
@@ -159,9 +161,6 @@ class SqlitePackages(PackageStore):
                     self._seen = set()
                 self._seen.add(page_id)
         return Found.one(page, row, DISK)
-
-    def find_below(self, key: bytes) -> Found:
-        return self.find([key]) if (alone := self._find_alone(key)) is None else alone
 
     def _find_on_disk(self, keys: Sequence[bytes], missing: NDArray[np.intp], found: Gathering) -> None:
         wanted = Wanted.of([keys[i] for i in missing.tolist()], self._bits)

@@ -38,6 +38,11 @@ class Pending:
 
     All of it follows from the list of pages: sums and index are brought up to it when they are asked for, so that an
     interrupt leaves a page that is there or one that is not, and nothing between.
+
+    Attributes
+    ----------
+    pages : list of Page
+        What was taken, in its order.
     """
 
     def __init__(self) -> None:
@@ -46,11 +51,6 @@ class Pending:
     def __len__(self) -> int:
         """Number of packages, each counted once."""
         return len(self._indexed())
-
-    @property
-    def pages(self) -> Sequence[Page]:
-        """What was taken, in its order."""
-        return self._pages
 
     @property
     def rows(self) -> int:
@@ -68,7 +68,7 @@ class Pending:
 
     def find(self, keys: Sequence[bytes], found: Gathering) -> NDArray[np.intp]:
         """Say which keys are here; returns the rows of the others."""
-        if not self._pages:
+        if not self.pages:
             return np.arange(len(keys))
         index = self._indexed()
         places = index.places(keys)
@@ -81,7 +81,7 @@ class Pending:
 
     def add(self, page: Page) -> None:
         """Take a page; of a package that is here already, the first one counts."""
-        self._pages.append(page)
+        self.pages.append(page)
 
     def full(self, bounds: WriteBehind) -> bool:
         """Whether it is time to write."""
@@ -91,7 +91,7 @@ class Pending:
 
     def remove(self, count: int) -> None:
         """Let the first pages go."""
-        self._hold(self._pages[count:])
+        self._hold(self.pages[count:])
 
     def clear(self) -> None:
         """Let everything go."""
@@ -99,12 +99,12 @@ class Pending:
 
     def _hold(self, pages: list[Page]) -> None:
         # Sums and index say how many pages of which list they are of, so the list may be put in place alone.
-        self._pages = pages
+        self.pages = pages
         self._sums, self._index = _Sums(pages), _Seen(pages)
 
     def _summed(self) -> _Sums:
         """The sums, with the pages in them that came since they were last asked for."""
-        pages, sums = self._pages, self._sums
+        pages, sums = self.pages, self._sums
         if sums.of is not pages:
             sums = _Sums(pages)
         if sums.pages == len(pages):
@@ -118,10 +118,10 @@ class Pending:
 
     def _indexed(self) -> PageIndex:
         """The index, with the pages in it that came since it was last used: most are written before anyone asks."""
-        if self._index.of is not self._pages or self._index.index.torn:
-            self._index = _Seen(self._pages)
+        if self._index.of is not self.pages or self._index.index.torn:
+            self._index = _Seen(self.pages)
         seen = self._index
-        for page in self._pages[seen.pages :]:
+        for page in self.pages[seen.pages :]:
             seen.index.add(page)  # once more, after an interrupt: keys that it has stay where they are
             seen.pages += 1
         return seen.index

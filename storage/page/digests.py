@@ -27,8 +27,8 @@ _LEAST_BLOCK, _MOST_BLOCK, _MOST_BLOCKS = 16 * 2**10, 2**20, 64
 # So many bytes of data are read at a time where they need not all be in memory.
 _PIECE_BYTES = 2**20
 _OPENING = re.compile(rb'\{"blocks":\[(\d{1,8}),"([^"]*)"\]')
-# Three digests in base64 are so many letters, and what the next begin with is a letter of its own.
-_THREE: Final = 64
+THREE: Final = 64
+"""Three digests in base64 are so many letters, and what the next begin with is a letter of its own."""
 _HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
     "blake3": blake3,
     "blake2b": partial(hashlib.blake2b, digest_size=DIGEST_BYTES),
@@ -162,8 +162,7 @@ class Blocks:
 
     def __init__(self, data: Data, size: int, digests: bytes) -> None:
         self._length = len(data)
-        # of n digests as many letters as of no other number
-        if size < 1 or len(digests) != (DIGEST_BYTES * -(-self._length // size) + 2) // 3 * 4:
+        if not are_of(digests, self._length, size):
             raise unfit()
         self._data, self._size, self._digests = data, size, digests
         self._seen: set[int] = set()
@@ -210,7 +209,7 @@ class Blocks:
         near = self._near
         if near[0] != three:
             try:
-                letters = self._digests[three * _THREE : (three + 1) * _THREE]
+                letters = self._digests[three * THREE : (three + 1) * THREE]
                 near = self._near = three, binascii.a2b_base64(letters, strict_mode=True)
             except ValueError as error:
                 raise unfit() from error
@@ -219,8 +218,14 @@ class Blocks:
         self._seen.add(number)
 
 
+def are_of(digests: bytes, length: int, size: int) -> bool:
+    """Whether there are as many digests, in base64, as data of some bytes has blocks of a size."""
+    # of n digests as many letters as of no other number
+    return size > 0 and len(digests) == (DIGEST_BYTES * -(-length // size) + 2) // 3 * 4
+
+
 def unfit() -> CorruptPackageError:
-    """What is raised where a digest does not fit."""
+    """What is raised where bytes are not those that a digest is of."""
     return CorruptPackageError("the digest does not fit the bytes")
 
 

@@ -8,16 +8,18 @@ Of pages read lately these are remembered too, for a header and digest that are 
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from blake3 import blake3
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode_part
-from whiteboard.storage.page.digests import Blocks, Laid, blocks_in, opened
+from whiteboard.storage.page.digests import DIGEST_BYTES, THREE, Blocks, Laid, are_of, blocks_in, opened, unfit
 from whiteboard.storage.page.landing import Arrays, Landed, land
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
 from whiteboard.storage.page.room import Room
@@ -54,9 +56,53 @@ def read(page: Laid, slot: int, *, seen: bool = False) -> Page | None:
     row = bytes(data[start + slot * step : end + slot * step])
     arrays = {}
     for name, dtype, shape, at, width, apart in form.columns:
-        mine = row[at - start : at - start + width] if apart is None else said.row(data, apart, slot)
+        mine = row[at : at + width] if apart is None else said.row(data, apart, slot)
         arrays[name] = np.ndarray(shape, dtype, mine)
-    return Page(form.op, arrays.pop("keys"), arrays, said.cost_ns // n, lineage=form.lineage, alive=form.row_bytes)
+    return Page(form.op, arrays.pop("keys"), arrays, said.cost, lineage=form.lineage, alive=form.row_bytes)
+
+
+def quick(header: bytes, digest: bytes, data: Data, slot: int) -> Page | None:
+    """As `read`, in one go, where a row lies in one block, but for what is remembered of it; None of any other.
+
+    Raises
+    ------
+    CorruptPackageError
+    """
+    said = _remembered.get(digest)
+    if said is None or said.header != header:
+        said = told(header, digest)
+        if said is None:
+            return None
+    form, size, alike = said.form, said.size, said.alike
+    start, end, step = form.together
+    start += slot * step
+    end += slot * step
+    number = start // size
+    base = number * size
+    if len(alike) != form.alike or end > base + size or not 0 <= slot < form.n:
+        return None
+    length = len(data)
+    if length != said.length:
+        if form.end > length or not are_of(said.digests, length, size):
+            return None
+        said.length = length
+    block = data[base : base + size]
+    at = number // 3 * THREE
+    number %= 3
+    try:
+        near = a2b_base64(said.digests[at : at + THREE], strict_mode=True)
+    except ValueError as error:
+        raise unfit() from error
+    if blake3(block).digest(DIGEST_BYTES) != near[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+        raise unfit()
+    row = block[start - base : end - base]
+    arrays = {}
+    for name, dtype, shape, at, _, apart in form.columns:
+        if apart is None:
+            arrays[name] = np.ndarray(shape, dtype, row, at)
+        else:
+            arrays[name] = np.ndarray(shape, dtype, alike[apart.offset])
+    return Page(form.op, arrays.pop("keys"), arrays, said.cost, None, None, form.lineage, None, None, form.row_bytes)
 
 
 def _opened(page: Laid) -> tuple[Data, Said]:
@@ -66,25 +112,36 @@ def _opened(page: Laid) -> tuple[Data, Said]:
         data: Data = Blocks(page.data, said.size, said.digests)
     else:
         data = opened(page)
-        said = Said(0, b"", *_form(page.header), {}, {})
-    if type(said.cost_ns) is not int:
-        message = "cost_ns is missing from the header"
-        raise CorruptPackageError(message)
+        form, cost_ns = _form(page.header)
+        if type(cost_ns) is not int:
+            message = "cost_ns is missing from the header"
+            raise CorruptPackageError(message)
+        said = Said(page.header, 0, b"", form, cost_ns)
     if said.form.end > len(data):
         message = "an array lies outside of the data"
         raise CorruptPackageError(message)
     return data, said
 
 
-class Said(NamedTuple):
-    """What the header of a page says; of compressed arrays, by where they begin, what was read and was as written."""
+class Said:
+    """What the header of a page says; of compressed arrays, by where they begin, what was read and was as written.
 
-    size: int
-    digests: bytes
-    form: Form
-    cost_ns: Any
-    chunks: dict[int, bytes]
-    alike: dict[int, bytes]
+    Attributes
+    ----------
+    cost : int
+        Of one package, in nanoseconds.
+    length : int
+        Of data that has as many blocks as there are digests, and room for all arrays; -1 until some was seen.
+    """
+
+    __slots__ = ("alike", "chunks", "cost", "cost_ns", "digests", "form", "header", "length", "size")
+
+    def __init__(self, header: bytes, size: int, digests: bytes, form: Form, cost_ns: int) -> None:
+        self.header, self.size, self.digests, self.form, self.cost_ns = header, size, digests, form, cost_ns
+        self.cost = cost_ns // max(form.n, 1)
+        self.length = -1
+        self.chunks: dict[int, bytes] = {}
+        self.alike: dict[int, bytes] = {}
 
     def landed(self, data: Data, rooms: Sequence[Room | None] = ()) -> Landed:
         """The page, read as a whole, if its form is one for that; as `land`."""
@@ -119,8 +176,8 @@ class Said(NamedTuple):
         return chunk
 
 
-_remembered: dict[bytes, tuple[bytes, Said]] = {}
-"""Headers and what they say, by the digests of their pages: to find one by itself takes as long as a hash of it."""
+_remembered: dict[bytes, Said] = {}
+"""What headers say, by the digests of their pages: to find one by itself takes as long as a hash of it."""
 
 
 def told(header: bytes, digest: bytes) -> Said | None:
@@ -132,8 +189,8 @@ def told(header: bytes, digest: bytes) -> Said | None:
         Its digest does not fit, or it is none of a page.
     """
     kept = _remembered.get(digest)
-    if kept is not None and kept[0] == header:
-        return kept[1]
+    if kept is not None and kept.header == header:
+        return kept
     blocks = blocks_in(header, digest) if len(header) <= _MOST_TOLD else None
     if blocks is None:
         return None
@@ -146,16 +203,16 @@ def told(header: bytes, digest: bytes) -> Said | None:
     form, cost_ns = _equal(b"{" + about + header[found.end() :])
     if cost_ns is not None:
         return None
-    said = Said(size, digests, form, int(cost), {}, {})
+    said = Said(header, size, digests, form, int(cost))
     if len(header) <= _MOST_BYTES:
         if len(_remembered) >= _MOST_PAGES:
             _remembered.clear()
-        _remembered[digest] = header, said
+        _remembered[digest] = said
     return said
 
 
 class _Column(NamedTuple):
-    """An array of a page: of its first row the shape, beginning and bytes; `apart` is None where rows lie together."""
+    """An array of a page: a row's shape and bytes, and where in what lies together, or apart from that, it begins."""
 
     name: str
     dtype: np.dtype[Any]
@@ -168,8 +225,9 @@ class _Column(NamedTuple):
 class Form(NamedTuple):
     """What pages of equal headers have in common, but for their blocks and cost.
 
-    `together` is where the first row begins and ends of all that lie together, and how far it is to the next; `arrays`
-    says how a page is read as a whole where none do, else it is None.
+    `together` is where the first row begins and ends of all that lie together, and how far it is to the next; `alike`
+    is how many arrays lie apart from these, and are compressed, -1 where others do, or such a row is none of a page;
+    `arrays` says how a page is read as a whole where none lie together, else it is None.
     """
 
     op: str
@@ -179,6 +237,7 @@ class Form(NamedTuple):
     end: int
     together: tuple[int, int, int]
     row_bytes: int
+    alike: int
     arrays: Arrays | None
 
 
@@ -190,21 +249,29 @@ def _form(header: bytes) -> tuple[Form, Any]:
         raise CorruptPackageError(message)
     check_arrays(n, {name: (place.dtype, place.shape) for name, place in places.items()})
     step = places["keys"].step or 0
+    named = {name.removeprefix("a:"): place for name, place in places.items() if name == "keys" or name[:2] == "a:"}
+    beside = {name: place for name, place in named.items() if step and place.step == step}
+    start = min((place.offset for place in beside.values()), default=0)
+    stop = max((place.offset + place.nbytes // n for place in beside.values()), default=0)
     columns = []
-    for name, place in places.items():
-        if name == "keys" or name.startswith("a:"):
-            apart = None if step and place.step == step else place
-            shape, width = (1, *place.shape[1:]), place.nbytes // n
-            columns.append(_Column(name.removeprefix("a:"), place.dtype, shape, place.offset, width, apart))
-    beside = [column for column in columns if column.apart is None]
-    start = min((column.at for column in beside), default=0)
-    together = start, max((column.at + column.width for column in beside), default=0), step
+    for name, place in named.items():
+        shape, width = (1, *place.shape[1:]), place.nbytes // n
+        apart = None if name in beside else place
+        columns.append(_Column(name, place.dtype, shape, place.offset - start, width, apart))
+    row_bytes = sum(column.width for column in columns)
+    others = [(column.name, column.apart) for column in columns if column.apart is not None]
+    is_quick = (
+        n >= _FEW
+        and all(place.codec == BLOSC2 for _, place in others)
+        and all(column.at % column.dtype.alignment == 0 for column in columns if column.apart is None)
+        and stop - start == sum(column.width for column in columns if column.apart is None) > 0
+    )
+    alike = len(others) if is_quick else -1
     end = max(place.end for place in places.values())
     said = lineage if isinstance(lineage, str) else None
-    row_bytes = sum(column.width for column in columns)
-    whole = tuple((column.name, column.apart) for column in columns if column.apart is not None)
-    arrays = None if beside else Arrays.of(op, n, said, whole, end)
-    return Form(op, n, said, tuple(columns), end, together, row_bytes, arrays), meta.get("cost_ns")
+    arrays = None if beside else Arrays.of(op, n, said, tuple(others), end)
+    form = Form(op, n, said, tuple(columns), end, (start, stop, step), row_bytes, alike, arrays)
+    return form, meta.get("cost_ns")
 
 
 _equal = lru_cache(_MOST_FORMS)(_form)

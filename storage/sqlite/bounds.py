@@ -33,16 +33,16 @@ class Steps:
         The file; without one, nobody else can have made what is in it.
     """
 
-    __slots__ = ("_looks", "_of_any", "_path", "_per_byte")
+    __slots__ = ("_of_any", "_path", "_per_byte", "looks")
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._looks = 0
+        self.looks = 0
         self._of_any, self._per_byte = _READ_OF_ANY, _READ_PER_BYTE
 
     def begin(self) -> None:
         """Count from nothing: a statement begins."""
-        self._looks = 0
+        self.looks = 0
 
     def let_write(self) -> None:
         """Allow what a statement takes that writes."""
@@ -50,8 +50,8 @@ class Steps:
 
     def __call__(self) -> bool:
         """Return whether to end what is under way. A signal's handler runs here too, and what it raises ends it."""
-        self._looks += 1
-        steps = self._looks * _BETWEEN_LOOKS
+        self.looks += 1
+        steps = self.looks * _BETWEEN_LOOKS
         if self._path is None or steps <= self._of_any + self._per_byte * file_bytes(self._path):
             return False
         _endless.add(threading.get_ident())

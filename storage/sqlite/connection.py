@@ -37,6 +37,10 @@ class Held(sqlite3.Connection):
         How many were opened: the driver keeps 100 bytes of each until the connection is closed.
     cache_kib : int
         The most that SQLite's cache may have; 0 is its own default.
+    looks : bool
+        Whether something is under way on the cursors of a look.
+    thread : int
+        In which it looks for one package; 0 in none.
     """
 
     def __init__(self, *given: Any, steps: Steps, **options: Any) -> None:
@@ -48,10 +52,10 @@ class Held(sqlite3.Connection):
         self.is_shut = False
         self.seen: tuple[tuple[int, int], Any] | None = None
         self.gathered: Any = None
-        self.blobs = 0
+        self.blobs = self.thread = 0
         self.cache_kib = self._cache_kib = 0
+        self.looks = False
         self._looking: tuple[Any, Any] | None = None
-        self._looks = False
 
     @property
     def version(self) -> tuple[int, int]:
@@ -86,24 +90,20 @@ class Held(sqlite3.Connection):
             self._cache_kib = kib
 
     def looking(self) -> tuple[Any, Any]:
-        """Return two cursors for a look, which are kept for the next one where `looked` tells that it is at its end."""
-        self.steps.begin()
-        if self._looks:
+        """Return two cursors for a look, which are kept for the next one where `looks` tells that it is at its end."""
+        self.steps.looks = 0
+        if self.looks:
             self._end_look()
         if self._looking is None:
             self._looking = super().cursor(), super().cursor()
-        self._looks = True
+        self.looks = True
         return self._looking
-
-    def looked(self) -> None:
-        """Hear that nothing is under way on the cursors of a look."""
-        self._looks = False
 
     def settle(self) -> None:
         """End the statements and the transaction that are under way."""
         if self.is_shut:
             return
-        if self._looks:
+        if self.looks:
             self._end_look()
         for each in self._cursors:
             if (cursor := each()) is not None:
@@ -116,7 +116,7 @@ class Held(sqlite3.Connection):
         for cursor in self._looking or ():
             cursor.close()
         self._looking = None
-        self._looks = False
+        self.looks = False
 
     def close(self) -> None:
         """Go back to whoever lends it."""

@@ -119,6 +119,7 @@ class Database(backend.Database):
         self._gate = threading.RLock()
         self.fork_locks = (self._mutex, self._gate)
         self._reading: list[weakref.ref[_Reading]] = []
+        self._readers: list[weakref.ref[Held]] = []
         self._closed = False
         self._prepared = False
         self._raw: Held | None = None
@@ -192,11 +193,15 @@ class Database(backend.Database):
         raw.execute("PRAGMA query_only=ON")
         raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
         raw.released = partial(self._give_back, self._spare)
+        self._readers = [*(each for each in self._readers if each() is not None), weakref.ref(raw)]
         return raw
 
     def _give_back(self, spare: list[Held], raw: Held) -> None:
         """Keep a connection for the next reader, but for one from before a fork or a close, or that has read much."""
         raw.settle()
+        self._keep(spare, raw)
+
+    def _keep(self, spare: list[Held], raw: Held) -> None:
         if spare is self._spare and not self._closed and len(spare) < _SPARE and raw.blobs < _MOST_BLOBS:
             spare.append(raw)
         else:
@@ -406,29 +411,51 @@ class Database(backend.Database):
 
     def _reads(self) -> list[int]:
         """The threads that read."""
-        found = [each() for each in list(self._reading)]
+        found = *(each() for each in [*self._reading]), *(each() for each in [*self._readers])
         return [thread for each in found if each is not None and (thread := each.thread)]
 
     def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
         if self.location.path is None:
             with self.read() as connection:
                 return rows.look(connection.connection, hashed, seen)
-        # What `read` does, without generators: they would take as long as what is read.
-        reading = self._register()
+        # What `read` does, without generators, and what a connection that came back was registered by: they would take
+        # as long as what is read.
+        spare, raw, settled = self._spare, None, False
         try:
-            raw = self._reader()
             try:
-                found = rows.look(raw, hashed, seen)
+                with self._gate:
+                    if spare and spare is self._spare and self._raw is not None and not self._closed:
+                        raw = spare.pop()
+                        raw.thread = threading.get_ident()
+                found = self._look_anew(hashed, seen) if raw is None else rows.look(raw, hashed, seen)
             finally:
-                raw.close()
+                if raw is not None:
+                    if raw.looks:
+                        raw.settle()
+                    settled = True
         except _TRANSLATED as error:
             raise _translation(self.location, error) from error
         finally:
-            reading.thread = 0
+            if raw is not None:
+                raw.thread = 0
+                if settled:
+                    self._keep(spare, raw)
         # A package proves itself, by its key and digests; that there is none is no word of another file's.
         if found is True and self._place is not None:
             self._place.check_file()
         return found
+
+    def _look_anew(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+        """The same by a connection that is made for it."""
+        reading = self._register()
+        try:
+            raw = self._reader()
+            try:
+                return rows.look(raw, hashed, seen)
+            finally:
+                raw.close()
+        finally:
+            reading.thread = 0
 
     def live_bytes(self) -> int:
         used = int(self.pragma("page_count")) - int(self.pragma("freelist_count"))
@@ -563,6 +590,7 @@ class Database(backend.Database):
         """Let both sides go on."""
         if child:
             self._reading = []
+            self._readers = []
             if self._log is not None:
                 self._log.forked()
 

@@ -8,6 +8,7 @@ that is so large that even this would change all of it, some to where it waits f
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -149,12 +150,12 @@ def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
     return (gathered_index.place_of(cursor, hashed) if gathered else None) or places.of(hashed)
 
 
-def kept(raw: Held, hashed: int) -> tuple[tuple[int, int], tuple[int, int] | None] | None:
-    """Of what version of the file the connection keeps the table, and where that has a hash; None if it cannot tell."""
+def kept(raw: Held, hashed: int) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """Of what version of the file the connection keeps the table, None if it cannot tell, and where that has a hash."""
     if raw.seen is None:
-        return None
+        return None, None
     version, (gathered, places) = raw.seen
-    return None if gathered else (version, places.of(hashed))
+    return (None, None) if gathered else (version, places.of(hashed))
 
 
 def index(connection: Connection) -> NDArray[np.int64]:
@@ -200,31 +201,40 @@ class _Columns:
 class _Places:
     """The table, for one hash after another: in order once that pays."""
 
-    __slots__ = ("_asked", "_begins", "_columns", "_order")
+    __slots__ = ("_asked", "_begins", "_columns", "_hashes", "_ids", "_order", "_starts")
 
     def __init__(self, columns: _Columns) -> None:
         self._columns = columns
         self._asked = 0
-        self._order: NDArray[np.intp] | None = None
         self._begins = b""
 
     def of(self, hashed: int) -> tuple[int, int] | None:
         """The page and slot of a hash, the first that there is."""
-        columns, self._asked = self._columns, self._asked + 1
-        hashes = columns.hashes
-        if not len(hashes):
-            return None
+        if not self._begins:
+            hashes = self._columns.hashes
+            if not len(hashes):
+                return None
+            self._asked += 1
+            if self._asked < _OFTEN:
+                at = int((hashes == hashed).argmax())
+                if hashes[at] != hashed:
+                    return None
+                ((_, page_id, slot),) = self._columns.rows(np.array([at])).tolist()
+                return page_id, slot
+            self._sort(hashes)
         # Most are none of these: their first bits tell.
-        if self._begins and not self._begins[hashed >> _REST_BITS]:
+        if not self._begins[hashed >> _REST_BITS]:
             return None
-        if self._asked < _OFTEN:
-            at = int((hashes == hashed).argmax())
-        else:
-            if self._order is None:
-                self._order = np.argsort(hashes, kind="stable")
-                self._begins = _first_bits(hashes).tobytes()
-            at = int(self._order[min(int(hashes.searchsorted(hashed, sorter=self._order)), len(hashes) - 1)])
-        if hashes[at] != hashed:
+        place = bisect_left(self._hashes, hashed)
+        if place == len(self._hashes) or self._hashes[place] != hashed:
             return None
-        page = int(columns.starts.searchsorted(at, side="right")) - 1
-        return int(columns.ids[page]), at - int(columns.starts[page])
+        at = self._order[place]
+        number = bisect_right(self._starts, at) - 1
+        return self._ids[number], at - self._starts[number]
+
+    def _sort(self, hashes: NDArray[np.int64]) -> None:
+        """Put the table in order, where Python looks for one hash in a third of the time that NumPy takes."""
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._order = hashes[order].data, order.data
+        self._starts, self._ids = self._columns.starts.tolist(), self._columns.ids.tolist()
+        self._begins = _first_bits(hashes).tobytes()

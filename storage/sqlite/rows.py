@@ -52,6 +52,9 @@ COUNT_PACKAGES: Final = (
 )
 
 
+_blobopen: Final[Any] = sqlite3.Connection.blobopen
+"""Without a call of a function that counts them."""
+
 AS_COLUMN: Final = f"CASE WHEN length(data) < {_LARGE} THEN data END"
 """The data of a row in SQL, NULL where it is larger."""
 
@@ -89,41 +92,40 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         moment, cursor = raw.looking()
         # Until its row is fetched, all that is read is of one moment: to begin and end a transaction takes longer.
         moment.execute(VERSION)
-        found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
+        version, place = recent_index.kept(raw, hashed)
+        found: Any
+        if place is not None:  # where it was kept of this moment, which is told when that is at its end
+            found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
+        else:
+            found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
         is_last = found is not None  # of one hash there is one row, so nothing is left to come
         if found is None:
-            version, place = recent_index.kept(raw, hashed) or (None, None)
-            if version is not None and place is None:
+            if version is not None:
                 (others,) = moment.fetchone()
                 if version == (others, raw.total_changes):
-                    raw.looked()
+                    raw.looks = False
                     return True
                 moment.execute(VERSION)
                 place = place_of(cursor, hashed)  # of this moment, in which it may have got a row
-            elif place is None or version != raw.version_by(cursor):
-                place = recent_index.place_of(cursor, hashed)
             else:
-                is_last = True
+                place = recent_index.place_of(cursor, hashed)
             if place is None:
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
         page_id, slot, header, digest, data = found
-        if not type(page_id) is type(slot) is int or not type(header) is type(digest) is bytes:
-            return False
-        if type(data) is bytes:
-            page = None if page_id in seen else one_row.read(Moved(header, digest, data), slot)
-        elif data is not None:
-            return False
-        else:
-            with raw.blobopen("page", "data", page_id, readonly=True) as blob:
-                if len(blob) != MOST_DATA:
-                    page = one_row.read(Moved(header, digest, InRow(blob)), slot, seen=page_id in seen)
-                else:
-                    with reading(raw, "page", page_id) as parts:
-                        page = one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen)
+        page = None
+        if data is None and type(page_id) is type(slot) is int and type(header) is bytes and page_id not in seen:
+            raw.blobs += 1
+            with _blobopen(raw, "page", "data", page_id, readonly=True) as blob:
+                page = one_row.quick(header, digest, blob, slot)
+        if page is None:
+            page = _read(raw, found, seen)
         if is_last:
-            moment.fetchone()
-            raw.looked()
+            (others,) = moment.fetchone()
+            raw.looks = False
+            if place is not None and version != (others, raw.total_changes):
+                raw.seen = None
+                return look(raw, hashed, seen)
     except CorruptPackageError:
         return False
     except sqlite3.Error as error:
@@ -131,6 +133,22 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
             return False
         raise
     return False if page is None else (page_id, page)
+
+
+def _read(raw: Held, found: Any, seen: Container[int]) -> Page | None:
+    """The package in a slot of a page, given as they were found; None where a lookup has to tell."""
+    page_id, slot, header, digest, data = found
+    if not type(page_id) is type(slot) is int or not type(header) is type(digest) is bytes:
+        return None
+    if type(data) is bytes:
+        return None if page_id in seen else one_row.read(Moved(header, digest, data), slot)
+    if data is not None:
+        return None
+    with raw.blobopen("page", "data", page_id, readonly=True) as blob:
+        if len(blob) != MOST_DATA:
+            return one_row.read(Moved(header, digest, InRow(blob)), slot, seen=page_id in seen)
+        with reading(raw, "page", page_id) as parts:
+            return one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen)
 
 
 def is_empty(connection: Connection) -> bool:

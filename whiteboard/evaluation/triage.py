@@ -42,7 +42,12 @@ class Form:
         if page.op != self.op or "y" not in arrays:
             return False
         wanted = self._known if self.y is not None else self._wanted(arrays["y"].shape[1:])
-        return wanted == {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+        if len(wanted) != len(arrays):
+            return False
+        for name, array in arrays.items():
+            if name not in wanted or wanted[name] != (array.dtype, array.shape[1:]):
+                return False
+        return True
 
     @lazy
     def _known(self) -> dict[str, tuple[np.dtype, Shape]]:

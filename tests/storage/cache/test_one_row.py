@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from tests.storage.samples import transaction
 from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage import open_store
-from whiteboard.storage.page.digests import Blocks
+from whiteboard.storage.page import digests, one_row
 from whiteboard.storage.upkeep.verify import verify
 
 N = 256
@@ -103,15 +104,18 @@ def test_only_blocks_of_the_row_are_read(tmp_path: Path, monkeypatch: pytest.Mon
     """Two blocks an array at most."""
     filled(tmp_path / "a.db", ARRAYS["random"])
     read: list[int] = []
-    compare = Blocks._compare
 
-    def counted(self: Blocks, number: int, block: bytes) -> None:
-        read.append(len(block))
-        compare(self, number, block)
+    def counted(data: bytes) -> object:
+        read.append(len(data))
+        return blake3(data)
 
-    monkeypatch.setattr(Blocks, "_compare", counted)
+    for module in (digests, one_row):
+        monkeypatch.setattr(module, "blake3", counted)
     find(tmp_path / "a.db", 100)
     assert 0 < sum(read) <= 2 * 4 * 16 * 2**10
+    read.clear()
+    find(tmp_path / "a.db", 101)  # of a page whose header was looked at
+    assert read == [16 * 2**10]
 
 
 @pytest.mark.parametrize("harm", [False, True], ids=["whole", "damaged"])

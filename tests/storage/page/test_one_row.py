@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
@@ -54,7 +57,7 @@ def _same(page: Page, slot: int, one: Page) -> None:
     for name, array in page.arrays.items():
         found = one.arrays[name]
         assert (found.dtype, found.shape) == (array.dtype, (1, *array.shape[1:]))
-        assert found.tobytes() == array[slot].tobytes()
+        assert found.tobytes() == array[slot : slot + 1].tobytes()
         assert not found.flags.writeable
 
 
@@ -93,6 +96,79 @@ def test_a_row_is_that_of_the_page(
             _same_page(page, one)
         else:
             _same(page, slot, one)
+
+
+@st.composite
+def _pages(draw: st.DrawFn) -> Page:
+    """Pages of arrays of several dtypes and shapes; of some the rows are alike, or smooth."""
+    n = draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    arrays = {}
+    for name in ["y", "g0", "g1"][: draw(st.integers(1, 3))]:
+        dtype = draw(st.sampled_from(["<f8", "<f8", "<f4", ">f8", "<c16", "|b1", "|i1"]))
+        shape = draw(st.sampled_from([(n,), (n, 3), (n, 32), (n, 2, 40), (n, 0), (n, 400)]))
+        kind = draw(st.sampled_from(["random", "random", "alike", "smooth"]))
+        values = rng.normal(size=shape) * 100
+        values = np.resize(values[:1], shape) if kind == "alike" else np.round(values, 0 if kind == "smooth" else 9)
+        arrays[name] = values.astype(dtype)
+    keys = rng.integers(0, 256, (n, 16), dtype=np.uint8)
+    tokens = rng.integers(0, 256, (n, 1, 16), dtype=np.uint8) if draw(st.booleans()) else None
+    return Page("f", keys, arrays, draw(st.integers(0, 10**12)), lineage='{"version":1}', tokens=tokens)
+
+
+@given(page=_pages(), data=st.data())
+def test_a_row_in_one_go_is_that_of_the_page(page: Page, data: st.DataObject) -> None:
+    """In bits, and in all else that is said of it, before and after what is remembered of the page; or it is none."""
+    blob = encode_page(page).joined()
+    for _ in range(3):
+        slot = data.draw(st.integers(0, page.n - 1))
+        one = one_row.quick(blob.header, blob.digest, Elsewhere(bytes(blob.data)), slot)
+        again = one_row.read(blob, slot)
+        assert again is not None
+        if one is not None:
+            assert page.n > 1
+            _same(page, slot, one)
+            assert (one.alive, one.cost_ns) == (again.alive, again.cost_ns)
+    for slot in (-1, page.n, 2**62):
+        assert one_row.quick(blob.header, blob.digest, Elsewhere(bytes(blob.data)), slot) is None
+
+
+@given(page=_pages(), data=st.data())
+def test_a_row_in_one_go_is_refused_where_the_page_is(page: Page, data: st.DataObject) -> None:
+    """Whatever bytes of header, digest or data are others, it is no row, or the one that is read of such a page."""
+    blob = encode_page(page).joined()
+    slot = data.draw(st.integers(0, page.n - 1))
+    if data.draw(st.booleans()):
+        one_row.quick(blob.header, blob.digest, blob.data, slot)  # from here on the page is remembered
+    parts = [blob.header, blob.digest, bytes(blob.data)]
+    which = data.draw(st.sampled_from([0, 1, 2, 2]))
+    at = data.draw(st.integers(0, len(parts[which]) - 1))
+    how = data.draw(st.sampled_from(["flip", "cut", "more"]))
+    was = parts[which]
+    parts[which] = {"flip": was[:at] + bytes([was[at] ^ 1]) + was[at + 1 :], "cut": was[:at], "more": was + was}[how]
+    header, digest, bad = parts
+
+    def told(read: Callable[[], Page | None]) -> object:
+        try:
+            one = read()
+        except CorruptPackageError:
+            return "refused"
+        return one and (one.keys.tobytes(), {name: array.tobytes() for name, array in one.arrays.items()})
+
+    quick = told(lambda: one_row.quick(header, digest, Elsewhere(bad), slot))
+    assert quick is None or quick == told(lambda: one_row.read(Moved(header, digest, Elsewhere(bad)), slot))
+    if which < 2:
+        assert quick in ("refused", None)
+
+
+def test_most_rows_are_read_in_one_go() -> None:
+    """Those that lie beside one another, but where two blocks meet, with such as are all alike once one was read."""
+    page = replace(_page(300, 60), arrays={name: RNG.normal(size=(300, 60)) for name in ("y", "g0")})
+    for arrays in (page.arrays, {**page.arrays, "g1": np.tile(RNG.normal(size=60), (300, 1))}):
+        blob = encode_page(replace(page, arrays=arrays)).joined()
+        assert one_row.read(blob, 0) is not None
+        none = [slot for slot in range(300) if one_row.quick(blob.header, blob.digest, blob.data, slot) is None]
+        assert len(none) == 300 * 976 // 2**14
 
 
 @pytest.mark.parametrize("width", [64, 2000])

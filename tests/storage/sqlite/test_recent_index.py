@@ -246,6 +246,39 @@ def test_a_look_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("width", [2, 300], ids=["in a column", "in an opened blob"])
+def test_a_look_goes_by_no_place_of_before(path: Path, width: int) -> None:
+    """A page that went, and whose number another got, has none of its packages any more, and all of the other's."""
+    keys = np.frombuffer(b"".join(KEYS), np.uint8).reshape(-1, 16)
+    hashes = hashes_of(keys).tolist()
+
+    def put(stores: Stores, numbers: range) -> None:
+        y = np.random.default_rng(numbers.start).normal(size=(len(numbers), width))
+        stores.packages.put(Page("f", keys[list(numbers)], {"y": y}))
+        stores.packages.flush()
+
+    with open_store(path, memory_bytes=0) as mine, open_store(path, memory_bytes=0) as others:
+        put(others, range(60))
+        assert mine.database.look(hashes[60], ()) is True  # what was written lately is kept from here on
+        assert isinstance(mine.database.look(hashes[3], ()), tuple)
+        with transaction(others.database) as connection:
+            for table in ("page", "recent"):
+                connection.exec_driver_sql(f"DELETE FROM {table}")
+        assert mine.database.look(hashes[3], ()) is True
+        put(others, range(60))
+        assert isinstance(mine.database.look(hashes[3], ()), tuple)
+        put(others, range(60, 120))
+        with transaction(others.database) as connection:
+            connection.exec_driver_sql("DELETE FROM page WHERE id = 2")
+            connection.exec_driver_sql("DELETE FROM recent WHERE page_id = 2")
+            for table, name in (("page", "id"), ("recent", "page_id")):
+                connection.exec_driver_sql(f"UPDATE {table} SET {name} = 2 WHERE {name} = 3")
+        assert mine.database.look(hashes[4], ()) is True
+        found = mine.database.look(hashes[64], ())
+        assert isinstance(found, tuple)
+        assert (found[0], found[1].keys.tobytes()) == (2, KEYS[64])
+
+
+@pytest.mark.parametrize("width", [2, 300], ids=["in a column", "in an opened blob"])
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "damaged"])
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "lately"])
 def test_a_look_leaves_nothing_under_way(path: Path, settled: bool, whole: bool, width: int) -> None:
@@ -271,6 +304,6 @@ def test_a_look_leaves_nothing_under_way(path: Path, settled: bool, whole: bool,
             assert isinstance(found, tuple)
         database.look(hashes[3], ())
         (reader,) = database._spare
-        assert not reader._looks
+        assert not reader.looks
         # of a row by its key nothing is left to end, so the next look has the same cursors
         assert (reader._looking is not None) is whole
