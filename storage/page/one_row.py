@@ -19,7 +19,17 @@ from blake3 import blake3
 from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode_part
-from whiteboard.storage.page.digests import DIGEST_BYTES, THREE, Blocks, Laid, are_of, blocks_in, opened, unfit
+from whiteboard.storage.page.digests import (
+    DIGEST_BYTES,
+    THREE,
+    Blocks,
+    Laid,
+    are_of,
+    blocks_in,
+    check_header,
+    opened,
+    unfit,
+)
 from whiteboard.storage.page.landing import Arrays, Landed, land
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
 from whiteboard.storage.page.room import Room
@@ -73,17 +83,19 @@ def quick(header: bytes, digest: bytes, data: Data, slot: int) -> Page | None:
         said = told(header, digest)
         if said is None:
             return None
-    form, size, alike = said.form, said.size, said.alike
-    start, end, step = form.together
+    quick, size, alike = said.form.quick, said.size, said.alike
+    if quick is None:
+        return None
+    op, n, lineage, start, end, step, columns, row_bytes, apart = quick
     start += slot * step
     end += slot * step
     number = start // size
     base = number * size
-    if len(alike) != form.alike or end > base + size or not 0 <= slot < form.n:
+    if len(alike) != apart or end > base + size or not 0 <= slot < n:
         return None
     length = len(data)
     if length != said.length:
-        if form.end > length or not are_of(said.digests, length, size):
+        if said.form.end > length or not are_of(said.digests, length, size):
             return None
         said.length = length
     block = data[base : base + size]
@@ -96,13 +108,10 @@ def quick(header: bytes, digest: bytes, data: Data, slot: int) -> Page | None:
     if blake3(block).digest(DIGEST_BYTES) != near[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
         raise unfit()
     row = block[start - base : end - base]
-    arrays = {}
-    for name, dtype, shape, at, _, apart in form.columns:
-        if apart is None:
-            arrays[name] = np.ndarray(shape, dtype, row, at)
-        else:
-            arrays[name] = np.ndarray(shape, dtype, alike[apart.offset])
-    return Page(form.op, arrays.pop("keys"), arrays, said.cost, None, None, form.lineage, None, None, form.row_bytes)
+    array, arrays = np.ndarray, {}
+    for name, shape, dtype, at, chunk in columns:
+        arrays[name] = array(shape, dtype, row, at) if chunk is None else array(shape, dtype, alike[chunk])
+    return Page(op, arrays.pop("keys"), arrays, said.cost, None, None, lineage, None, None, row_bytes)
 
 
 def _opened(page: Laid) -> tuple[Data, Said]:
@@ -191,6 +200,18 @@ def told(header: bytes, digest: bytes) -> Said | None:
     kept = _remembered.get(digest)
     if kept is not None and kept.header == header:
         return kept
+    said = _as_others(header, digest) or _by_itself(header, digest)
+    if said is None:
+        return None
+    if len(header) <= _MOST_BYTES:
+        if len(_remembered) >= _MOST_PAGES:
+            _remembered.clear()
+        _remembered[digest] = said
+    return said
+
+
+def _by_itself(header: bytes, digest: bytes) -> Said | None:
+    """What a header says, by its members."""
     blocks = blocks_in(header, digest) if len(header) <= _MOST_TOLD else None
     if blocks is None:
         return None
@@ -199,16 +220,37 @@ def told(header: bytes, digest: bytes) -> Said | None:
     if found is None:
         return None
     about, cost = found.groups()
+    behind = header[found.end(2) :]
     # Members of an object, without two of them, are those of another.
-    form, cost_ns = _equal(b"{" + about + header[found.end() :])
+    form, cost_ns = _equal(b"{" + about + behind[1:])
     if cost_ns is not None:
         return None
-    said = Said(header, size, digests, form, int(cost))
     if len(header) <= _MOST_BYTES:
-        if len(_remembered) >= _MOST_PAGES:
-            _remembered.clear()
-        _remembered[digest] = said
-    return said
+        if len(_by_length) >= _MOST_FORMS:
+            _by_length.clear()
+        end -= len(b'"]')
+        before, between = header[: end - len(digests)], header[end : found.start(2)]
+        _by_length[len(header)] = before, end, between, behind, size, form
+    return Said(header, size, digests, form, int(cost))
+
+
+_by_length: dict[int, tuple[bytes, int, bytes, bytes, int, Form]] = {}
+"""Of the last header of a length what is before its digests, where these end, and what is before and behind its cost."""
+
+
+def _as_others(header: bytes, digest: bytes) -> Said | None:
+    """What a header says that is another one but for its digests and cost; None of any other."""
+    like = _by_length.get(len(header))
+    if like is None:
+        return None
+    before, end, between, behind, size, form = like
+    if not header.startswith(before) or header.find(b'"', len(before)) != end or not header.endswith(behind):
+        return None
+    cost = header[end + len(between) : -len(behind)]
+    if not header.startswith(between, end) or not cost.isdigit():
+        return None
+    check_header(header, digest)
+    return Said(header, size, header[len(before) : end], form, int(cost))
 
 
 class _Column(NamedTuple):
@@ -225,9 +267,9 @@ class _Column(NamedTuple):
 class Form(NamedTuple):
     """What pages of equal headers have in common, but for their blocks and cost.
 
-    `together` is where the first row begins and ends of all that lie together, and how far it is to the next; `alike`
-    is how many arrays lie apart from these, and are compressed, -1 where others do, or such a row is none of a page;
-    `arrays` says how a page is read as a whole where none lie together, else it is None.
+    `together` is where the first row begins and ends of all that lie together, and how far it is to the next; `quick`
+    is all that `quick` asks for, None where some lie apart that are not compressed; `arrays` says how a page is read as
+    a whole where none lie together, else it is None.
     """
 
     op: str
@@ -237,7 +279,7 @@ class Form(NamedTuple):
     end: int
     together: tuple[int, int, int]
     row_bytes: int
-    alike: int
+    quick: tuple[Any, ...] | None
     arrays: Arrays | None
 
 
@@ -266,11 +308,15 @@ def _form(header: bytes) -> tuple[Form, Any]:
         and all(column.at % column.dtype.alignment == 0 for column in columns if column.apart is None)
         and stop - start == sum(column.width for column in columns if column.apart is None) > 0
     )
-    alike = len(others) if is_quick else -1
     end = max(place.end for place in places.values())
     said = lineage if isinstance(lineage, str) else None
     arrays = None if beside else Arrays.of(op, n, said, tuple(others), end)
-    form = Form(op, n, said, tuple(columns), end, (start, stop, step), row_bytes, alike, arrays)
+    rows = tuple(
+        (column.name, column.shape, column.dtype, column.at, None if column.apart is None else column.apart.offset)
+        for column in columns
+    )
+    quick = (op, n, said, start, stop, step, rows, row_bytes, len(others)) if is_quick else None
+    form = Form(op, n, said, tuple(columns), end, (start, stop, step), row_bytes, quick, arrays)
     return form, meta.get("cost_ns")
 
 

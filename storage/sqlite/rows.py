@@ -63,6 +63,7 @@ TO_CHANGE: Final = ""
 
 _PLACE = "SELECT page_id, slot FROM package WHERE hash = ?"
 _PAGE = f"SELECT header, digest, {AS_COLUMN} FROM page WHERE id = ?"
+_RECENT_PAGE = "SELECT header, digest FROM recent JOIN page ON id = page_id WHERE page_id = ?"
 _PLACED_PAGE = (
     f"SELECT page_id, slot, header, digest, {AS_COLUMN} FROM package LEFT JOIN page ON id = page_id WHERE hash = ?"
 )
@@ -89,15 +90,17 @@ def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
 def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
     """As `Database.look`, all of one moment; the connection is to be settled behind it."""
     try:
+        page = None
+        version, place = recent_index.kept(raw, hashed)
+        if place is not None:
+            page_id, slot = place
+            if page_id not in seen and (page := _read_lately(raw, page_id, slot)) is not None:
+                return page_id, page
+            version = None
         moment, cursor = raw.looking()
         # Until its row is fetched, all that is read is of one moment: to begin and end a transaction takes longer.
         moment.execute(VERSION)
-        version, place = recent_index.kept(raw, hashed)
-        found: Any
-        if place is not None:  # where it was kept of this moment, which is told when that is at its end
-            found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
-        else:
-            found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
+        found = cursor.execute(_PLACED_PAGE, (hashed,)).fetchone()
         is_last = found is not None  # of one hash there is one row, so nothing is left to come
         if found is None:
             if version is not None:
@@ -113,7 +116,6 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
                 return True
             found = *place, *(cursor.execute(_PAGE, place[:1]).fetchone() or (None, None, None))
         page_id, slot, header, digest, data = found
-        page = None
         if data is None and type(page_id) is type(slot) is int and type(header) is bytes and page_id not in seen:
             raw.blobs += 1
             with _blobopen(raw, "page", "data", page_id, readonly=True) as blob:
@@ -121,11 +123,8 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
         if page is None:
             page = _read(raw, found, seen)
         if is_last:
-            (others,) = moment.fetchone()
+            moment.fetchone()
             raw.looks = False
-            if place is not None and version != (others, raw.total_changes):
-                raw.seen = None
-                return look(raw, hashed, seen)
     except CorruptPackageError:
         return False
     except sqlite3.Error as error:
@@ -133,6 +132,28 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
             return False
         raise
     return False if page is None else (page_id, page)
+
+
+def _read_lately(raw: Held, page_id: int, slot: int) -> Page | None:
+    """The package in a slot of a page, if that is still one written lately: then all that it had is indexed."""
+    _, cursor = raw.looking()
+    raw.blobs += 1
+    try:
+        with _blobopen(raw, "page", "data", page_id, readonly=True) as blob:
+            # As long as it is open all is of one moment, which takes no statement of its own.
+            header, digest = cursor.execute(_RECENT_PAGE, (page_id,)).fetchone() or (None, None)
+            if not type(header) is type(digest) is bytes:
+                return None
+            page = one_row.quick(header, digest, blob, slot)
+            if page is None and len(blob) != MOST_DATA:
+                data = blob[:] if len(blob) < _LARGE else InRow(blob)
+                page = one_row.read(Moved(header, digest, data), slot)
+    except sqlite3.Error as error:
+        if not is_damage(error):  # as where there is no such page any more
+            raise
+        return None
+    raw.looks = False
+    return page
 
 
 def _read(raw: Held, found: Any, seen: Container[int]) -> Page | None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storage.samples import assert_found, database_of, key_of, page_of, transaction
-from whiteboard.records.packages import Page
+from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
 from whiteboard.storage.sql.rows import count_packages, select_index
@@ -272,10 +272,11 @@ def test_a_look_goes_by_no_place_of_before(path: Path, width: int) -> None:
             connection.exec_driver_sql("DELETE FROM recent WHERE page_id = 2")
             for table, name in (("page", "id"), ("recent", "page_id")):
                 connection.exec_driver_sql(f"UPDATE {table} SET {name} = 2 WHERE {name} = 3")
-        assert mine.database.look(hashes[4], ()) is True
-        found = mine.database.look(hashes[64], ())
-        assert isinstance(found, tuple)
-        assert (found[0], found[1].keys.tobytes()) == (2, KEYS[64])
+        # as no store does, so that it is told by the key alone
+        assert mine.packages.find([KEYS[4]]).tier.tolist() == [MISS]
+        found = mine.packages.find([KEYS[64]])
+        assert found.tier.tolist() == [DISK]
+        assert found.pages[0].keys[found.slot[0]].tobytes() == KEYS[64]
 
 
 @pytest.mark.parametrize("width", [2, 300], ids=["in a column", "in an opened blob"])
