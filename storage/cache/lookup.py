@@ -25,7 +25,8 @@ from whiteboard.storage.sql.rows import find
 _MANY: Final = 4
 """From so many pages on, they may be decoded in threads."""
 
-# To look at the digests of less takes no longer than to hand it over to a thread, and then the interpreter back.
+# To look at the digests of less, or decode it, takes no longer than to hand it over to a thread, and then the
+# interpreter back.
 _LARGE: Final = 2**20
 _CHUNK: Final = f'"{BLOSC2}"'.encode()
 
@@ -210,9 +211,14 @@ def _opened_all(pages: Iterable[tuple[int, Laid | Landed]]) -> Iterable[tuple[in
     """Open many pages: by the first of them, in threads or one after another."""
     rows = iter(pages)
     for page_id, laid in rows:
-        dear = laid.arrays.has_chunks if isinstance(laid, Landed) else len(laid.data) >= _LARGE or _CHUNK in laid.header
-        return (overlapped if dear else map)(_opened, chain([(page_id, laid)], rows))
+        return (overlapped if _is_dear(laid) else map)(_opened, chain([(page_id, laid)], rows))
     return ()
+
+
+def _is_dear(laid: Laid | Landed) -> bool:
+    if isinstance(laid, Landed):
+        return laid.arrays.has_chunks and laid.arrays.nbytes >= _LARGE
+    return len(laid.data) >= _LARGE or _CHUNK in laid.header
 
 
 def _opened(row: tuple[int, Laid | Landed]) -> tuple[int, Page | None]:
