@@ -235,7 +235,7 @@ def _by_itself(header: bytes, digest: bytes) -> Said | None:
 
 
 _by_length: dict[int, tuple[bytes, int, bytes, bytes, int, Form]] = {}
-"""Of the last header of a length what is before its digests, where these end, and what is before and behind its cost."""
+"""Of the last header of a length what is before its digests, where these end, and what is around its cost."""
 
 
 def _as_others(header: bytes, digest: bytes) -> Said | None:
