@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.at_fork import watch
+from whiteboard.memory.room import tidy
 from whiteboard.records.claims import Holder
 from whiteboard.records.packages import MEMORY, MISS, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.page_index import KEY_BYTES, PAGE_OVERHEAD, PageIndex, footprint
 from whiteboard.storage.page.format import check_page
 from whiteboard.storage.page.grouping import PAGE_BYTES, owned, take
-from whiteboard.storage.page.room import tidy
 
 
 class MemoryTier(PackageStore):

@@ -45,6 +45,9 @@ _SAMPLE = 512
 _EVICT_TO = 0.9
 
 _MOST_SEEN = 1024
+
+# Pages are compressed in threads once one of them came out as so small a part of what it holds.
+_SHRUNK = 0.9
 _FIRST_RETRY_SECONDS = 0.1
 
 
@@ -357,7 +360,12 @@ class SqlitePackages(PackageStore):
             edges = np.cumsum([0, *(page.n for page in pages)])
             kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
             rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
-        yield from overlapped(self._row, merged(rest, self.database.page_bytes), len(hashes))
+        left = merged(rest, self.database.page_bytes)
+        for page in left:
+            yield (row := self._row(page))
+            # Threads take longer over what stays raw than it takes.
+            if row.nbytes < _SHRUNK * page.nbytes:
+                yield from overlapped(self._row, left, len(hashes))
 
     def _uses(self, used: Counter[int], touched: Counter[bytes]) -> Counter[int]:
         """How often each page was used."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError, ParamError
+from whiteboard.memory.room import LEAST_BYTES, Room, room
 from whiteboard.storage.page.blosc import CODECS, blosc
-from whiteboard.storage.page.room import LEAST_BYTES, Room, room
 
 RAW: Final = "raw"
 BLOSC2: Final = "blosc2"

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from whiteboard.memory.room import Region
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import MOST_BYTES
-from whiteboard.storage.page.room import Region
 
 PAGE_BYTES: Final = 512 * 1024
 """Pages are cut at about this size: large enough to pay for a call and a row, small enough to evict."""

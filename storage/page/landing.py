@@ -13,12 +13,12 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.parallel import overlapped
+from whiteboard.memory.room import LEAST_BYTES, Room, room
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode
 from whiteboard.storage.page.digests import DIGEST_BYTES, unfit
 from whiteboard.storage.page.format import THREADED_BYTES
 from whiteboard.storage.page.page_checks import Place
-from whiteboard.storage.page.room import LEAST_BYTES, Room, room
 
 _PIECE_BYTES: Final = 128 * 1024
 """So many bytes are read at a time: they are in the processor's cache while they are looked at and moved on."""

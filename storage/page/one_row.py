@@ -17,6 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from whiteboard.errors import CorruptPackageError
+from whiteboard.memory.room import Room
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode_part
 from whiteboard.storage.page.digests import (
@@ -32,7 +33,6 @@ from whiteboard.storage.page.digests import (
 )
 from whiteboard.storage.page.landing import Arrays, Landed, land
 from whiteboard.storage.page.page_checks import Place, check_arrays, described
-from whiteboard.storage.page.room import Room
 
 # Of a large page a row alone costs a block a column, and pays where there are so many others.
 _FEW: Final = 8

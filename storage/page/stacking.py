@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from whiteboard.memory.room import Room, rooms
 from whiteboard.storage.page.landing import Arrays
-from whiteboard.storage.page.room import Room, rooms
 
 LEAST_BYTES: Final = 2**20
 """Arrays of one name that have less in all are not worth a region of memory."""

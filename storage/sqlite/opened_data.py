@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, Final
 
+from whiteboard.memory.room import LEAST_BYTES, room
 from whiteboard.storage.page.digests import pieces
 from whiteboard.storage.page.format import Packed
-from whiteboard.storage.page.room import LEAST_BYTES, room
 from whiteboard.storage.sql import page_row
 from whiteboard.storage.sqlite.connection import Held
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.errors import CorruptPackageError
+from whiteboard.memory.room import Room
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import one_row, stacking
 from whiteboard.storage.page.digests import Laid, most_bytes
 from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.page.landing import Landed
-from whiteboard.storage.page.room import Room
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array

@@ -10,10 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from whiteboard.errors import WhiteboardError
+from whiteboard.evaluation import contents
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.costs import BIN_NS
 from whiteboard.evaluation.flights import computing
 from whiteboard.evaluation.promises import Promises
+from whiteboard.evaluation.results import Columns
 from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import Sources
 from whiteboard.ops.spec import OpSpec
@@ -95,18 +97,19 @@ class InThread:
         return left
 
     def outcomes(self, task: Task, cut: Iterator[Ids]) -> Generator[Outcome, None, None]:
+        columns = _columns(task)
         for rows in cut:
-            for part in self._parts(task, rows):
+            for part in self._parts(task, rows, columns):
                 yield replace(part, bin=rows)
 
-    def _parts(self, task: Task, rows: Ids) -> Iterator[Outcome]:
+    def _parts(self, task: Task, rows: Ids, columns: Columns | None) -> Iterator[Outcome]:
         """Yield what came of a bin: of a user's function that takes a bin at once, and raises, of its halves.
 
         So it is asked again, down to the jobs that it raises for.
         """
         start = time.perf_counter_ns()
         try:
-            yield from self._session(task, rows)
+            yield from self._session(task, rows, columns)
         except WhiteboardError as error:
             error.row = None if error.row is None else int(rows[error.row])
             raise
@@ -117,9 +120,9 @@ class InThread:
                 yield Outcome(rows, rows[:0], (), time.perf_counter_ns() - start, {int(rows[0]): error})
                 return
             for half in np.array_split(rows, 2):
-                yield from self._parts(task, half)
+                yield from self._parts(task, half, columns)
 
-    def _session(self, task: Task, rows: Ids) -> Iterator[Outcome]:
+    def _session(self, task: Task, rows: Ids, columns: Columns | None) -> Iterator[Outcome]:
         """Run one session over a bin; what is done after `BIN_NS` is handed over, whatever the rest takes."""
         spec = task.spec
         failed: dict[int, Exception] = {}
@@ -127,7 +130,7 @@ class InThread:
         start = time.perf_counter_ns()
         with self._pool.lend() as lend:
             xs = task.sources.gather(rows, lend, share=spec.exactness == "tolerance")
-            with Session(spec, task.params, xs, task.shape) as session:
+            with Session(spec, task.params, xs, task.shape, None if columns is None else columns.place) as session:
                 parts = session.parts(given, failed, lambda: time.perf_counter_ns() - start >= BIN_NS)
                 while True:
                     with computing(), np.errstate(all="ignore"):  # non-finite results are results
@@ -140,6 +143,14 @@ class InThread:
                     yield _outcome(rows[part[0]], part[1], cost, failed, part[0].start)
                     failed.clear()
                     start = time.perf_counter_ns()
+
+
+def _columns(task: Task) -> Columns | None:
+    """Return where the results of a task go; a user's function may keep what it was given to write to."""
+    if task.spec.user or task.shape is None:
+        return None
+    shapes = (task.shape, *contents.beside(task.spec.gradient, task.shape, task.sources.shapes))
+    return Columns(task.sources.n, shapes, task.sources.dtype)
 
 
 def _outcome(rows: Ids, arrays: tuple[Array, ...], cost: int, failed: dict[int, Exception], first: int) -> Outcome:

@@ -12,6 +12,8 @@ import numpy as np
 
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError, WhiteboardError
 from whiteboard.evaluation import contents
+from whiteboard.evaluation.results import Place, place
+from whiteboard.memory.room import LEAST_BYTES
 from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
 from whiteboard.types import FLOATS, Array, Shape
@@ -31,6 +33,9 @@ class Session:
         y's shape of one job, where it is known; else the op's shape rule is asked, and where that does not know it
         either, the bin's first job tells.
 
+    place : callable, optional
+        Gives arrays of a number and a shape a place: y is number 0, what lies beside it comes behind.
+
     Use as a context manager: leaving it wipes what the forward saved, also after an error.
 
     Raises
@@ -39,8 +44,16 @@ class Session:
         From a second `forward` or `backward`.
     """
 
-    def __init__(self, spec: OpSpec, params: dict[str, Any], xs: Sequence[Array], shape: Shape | None = None) -> None:
-        self._spec, self._params = spec, params
+    def __init__(
+        self,
+        spec: OpSpec,
+        params: dict[str, Any],
+        xs: Sequence[Array],
+        shape: Shape | None = None,
+        place: Callable[[int, Shape], Place] | None = None,
+    ) -> None:
+        self._spec, self._params, self._place = spec, params, place
+        self._places: list[Place] = []
         self._loop = spec.batch == "loop"
         self._shapes: tuple[Shape, ...] = tuple([x.shape[1:] for x in xs])
         self._n, self._dtype = len(xs[0]), xs[0].dtype
@@ -56,7 +69,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._xs, self._out, self._saved = None, None, []
+        self._xs, self._out, self._saved, self._places = None, None, [], []
 
     def forward(self) -> Array:
         """Return y, (n, *y_shape), in memory of its own."""
@@ -100,7 +113,7 @@ class Session:
         self._start_forward()
         self._start_backward()
         beside = self._each(self._both, 0, cotangent)
-        return _canonical((self._whole_y(), *beside))
+        return self._done((self._whole_y(), *beside))
 
     def parts(
         self,
@@ -152,7 +165,15 @@ class Session:
         if failed and all(row in failed for row in range(rows.start, rows.stop)):
             return ()
         whole = (self._whole_y(), *beside)
-        return _canonical(whole if rows == slice(0, self._n) else tuple(array[rows].copy() for array in whole))
+        if rows == slice(0, self._n):
+            return self._done(whole)
+        return _canonical(tuple(array[rows].copy() for array in whole))
+
+    def _done(self, whole: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Return all results as they are to be read."""
+        _canonical(whole)
+        results = {id(target): result for target, result in self._places}
+        return tuple([results.get(id(array), array) for array in whole])
 
     def _start_forward(self) -> None:
         self._forwards += 1
@@ -232,12 +253,14 @@ class Session:
         """The shapes of one job's arrays beside y."""
         return contents.beside(self._spec.gradient, self._shape or (), self._shapes)
 
-    def _empty(self, shape: Shape) -> Array:
-        return np.empty((self._n, *shape), self._dtype)
+    def _empty(self, shape: Shape, number: int = 0) -> Array:
+        if self._place is None:
+            return np.empty((self._n, *shape), self._dtype)
+        self._places.append(place := self._place(number, (self._n, *shape)))
+        return place.target
 
     def _empties(self, shapes: Sequence[Shape]) -> tuple[Array, ...]:
-        n, dtype = self._n, self._dtype
-        return tuple([np.empty((n, *shape), dtype) for shape in shapes])
+        return tuple([self._empty(shape, number) for number, shape in enumerate(shapes, 1)])
 
     def _take(self, number: int, saved: Sequence[Array], _: Array | None, into: tuple[Array, ...]) -> None:
         """Copy the Jacobians that a forward has saved, and checked."""
@@ -323,19 +346,26 @@ def alone(
         x.setflags(write=False)
         xs.append(x)
     dtype = xs[0].dtype
-    target = np.empty((1, *shape), dtype)
+    target, result = place((1, *shape), dtype)
     y, saved = spec.forward(tuple(xs), target, **params)
     grads = spec.vjp(saved, _ones(target.shape, dtype).view(), (True,) * len(xs), **params)
-    results = [target]
     if y is not target:
         if not _is_like(y, target):
             return None
         target[...] = y
+    canonical(target)
+    results = [result]
     for x, grad in zip(xs, grads, strict=True):
         if not _is_like(grad, x):
             return None
-        results.append(grad.copy())  # C-contiguous
-    return _canonical(tuple(results))
+        if grad.nbytes < LEAST_BYTES:
+            target = result = grad.copy()  # C-contiguous
+        else:
+            target, result = place(grad.shape, dtype)
+            target[...] = grad
+        canonical(target)
+        results.append(result)
+    return tuple(results)
 
 
 def _is_like(array: Any, other: Array) -> TypeGuard[Array]:

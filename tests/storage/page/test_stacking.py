@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import whiteboard as wb
 from tests.storage.samples import key_of, packages_at, transaction
 from whiteboard.evaluation.separate import columns
+from whiteboard.memory import room
 from whiteboard.records import adjacent
 from whiteboard.records.adjacent import together
 from whiteboard.records.packages import Found, Page
-from whiteboard.storage.page import room, stacking
+from whiteboard.storage.page import stacking
 from whiteboard.storage.page.digests import digest_of
 from whiteboard.storage.page.format import encode_page
 from whiteboard.storage.sqlite import rows

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from whiteboard.memory import room
+from whiteboard.memory.room import room as made
 from whiteboard.records.packages import Page
-from whiteboard.storage.page import room
 from whiteboard.storage.page.codec import BLOSC2, decode, encode
 from whiteboard.storage.page.grouping import owned
-from whiteboard.storage.page.room import room as made
 
 pytestmark = pytest.mark.skipif(room._ADVICE is None, reason="no large pages here")
 KB = 2**10

@@ -1,8 +1,8 @@
-"""Memory that large data is read into: parts of large pages where the system has them, as new memory costs by the page.
+"""Memory that large data is read, or computed, into: parts of large pages where the system has them.
 
-A part of which nobody has a view any more goes back to the system, whatever lies beside it in its page, when the next
-is asked for or a page is held in memory, or with all others of its region; a few are kept, as who reads one result
-after another wants them.
+New memory costs by the page. A part of which nobody has a view any more goes back to the system, whatever lies beside
+it in its page, when the next is asked for or a page is held in memory, or with all others of its region; a few are
+kept, as who reads one result after another wants them.
 """
 
 from __future__ import annotations
@@ -120,27 +120,41 @@ def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
 
     None as of one.
     """
+    made = shelves([*map(sum, groups)])
+    return None if made is None else [map(shelf.room, sizes) for shelf, sizes in zip(made, groups, strict=True)]
+
+
+class Shelf:
+    """Address space of which rooms are taken one behind the other."""
+
+    __slots__ = ("_at", "_readable", "_region", "_view")
+
+    def __init__(self, region: Region, at: int) -> None:
+        self._region, self._at = region, at
+        self._view = memoryview(region)
+        self._readable = self._view.toreadonly()
+
+    def room(self, nbytes: int) -> Room:
+        """Return the next so many bytes; all of them are no more than the shelf was made for."""
+        at, end = self._at, self._at + nbytes
+        root = np.frombuffer(self._readable, np.uint8, nbytes, at) if nbytes else np.empty(0, np.uint8)
+        # a page that two of them share is given back with all of the region
+        self._region.lend(root, _whole_pages(at), end // mmap.PAGESIZE * mmap.PAGESIZE)
+        self._at = end
+        return Room(root, self._view[at:end])
+
+
+def shelves(sizes: Sequence[int]) -> list[Shelf] | None:
+    """Return shelves for so many bytes each; None as of a room. Memory is taken as they are filled."""
     if _ADVICE is None:
         return None
-    starts = [0, *accumulate(_whole_pages(sum(sizes)) for sizes in groups)]
+    starts = [0, *accumulate(map(_whole_pages, sizes))]
     try:
         _bury()
         region = _region(starts.pop())
     except (OSError, OverflowError):
         return None
-    return [_behind(region, start, sizes) for start, sizes in zip(starts, groups, strict=True)]
-
-
-def _behind(region: Region, at: int, sizes: Sequence[int]) -> Iterator[Room]:
-    view = memoryview(region)
-    readable = view.toreadonly()
-    for nbytes in sizes:
-        end = at + nbytes
-        root = np.frombuffer(readable, np.uint8, nbytes, at) if nbytes else np.empty(0, np.uint8)
-        # a page that two of them share is given back with all of the region
-        region.lend(root, _whole_pages(at), end // mmap.PAGESIZE * mmap.PAGESIZE)
-        yield Room(root, view[at:end])
-        at = end
+    return [Shelf(region, start) for start in starts]
 
 
 def tidy() -> None:

@@ -1,0 +1,65 @@
+"""Where results go that are computed: into memory that is cheap to touch, those of a batch bin behind bin.
+
+A column of all bins is a view then (`whiteboard.records.adjacent.together`), and copies nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from whiteboard.memory.room import LEAST_BYTES, Room, Shelf, room, shelves
+from whiteboard.types import Array, Shape
+
+_LEAST_COLUMN: Final = 2**20
+_MOST_BYTES: Final = 128 * 2**20
+"""As of pages that are read: less is not worth a region of memory, and what is let go of more stays too long."""
+
+
+class Place(NamedTuple):
+    """Memory of an array: `target` to write to, and `result` to read once that is done, which may be read-only."""
+
+    target: Array
+    result: Array
+
+
+def place(shape: Shape, dtype: np.dtype[Any]) -> Place:
+    """Return a place of an array."""
+    nbytes = dtype.itemsize * math.prod(shape)
+    return _placed(room(nbytes) if nbytes >= LEAST_BYTES else None, shape, dtype)
+
+
+def _placed(made: Room | None, shape: Shape, dtype: np.dtype[Any]) -> Place:
+    if made is None:
+        array = np.empty(shape, dtype)
+        return Place(array, array)
+    return Place(np.ndarray(shape, dtype, made.into), np.ndarray(shape, dtype, made.lent()))
+
+
+class Columns:
+    """Places of the results of n jobs, which are computed some at a time.
+
+    Parameters
+    ----------
+    n : int
+    shapes : sequence of tuple of int
+        Of one job's arrays.
+    dtype : dtype
+    """
+
+    def __init__(self, n: int, shapes: Sequence[Shape], dtype: np.dtype[Any]) -> None:
+        self._dtype, self._left = dtype, [n] * len(shapes)
+        sizes = [n * dtype.itemsize * math.prod(shape) for shape in shapes]
+        fits = n > 1 and min(sizes) >= _LEAST_COLUMN and sum(sizes) <= _MOST_BYTES
+        self._shelves: Sequence[Shelf] | None = shelves(sizes) if fits else None
+
+    def place(self, number: int, shape: Shape) -> Place:
+        """Return a place of the array of some jobs that has this number."""
+        if self._shelves is None or shape[0] > self._left[number]:
+            return place(shape, self._dtype)
+        self._left[number] -= shape[0]
+        nbytes = self._dtype.itemsize * math.prod(shape)
+        return _placed(self._shelves[number].room(nbytes), shape, self._dtype)
