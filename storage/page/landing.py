@@ -111,9 +111,13 @@ class Landed(NamedTuple):
             A chunk is none that is ever written.
         """
         of = self.arrays
-        decoded = overlapped if of.has_chunks and of.nbytes >= THREADED_BYTES else map
-        found = decoded(_decoded, zip(of.places, self.payloads, self.rooms, strict=True))
-        named = {name: array for (name, _), array in zip(of.places, found, strict=True)}
+        if not of.has_chunks:  # of memory that is read-only, and aligned
+            raw = zip(of.places, self.payloads)  # noqa: B905 - of as many
+            named: Any = {name: np.ndarray(place.shape, place.dtype, payload) for (name, place), payload in raw}
+        else:
+            decoded = map if of.nbytes < THREADED_BYTES else overlapped
+            found = decoded(_decoded, zip(of.places, self.payloads, self.rooms, strict=True))
+            named = {name: array for (name, _), array in zip(of.places, found, strict=True)}
         return Page(of.op, named.pop("keys"), named, self.cost_ns, lineage=of.lineage, alive=of.nbytes)
 
 
@@ -169,8 +173,6 @@ def land(
 
 def _decoded(array: tuple[tuple[str, Place], memoryview, Room | None]) -> NDArray[Any]:
     (_, place), payload, into = array
-    if place.codec == RAW:
-        return np.ndarray(place.shape, place.dtype, payload)  # of memory that is read-only, and aligned
     return decode(place.codec, payload, place.dtype, place.nbytes, place.shape, into)
 
 

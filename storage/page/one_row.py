@@ -55,13 +55,13 @@ def read(page: Laid, slot: int, *, seen: bool = False) -> Page | None:
     CorruptPackageError
         Something of what is read is not what was written, or not what a page may hold.
     """
-    data, said = _opened(page)
+    said, in_parts = told(page.header, page.digest), type(page.data) is not bytes
+    if said is not None and (seen or (in_parts and said.form.n < _FEW)):
+        return said.landed(page.data).page() if said.form.arrays is not None and 0 <= slot < said.form.n else None
+    data, said = _opened(page, said)
     form = said.form
-    n = form.n
-    if not 0 <= slot < n:
+    if seen or not 0 <= slot < form.n or (in_parts and form.n < _FEW):
         return None
-    if seen or (n < _FEW and type(page.data) is not bytes):
-        return said.landed(page.data).page() if form.arrays and said.size else None
     start, end, step = form.together
     row = bytes(data[start + slot * step : end + slot * step])
     arrays = {}
@@ -114,9 +114,8 @@ def quick(header: bytes, digest: bytes, data: Data, slot: int) -> Page | None:
     return Page(op, arrays.pop("keys"), arrays, said.cost, None, None, lineage, None, None, row_bytes)
 
 
-def _opened(page: Laid) -> tuple[Data, Said]:
-    """The data of a page, and what its header says."""
-    said = told(page.header, page.digest)
+def _opened(page: Laid, said: Said | None) -> tuple[Data, Said]:
+    """The data of a page, and what its header says, as it was told or is told of a page of before."""
     if said is not None:
         data: Data = Blocks(page.data, said.size, said.digests)
     else:
