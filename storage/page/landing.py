@@ -92,7 +92,7 @@ class Landed(NamedTuple):
     Attributes
     ----------
     payloads : sequence of memoryview
-        One an array, read-only.
+        One an array; those of raw ones are read-only.
     rooms : sequence of (Room or None)
         Where chunks are decoded.
     """
@@ -165,8 +165,8 @@ def land(
         for column, start, end, first, last in moves:
             into[column][first:last] = piece[start:end]
     read = [
-        memoryview(bytes(filled)) if given is None or filled is not given.into else given.lent()
-        for filled, given in zip(into, rooms, strict=True)
+        filled if place.codec != RAW else memoryview(bytes(filled)) if given is None else given.lent()
+        for filled, (_, place), given in zip(into, arrays.places, rooms, strict=True)
     ]
     return Landed(arrays, cost_ns, read, rooms)
 
@@ -177,16 +177,13 @@ def _decoded(array: tuple[tuple[str, Place], memoryview, Room | None]) -> NDArra
 
 
 def _rooms(arrays: Arrays) -> Sequence[Room | None]:
-    """One room for all raw arrays of a page, if they are large, and none for others."""
-    sizes = [-(-place.nbytes // _ALIGNED) * _ALIGNED if place.codec == RAW else 0 for _, place in arrays.places]
+    """One room for all arrays of a page, if they are large, and none for others."""
+    sizes = [-(-place.nbytes // _ALIGNED) * _ALIGNED for _, place in arrays.places]
     made = room(sum(sizes)) if sum(sizes) >= LEAST_BYTES else None
     if made is None:
         return [None] * len(sizes)
     starts = accumulate(sizes, initial=0)
-    return [
-        made.part(at, place.nbytes) if place.codec == RAW else None
-        for (_, place), at in zip(arrays.places, starts, strict=False)
-    ]
+    return [made.part(at, place.nbytes) for at, (_, place) in zip(starts, arrays.places, strict=False)]
 
 
 @lru_cache(64)
