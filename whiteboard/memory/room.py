@@ -42,7 +42,9 @@ class Region(mmap.mmap):
     def lend(self, root: np.ndarray[Any, np.dtype[np.uint8]], start: int, end: int) -> None:
         """Hear of a part to which some whole pages belong alone."""
         if end > start:
-            self._lent.add(_Part(root, self, start, end - start))
+            part = _Part(root, _dead.append)
+            part.region, part.at, part.size = weakref.ref(self), start, end - start
+            self._lent.add(part)
 
     def back(self, part: _Part) -> None:
         """Take a part back of which nobody has a view."""
@@ -62,11 +64,9 @@ class _Part(weakref.ref["np.ndarray[Any, np.dtype[np.uint8]]"]):
     __slots__ = ("at", "region", "size")
     __hash__ = object.__hash__
 
-    def __new__(cls, root: Any, *_: object) -> _Part:
-        return super().__new__(cls, root, _dead.append)
-
-    def __init__(self, _: object, region: Region, at: int, size: int) -> None:
-        self.region, self.at, self.size = weakref.ref(region), at, size
+    region: weakref.ref[Region]
+    at: int
+    size: int
 
     def __eq__(self, other: object) -> bool:
         return self is other
