@@ -152,9 +152,11 @@ class SqlitePackages(PackageStore):
         if place is False:
             return self._find_many([key])
         page_id, page = place
-        row, rest = divmod(page.keys.tobytes().find(key), len(key))
-        if row < 0 or rest:
-            return self._find_many([key])
+        keys, row = page.keys.tobytes(), 0
+        if keys != key:
+            row, rest = divmod(keys.find(key), len(key))
+            if row < 0 or rest:
+                return self._find_many([key])
         if self.admission is not None:
             self.admission.loaded(page, time.perf_counter_ns() - started)
         with self._lock:

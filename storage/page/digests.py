@@ -29,6 +29,8 @@ _PIECE_BYTES = 2**20
 _OPENING = re.compile(rb'\{"blocks":\[(\d{1,8}),"([^"]*)"\]')
 THREE: Final = 64
 """Three digests in base64 are so many letters, and what the next begin with is a letter of its own."""
+ONE, NEXT = 24, 20
+"""Each of them lies in so many letters, which begin so far apart: as many of its bytes later as there are before it."""
 _HASHES: Final[dict[str, Callable[[bytes], Any]]] = {
     "blake3": blake3,
     "blake2b": partial(hashlib.blake2b, digest_size=DIGEST_BYTES),

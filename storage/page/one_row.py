@@ -22,6 +22,8 @@ from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode_part
 from whiteboard.storage.page.digests import (
     DIGEST_BYTES,
+    NEXT,
+    ONE,
     THREE,
     Blocks,
     Laid,
@@ -99,16 +101,16 @@ def quick(header: bytes, digest: bytes, data: Data, slot: int) -> Page | None:
             return None
         said.length = length
     block = data[base : base + size]
-    at = number // 3 * THREE
-    number %= 3
+    one = number % 3
+    at = number // 3 * THREE + one * NEXT
     try:
-        near = a2b_base64(said.digests[at : at + THREE], strict_mode=True)
+        wanted = a2b_base64(said.digests[at : at + ONE], strict_mode=True)
     except ValueError as error:
         raise unfit() from error
-    if blake3(block).digest(DIGEST_BYTES) != near[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]:
+    if blake3(block).digest(DIGEST_BYTES) != wanted[one : one + DIGEST_BYTES]:
         raise unfit()
-    row = block[start - base : end - base]
-    array, arrays = np.ndarray, {}
+    row, array = block[start - base : end - base], np.ndarray
+    arrays = {}
     for name, shape, dtype, at, chunk in columns:
         arrays[name] = array(shape, dtype, row, at) if chunk is None else array(shape, dtype, alike[chunk])
     return Page(op, arrays.pop("keys"), arrays, said.cost, None, None, lineage, None, None, row_bytes)

@@ -8,7 +8,6 @@ that is so large that even this would change all of it, some to where it waits f
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -201,16 +200,17 @@ class _Columns:
 class _Places:
     """The table, for one hash after another: in order once that pays."""
 
-    __slots__ = ("_asked", "_begins", "_columns", "_hashes", "_ids", "_order", "_starts")
+    __slots__ = ("_asked", "_begins", "_columns", "_hashes", "_ids", "_slots")
 
     def __init__(self, columns: _Columns) -> None:
         self._columns = columns
         self._asked = 0
-        self._begins = b""
+        self._begins: memoryview | None = None
 
     def of(self, hashed: int) -> tuple[int, int] | None:
         """The page and slot of a hash, the first that there is."""
-        if not self._begins:
+        begins = self._begins
+        if begins is None:
             hashes = self._columns.hashes
             if not len(hashes):
                 return None
@@ -221,20 +221,19 @@ class _Places:
                     return None
                 ((_, page_id, slot),) = self._columns.rows(np.array([at])).tolist()
                 return page_id, slot
-            self._sort(hashes)
-        # Most are none of these: their first bits tell.
-        if not self._begins[hashed >> _REST_BITS]:
-            return None
-        place = bisect_left(self._hashes, hashed)
-        if place == len(self._hashes) or self._hashes[place] != hashed:
-            return None
-        at = self._order[place]
-        number = bisect_right(self._starts, at) - 1
-        return self._ids[number], at - self._starts[number]
+            begins = self._sort()
+        first = hashed >> _REST_BITS
+        for at in range(begins[first], begins[first + 1]):
+            if self._hashes[at] == hashed:
+                return self._ids[at], self._slots[at]
+        return None
 
-    def _sort(self, hashes: NDArray[np.int64]) -> None:
-        """Put the table in order, where Python looks for one hash in a third of the time that NumPy takes."""
-        order = np.argsort(hashes, kind="stable")
-        self._hashes, self._order = hashes[order].data, order.data
-        self._starts, self._ids = self._columns.starts.tolist(), self._columns.ids.tolist()
-        self._begins = _first_bits(hashes).tobytes()
+    def _sort(self) -> memoryview:
+        """Put the table in order; returns where the hashes begin of all that have the same first bits."""
+        rows = self._columns.rows(np.argsort(self._columns.hashes, kind="stable"))
+        rows = rows[rows[:, 0] >= 0]  # others no key has, whoever wrote them
+        counts = np.bincount(rows[:, 0] >> _REST_BITS, minlength=2**_FIRST_BITS)
+        # Python looks for one hash in these in a tenth of the time that NumPy takes.
+        self._hashes, self._ids, self._slots = (np.ascontiguousarray(column).data for column in rows.T)
+        self._begins = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32).data
+        return self._begins

@@ -158,10 +158,9 @@ class Pipeline:
                 return *single.taken(*place), MEMORY
             if not self.thrift.on:  # else a key may be more than the job is worth
                 looked = single.looked(self._ground, key, since)
-                if looked.found.pages and (place := single.found(looked, self.agreement, known)) is not None:
-                    hit = int(looked.found.tier[0])
-                    self.count(place[0], hit)
-                    return *single.taken(*place), hit
+                if looked.found.pages and (hit := single.found(looked, self.agreement, known)) is not None:
+                    self.count(hit[0], hit[2])
+                    return *single.taken(hit[0], hit[1]), hit[2]
                 if (page := single.computed(self._ground, job, sources, looked, self._count_miss)) is not None:
                     return *single.taken(page, 0), MISS
         done = self.evaluate(spec, params, one_job(spec.name, sources, tokens), looked=looked)

@@ -159,18 +159,18 @@ def looked(ground: Ground, key: bytes, since: int) -> Looked:
     return Looked(key, ground.store.find_below(key), since)
 
 
-def found(looked: Looked, agreement: Agreement, known: Known) -> tuple[Page, int] | None:
-    """Return the page and row of a job whose key was looked up, or None for columns to answer."""
+def found(looked: Looked, agreement: Agreement, known: Known) -> tuple[Page, int, int] | None:
+    """Return the page, row and hit code of a job whose key was looked up, or None for columns to answer."""
     found = looked.found
     number: int = found.page.item()
     if number < 0:
         return None
-    page, row, spec = found.pages[number], int(found.slot.item()), known.spec
-    if found.tier.item() == DISK and not known.form.fits(page):
+    page, hit = found.pages[number], found.tier.item()
+    if hit == DISK and not known.form.fits(page):
         return None
-    if spec.user and not agreement.passes(spec, page.cost_ns / page.n):
+    if known.spec.user and not agreement.passes(known.spec, page.cost_ns / page.n):
         return None
-    return page, row
+    return page, found.slot.item(), hit
 
 
 def computed(

@@ -42,10 +42,11 @@ class Form:
         if page.op != self.op or "y" not in arrays:
             return False
         wanted = self._known if self.y is not None else self._wanted(arrays["y"].shape[1:])
-        if len(wanted) != len(arrays):
+        if arrays.keys() != wanted.keys():
             return False
-        for name, array in arrays.items():
-            if name not in wanted or wanted[name] != (array.dtype, array.shape[1:]):
+        for name, form in wanted.items():  # noqa: SIM110: a generator takes as long as all of it
+            array = arrays[name]
+            if form != (array.dtype, array.shape[1:]):
                 return False
         return True
 

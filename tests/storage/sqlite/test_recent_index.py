@@ -226,6 +226,23 @@ def test_a_look_sees_what_others_write_and_move(path: Path, monkeypatch: pytest.
         check(mine, 240)
 
 
+def test_a_look_beside_hashes_that_no_key_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever somebody wrote there, each package is found, of several of one hash the first."""
+    monkeypatch.setattr(recent_index, "_OFTEN", 2)
+    hashes = hashes_of(np.frombuffer(b"".join(KEYS), np.uint8).reshape(-1, 16)).tolist()
+    with open_store(path, memory_bytes=0) as stores:
+        _put(stores, range(40))
+        with transaction(database_of(stores)) as connection:
+            odd = np.array([-1, -(2**63), 2**63 - 1, 0, hashes[3]], np.int64)
+            recent_index.add(connection, 10, odd)
+        for number in range(40):
+            found = database_of(stores).look(hashes[number], ())
+            assert isinstance(found, tuple)
+            assert found[1].keys.tobytes() == KEYS[number]
+        for hashed in (0, 2**63 - 1):
+            assert database_of(stores).look(hashed, ()) is False  # of a page that is not there
+
+
 def test_a_look_is_of_one_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package whose row is moved between the two places that are asked is no miss."""
     hashed = int(hashes_of(np.frombuffer(KEYS[7], np.uint8).reshape(-1, 16))[0])
