@@ -167,7 +167,7 @@ def _read(raw: Held, found: Any, seen: Container[int]) -> Page | None:
         return None
     with raw.blobopen("page", "data", page_id, readonly=True) as blob:
         if len(blob) != MOST_DATA:
-            return one_row.read(Moved(header, digest, InRow(blob)), slot, seen=page_id in seen)
+            return one_row.read(Moved(header, digest, blob), slot, seen=page_id in seen)
         with reading(raw, "page", page_id) as parts:
             return one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen)
 
@@ -240,7 +240,7 @@ def _landed(connection: Connection, page_id: int, said: one_row.Said, rooms: Seq
     try:
         with raw.blobopen("page", "data", page_id, readonly=True) as blob:
             if len(blob) != MOST_DATA:
-                return said.landed(InRow(blob), rooms)
+                return said.landed(blob, rooms)
         with reading(raw, "page", page_id) as row:
             return said.landed(row, rooms)
     except CorruptPackageError:
