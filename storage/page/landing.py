@@ -63,6 +63,8 @@ class Arrays(NamedTuple):
         Of all, in memory.
     has_chunks : bool
         Whether something has to be decoded.
+    packed : tuple of Span
+        Where all of them lie, if they can stay as they do: raw, and one behind the other; else nothing.
     """
 
     op: str
@@ -74,6 +76,7 @@ class Arrays(NamedTuple):
     end: int
     nbytes: int
     has_chunks: bool
+    packed: tuple[Span, ...]
 
     @classmethod
     def of(cls, op: str, n: int, lineage: str | None, places: Sequence[tuple[str, Place]], end: int) -> Arrays | None:
@@ -83,7 +86,14 @@ class Arrays(NamedTuple):
         spans = tuple((place.offset, place.end) for _, place in places)
         kinds = tuple(((name, place.dtype.str, *place.shape[1:]), place.nbytes) for name, place in places)
         nbytes, chunks = sum(place.nbytes for _, place in places), any(place.codec != RAW for _, place in places)
-        return cls(op, n, lineage, places, spans, kinds, end, nbytes, chunks)
+        first, last = min(start for start, _ in spans), max(end for _, end in spans)
+        behind = [first, *(end for _, end in spans)]
+        fits = all(
+            place.offset == at and (at - first) % place.dtype.alignment == 0
+            for (_, place), at in zip(places, behind, strict=False)
+        )
+        packed = ((first, last),) if fits and not chunks else ()
+        return cls(op, n, lineage, places, spans, kinds, end, nbytes, chunks, packed)
 
 
 class Landed(NamedTuple):
@@ -94,7 +104,7 @@ class Landed(NamedTuple):
     payloads : sequence of memoryview
         One an array; those of raw ones are read-only.
     rooms : sequence of (Room or None)
-        Where chunks are decoded.
+        Where chunks are decoded, one an array where there are any.
     """
 
     arrays: Arrays
@@ -145,13 +155,29 @@ def land(
         raise unfit() from error
     if size < 1 or len(wanted) != DIGEST_BYTES * -(-length // size) or arrays.end > length:
         raise unfit()
-    rooms = rooms if any(rooms) else _rooms(arrays)
+    if not any(rooms):
+        whole = room(arrays.nbytes) if arrays.packed and arrays.nbytes >= LEAST_BYTES else None
+        if whole is not None:
+            _read(data, _steps(arrays.packed, size, length), wanted, [whole.into])
+            (first, _), lent = arrays.packed[0], whole.lent()
+            return Landed(arrays, cost_ns, [lent[start - first : end - first] for start, end in arrays.spans], ())
+        rooms = _rooms(arrays)
     into = [
         memoryview(bytearray(place.length)) if given is None or place.codec != RAW else given.into
         for (_, place), given in zip(arrays.places, rooms, strict=True)
     ]
+    _read(data, _steps(arrays.spans, size, length), wanted, into)
+    read = [
+        filled if place.codec != RAW else memoryview(bytes(filled)) if given is None else given.lent()
+        for filled, (_, place), given in zip(into, arrays.places, rooms, strict=True)
+    ]
+    return Landed(arrays, cost_ns, read, rooms)
+
+
+def _read(data: Data, steps: Sequence[_Step], wanted: bytes, into: Sequence[memoryview]) -> None:
+    """Read data, compare its blocks with their digests, and move it to where it goes."""
     state: Any = None
-    for low, high, blocks, moves in _steps(arrays.spans, size, length):
+    for low, high, blocks, moves in steps:
         piece = memoryview(data[low:high])
         if len(piece) != high - low:
             raise unfit()
@@ -164,11 +190,6 @@ def land(
                 state = None
         for column, start, end, first, last in moves:
             into[column][first:last] = piece[start:end]
-    read = [
-        filled if place.codec != RAW else memoryview(bytes(filled)) if given is None else given.lent()
-        for filled, (_, place), given in zip(into, arrays.places, rooms, strict=True)
-    ]
-    return Landed(arrays, cost_ns, read, rooms)
 
 
 def _decoded(array: tuple[tuple[str, Place], memoryview, Room | None]) -> NDArray[Any]:

@@ -104,8 +104,8 @@ def room(nbytes: int) -> Room | None:
         return None
     size = _whole_pages(nbytes)
     try:
-        _bury()
-        kept = _kept(size)
+        tidy()
+        kept = _kept(size) if _spare else None
         region, at = kept or _next(size)
     except OSError:
         return None
@@ -150,7 +150,7 @@ def shelves(sizes: Sequence[int]) -> list[Shelf] | None:
         return None
     starts = [0, *accumulate(map(_whole_pages, sizes))]
     try:
-        _bury()
+        tidy()
         region = _region(starts.pop())
     except (OSError, OverflowError):
         return None
