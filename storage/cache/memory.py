@@ -77,6 +77,8 @@ class MemoryTier(PackageStore):
         return found
 
     def find_one(self, key: bytes) -> tuple[Page, int] | None:
+        if not self._index.pages:
+            return None
         with self._lock:
             if (found := self._whole().use(key)) is not None:
                 self._touched[key] += 1

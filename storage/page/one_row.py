@@ -113,7 +113,7 @@ def quick(header: bytes, digest: bytes, data: Data, slot: int) -> Page | None:
     arrays = {}
     for name, shape, dtype, at, chunk in columns:
         arrays[name] = array(shape, dtype, row, at) if chunk is None else array(shape, dtype, alike[chunk])
-    return Page(op, arrays.pop("keys"), arrays, said.cost, None, None, lineage, None, None, row_bytes)
+    return Page(op, arrays.pop("keys"), arrays, said.cost, None, None, lineage, None, None, row_bytes, quick)
 
 
 def _opened(page: Laid, said: Said | None) -> tuple[Data, Said]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_a_page_that_the_op_does_not_make_is_no_hit(form: Form) -> None:
     plan = triage(shelf, [b"b", b"a"], lambda: form)
     assert (plan.todo.tolist(), plan.hit.tolist(), plan.pages) == ([0, 1], [0, 0], [])
     assert len(shelf.rejected) == 1
+
+
+def test_a_page_is_looked_at_whatever_is_known_of_others() -> None:
+    """One that is told to be of the kind of the last that fitted does too; of another kind, or of none, it is asked."""
+    form = Form("op", F8, (), ())
+    fit, other = (
+        replace(page([1.0]), kind=object()),
+        replace(page([1.0]), arrays={"y": np.zeros((1, 2))}, kind=object()),
+    )
+    for _ in range(2):
+        assert form.fits(fit)
+        assert not form.fits(other)
+        assert not form.fits(replace(other, kind=None))
+        assert not form.fits(replace(other, op="other", arrays=fit.arrays))
+        assert form.fits(replace(fit, kind=None))
 
 
 def test_what_cannot_be_cached_is_computed_job_by_job() -> None:

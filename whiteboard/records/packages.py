@@ -46,6 +46,8 @@ class Page:
     alive : int or None
         Bytes of memory that the page keeps alive, where its arrays are read-only and nobody else's
         (`whiteboard.storage.page.grouping.owned`).
+    kind : object or None
+        The same one only in pages of one op whose arrays have the same names, dtypes and, of a row, shapes.
     """
 
     op: str
@@ -58,6 +60,7 @@ class Page:
     tokens: NDArray[np.uint8] | NDArray[np.uint32] | None = None
     sources: tuple[NDArray[Any], ...] | None = None
     alive: int | None = None
+    kind: object = None
 
     @property
     def n(self) -> int:

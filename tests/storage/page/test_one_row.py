@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,20 @@ def test_headers_that_are_as_others(data: st.DataObject) -> None:
         as_others = says(one_row._as_others)
         assert as_others is None or as_others == says(one_row._by_itself)
         assert says(one_row._as_others, Blob(text, bytes(16), blob.data)) in ("refused", None)
+
+
+@given(first=_pages(), second=_pages())
+def test_pages_of_a_kind(first: Page, second: Page) -> None:
+    """They have one op, and arrays of the same names, dtypes and shapes; what is read of one page is of one kind."""
+    kinds, told = [], []
+    for page in (first, second, replace(first, op="g")):
+        blob = encode_page(page).joined()
+        assert one_row.read(blob, 0) is not None
+        one = one_row.quick(blob.header, blob.digest, blob.data, page.n // 2)
+        kinds.append(None if one is None else one.kind)
+        told.append((page.op, {name: (array.dtype, array.shape[1:]) for name, array in page.arrays.items()}))
+    for (kind, says), (other, of) in combinations(zip(kinds, told, strict=True), 2):
+        assert kind is None or kind is not other or says == of
 
 
 def test_most_rows_are_read_in_one_go() -> None:
