@@ -191,7 +191,8 @@ class Database(backend.Database):
             self._place.check_file()
         raw = self._connect()
         raw.execute("PRAGMA query_only=ON")
-        raw.execute(f"PRAGMA cache_size=-{_READ_CACHE_KIB}")
+        raw.cache_kib = _READ_CACHE_KIB
+        raw.cache()
         raw.released = partial(self._give_back, self._spare)
         self._readers = [*(each for each in self._readers if each() is not None), weakref.ref(raw)]
         return raw
@@ -203,6 +204,7 @@ class Database(backend.Database):
 
     def _keep(self, spare: list[Held], raw: Held) -> None:
         if spare is self._spare and not self._closed and len(spare) < _SPARE and raw.blobs < _MOST_BLOBS:
+            raw.cache()  # all of it, for the next one
             spare.append(raw)
         else:
             raw.shut()

@@ -35,6 +35,9 @@ _CACHE_KIB: Final = 1024
 """SQLite's cache has so much more than the data of a large page, where that is less than it may have: what is written
 stays in the processor's cache then until it is in the log, and no zeros go there that are about to be overwritten."""
 
+_MUCH, _MUCH_KIB = 2**20, 256
+"""Of so many bytes that are read at once SQLite's cache holds but so much, which stays in the processor's."""
+
 _HUGE: Final = 4 * 2**20
 """Data of more bytes is not in memory as a whole where that can be helped."""
 
@@ -216,7 +219,10 @@ def _read_stacked(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[
     """As `read_pages`, arrays of one name one behind the other in memory where they are large."""
     rows = _select_pages(connection, ids)
     told = [_told(header, digest) if data is None else None for _, header, digest, data in rows]
-    rooms = stacking.stacked([said.form.arrays for said in told if said is not None and said.form.arrays is not None])
+    pages = [said.form.arrays for said in told if said is not None and said.form.arrays is not None]
+    if sum(page.end for page in pages) >= _MUCH:
+        connection.connection.cache(_MUCH_KIB)
+    rooms = stacking.stacked(pages)
     for (page_id, header, digest, data), said in zip(rows, told, strict=True):
         if said is not None:
             yield page_id, _landed(connection, page_id, said, next(rooms)) or Blob(header, digest, b"")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.storage.samples import packages_at, sql
-from whiteboard.records.packages import DISK, Page
+from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sql import rows
 from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.page_row import PageRow
 from whiteboard.storage.sqlite import recent_index
+from whiteboard.storage.sqlite import rows as sqlite_rows
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.location import wal_bytes
 
@@ -105,4 +107,28 @@ def test_what_follows_is_encoded_meanwhile(tmp_path: Path, monkeypatch: pytest.M
     store.flush()
     assert sql(tmp_path / "a.db", "SELECT count(*) FROM page") == [(10,)]
     assert store.find([each.keys.tobytes() for each in pages]).tier.tolist() == [DISK] * 10
+    store.close()
+
+
+@pytest.mark.parametrize(("count", "kib"), [(1, 2048), (4, 256)])
+def test_who_reads_much_keeps_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, kib: int) -> None:
+    """While many bytes are read at once the reader's cache is small; who reads next has all of it."""
+    store = packages_at(tmp_path / "a.db")
+    pages = [page(400_000) for _ in range(count)]
+    for each in pages:
+        store.put(each)
+    store.flush()
+    seen: list[int] = []
+    landed = sqlite_rows._landed
+
+    def watched(connection: Connection, *given: Any) -> Any:
+        seen.append(-connection.connection.execute("PRAGMA cache_size").fetchone()[0])
+        return landed(connection, *given)
+
+    monkeypatch.setattr(sqlite_rows, "_landed", watched)
+    found = store.find([each.keys.tobytes() for each in [*pages, page(16)]])
+    assert found.tier.tolist() == [DISK] * count + [MISS]
+    assert seen == [kib] * count
+    with store.database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA cache_size").scalar_one() == -2048
     store.close()
