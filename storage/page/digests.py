@@ -140,19 +140,9 @@ def blocks_in(header: bytes, digest: bytes) -> tuple[int, bytes, int] | None:
     found = _OPENING.match(header)
     if found is None:
         return None
-    check_header(header, digest)
-    return int(found[1]), found[2], found.end()
-
-
-def check_header(header: bytes, digest: bytes) -> None:
-    """Look at the digest of a page whose header holds those of its blocks.
-
-    Raises
-    ------
-    CorruptPackageError
-    """
     if blake3(len(header).to_bytes(8, "little") + header).digest(DIGEST_BYTES) != digest:
         raise unfit()
+    return int(found[1]), found[2], found.end()
 
 
 def most_bytes(header: object) -> int:

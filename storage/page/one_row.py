@@ -29,7 +29,6 @@ from whiteboard.storage.page.digests import (
     Laid,
     are_of,
     blocks_in,
-    check_header,
     opened,
     unfit,
 )
@@ -201,18 +200,6 @@ def told(header: bytes, digest: bytes) -> Said | None:
     kept = _remembered.get(digest)
     if kept is not None and kept.header == header:
         return kept
-    said = _as_others(header, digest) or _by_itself(header, digest)
-    if said is None:
-        return None
-    if len(header) <= _MOST_BYTES:
-        if len(_remembered) >= _MOST_PAGES:
-            _remembered.clear()
-        _remembered[digest] = said
-    return said
-
-
-def _by_itself(header: bytes, digest: bytes) -> Said | None:
-    """What a header says, by its members."""
     blocks = blocks_in(header, digest) if len(header) <= _MOST_TOLD else None
     if blocks is None:
         return None
@@ -221,37 +208,16 @@ def _by_itself(header: bytes, digest: bytes) -> Said | None:
     if found is None:
         return None
     about, cost = found.groups()
-    behind = header[found.end(2) :]
     # Members of an object, without two of them, are those of another.
-    form, cost_ns = _equal(b"{" + about + behind[1:])
+    form, cost_ns = _equal(b"{" + about + header[found.end() :])
     if cost_ns is not None:
         return None
+    said = Said(header, size, digests, form, int(cost))
     if len(header) <= _MOST_BYTES:
-        if len(_by_length) >= _MOST_FORMS:
-            _by_length.clear()
-        end -= len(b'"]')
-        before, between = header[: end - len(digests)], header[end : found.start(2)]
-        _by_length[len(header)] = before, end, between, behind, size, form
-    return Said(header, size, digests, form, int(cost))
-
-
-_by_length: dict[int, tuple[bytes, int, bytes, bytes, int, Form]] = {}
-"""Of the last header of a length what is before its digests, where these end, and what is around its cost."""
-
-
-def _as_others(header: bytes, digest: bytes) -> Said | None:
-    """What a header says that is another one but for its digests and cost; None of any other."""
-    like = _by_length.get(len(header))
-    if like is None:
-        return None
-    before, end, between, behind, size, form = like
-    if not header.startswith(before) or header.find(b'"', len(before)) != end or not header.endswith(behind):
-        return None
-    cost = header[end + len(between) : -len(behind)]
-    if not header.startswith(between, end) or not cost.isdigit():
-        return None
-    check_header(header, digest)
-    return Said(header, size, header[len(before) : end], form, int(cost))
+        if len(_remembered) >= _MOST_PAGES:
+            _remembered.clear()
+        _remembered[digest] = said
+    return said
 
 
 class _Column(NamedTuple):

@@ -162,35 +162,6 @@ def test_a_row_in_one_go_is_refused_where_the_page_is(page: Page, data: st.DataO
         assert quick in ("refused", None)
 
 
-@given(data=st.data())
-def test_headers_that_are_as_others(data: st.DataObject) -> None:
-    """What is told by another header of the same length is what the header itself says, whatever its members."""
-    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
-    for _ in range(3):
-        n, width = data.draw(st.sampled_from([(8, 4), (20, 4), (20, 3)]))
-        op = data.draw(st.sampled_from(["f", "g", "ö", 'q"']))
-        lineage = data.draw(st.sampled_from([None, '{"version":1}', '{"version":2}', '","cost_ns":7,"n":99,']))
-        keys, y = rng.integers(0, 256, (n, 16), dtype=np.uint8), rng.normal(size=(n, width))
-        page = Page(op, keys, {"y": y}, data.draw(st.sampled_from([5, 700, 701])), lineage=lineage)
-        blob = encode_page(page).joined()
-        text = blob.header
-        for _ in range(data.draw(st.integers(0, 2))):  # another letter, where it may make another header of it
-            at = data.draw(st.integers(0, len(text) - 1))
-            text = text[:at] + data.draw(st.sampled_from([b'"', b",", b"0", b"9", b"A", b"]"])) + text[at + 1 :]
-        resealed = Blob(text, digest_of(text, blob.data), blob.data)
-
-        def says(told: Callable[[bytes, bytes], one_row.Said | None], page: Blob = resealed) -> object:
-            try:
-                said = told(page.header, page.digest)
-            except CorruptPackageError:
-                return "refused"
-            return said and (said.size, said.digests, said.form, said.cost_ns)
-
-        as_others = says(one_row._as_others)
-        assert as_others is None or as_others == says(one_row._by_itself)
-        assert says(one_row._as_others, Blob(text, bytes(16), blob.data)) in ("refused", None)
-
-
 @given(first=_pages(), second=_pages())
 def test_pages_of_a_kind(first: Page, second: Page) -> None:
     """They have one op, and arrays of the same names, dtypes and shapes; what is read of one page is of one kind."""
