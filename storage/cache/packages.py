@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from whiteboard.storage.cache.claims import ClaimLostError, SqlClaim, holders
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.codec import MOST_BYTES
-from whiteboard.storage.page.format import check_page
+from whiteboard.storage.page.format import THREADED_BYTES, check_page
 from whiteboard.storage.page.grouping import fits, merged, owned, take
 from whiteboard.storage.sql.backend import Connection, Database
 from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, firsts, hashes_of
@@ -46,7 +47,7 @@ _EVICT_TO = 0.9
 
 _MOST_SEEN = 1024
 
-# Pages are compressed in threads once one of them came out as so small a part of what it holds.
+# Pages are encoded in threads once one of them came out as so small a part of what it holds, or is large.
 _SHRUNK = 0.9
 _FIRST_RETRY_SECONDS = 0.1
 
@@ -364,9 +365,11 @@ class SqlitePackages(PackageStore):
             rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
         left = merged(rest, self.database.page_bytes)
         for page in left:
+            if page.nbytes >= THREADED_BYTES:
+                yield from overlapped(self._row, chain((page,), left), len(hashes))
+                return
             yield (row := self._row(page))
-            # Threads take longer over what stays raw than it takes.
-            if row.nbytes < _SHRUNK * page.nbytes:
+            if row.nbytes < _SHRUNK * page.nbytes:  # threads take longer over what stays raw than it takes
                 yield from overlapped(self._row, left, len(hashes))
 
     def _uses(self, used: Counter[int], touched: Counter[bytes]) -> Counter[int]:

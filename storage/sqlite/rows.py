@@ -17,8 +17,9 @@ from whiteboard.storage.page import one_row, stacking
 from whiteboard.storage.page.digests import Laid, most_bytes
 from whiteboard.storage.page.format import Blob, Moved, Packed
 from whiteboard.storage.page.landing import Landed
+from whiteboard.storage.sql import page_row
 from whiteboard.storage.sql.backend import Connection
-from whiteboard.storage.sql.page_row import MOST_DATA, PageRow, distinct, firsts
+from whiteboard.storage.sql.page_row import PageRow, distinct, firsts
 from whiteboard.storage.sql.rows import count_uses, index_array
 from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index
 from whiteboard.storage.sqlite.connection import VERSION, Held
@@ -148,7 +149,7 @@ def _read_lately(raw: Held, page_id: int, slot: int) -> Page | None:
             if not type(header) is type(digest) is bytes:
                 return None
             page = one_row.quick(header, digest, blob, slot)
-            if page is None and len(blob) != MOST_DATA:
+            if page is None and len(blob) != page_row.MOST_DATA:
                 data = blob[:] if len(blob) < _LARGE else InRow(blob)
                 page = one_row.read(Moved(header, digest, data), slot)
     except sqlite3.Error as error:
@@ -169,7 +170,7 @@ def _read(raw: Held, found: Any, seen: Container[int]) -> Page | None:
     if data is not None:
         return None
     with raw.blobopen("page", "data", page_id, readonly=True) as blob:
-        if len(blob) != MOST_DATA:
+        if len(blob) != page_row.MOST_DATA:
             return one_row.read(Moved(header, digest, blob), slot, seen=page_id in seen)
         with reading(raw, "page", page_id) as parts:
             return one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen)
@@ -245,7 +246,7 @@ def _landed(connection: Connection, page_id: int, said: one_row.Said, rooms: Seq
     raw = connection.connection
     try:
         with raw.blobopen("page", "data", page_id, readonly=True) as blob:
-            if len(blob) != MOST_DATA:
+            if len(blob) != page_row.MOST_DATA:
                 return said.landed(blob, rooms)
         with reading(raw, "page", page_id) as row:
             return said.landed(row, rooms)

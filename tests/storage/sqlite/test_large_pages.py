@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.storage.samples import packages_at, sql
+from whiteboard.concurrency import parallel
 from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage.cache.packages import SqlitePackages
 from whiteboard.storage.sql import rows
@@ -83,6 +84,32 @@ def test_the_cache_holds_one_page(tmp_path: Path, nbytes: int, kib: int) -> None
     store.database.write(work)
     store.database.write(lambda _: seen.append(cache_kib(store)))
     assert seen == [pytest.approx(kib, abs=2), 32768]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "smooth", "apart"),
+    [(600_000, False, 0), (600_000, True, 5), (6_000_000, False, 6), (6_000_000, True, 6)],
+)
+def test_who_encodes(tmp_path: Path, nbytes: int, smooth: bool, apart: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that stay raw are encoded by who flushes; once one came out smaller, and large ones, by threads."""
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    store = packages_at(tmp_path / "a.db")
+    for each in (page(nbytes) for _ in range(6)):
+        if smooth:
+            for array in each.arrays.values():
+                array[:] = np.linspace(0, RNG.random(), array.shape[1])
+        store._pending.add(each)
+    encode, mine = store._row, []
+
+    def encoded(each: Page) -> PageRow:
+        mine.append(threading.current_thread() is threading.main_thread())
+        return encode(each)
+
+    monkeypatch.setattr(store, "_row", encoded)
+    store.flush()
+    assert mine.count(False) == apart
+    assert len(mine) == 6
     store.close()
 
 
