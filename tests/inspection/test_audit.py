@@ -14,6 +14,7 @@ import pytest
 import whiteboard as wb
 from tests.rekeying import rewritten
 from tests.storage.samples import database_of
+from whiteboard.evaluation import kept_sources
 from whiteboard.evaluation.session import Session
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.inspection.audit import (
@@ -38,6 +39,12 @@ pytestmark = pytest.mark.usefixtures("builtin_ops_only")
 
 TABLE = np.arange(5.0)
 TABLE.flags.writeable = False
+
+
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources are kept where an op says so, and not where a loaded machine took long."""
+    monkeypatch.setattr(kept_sources, "LEAST_NS", 10**18)
 
 
 @pytest.fixture
@@ -127,8 +134,14 @@ def test_an_array_that_is_missing_is_as_far_as_can_be(board: wb.Board) -> None:
         assert [each.ulp for each in report.differences] == [{"g0": FARTHEST}] * 2
 
 
-def test_a_tolerance_op_may_differ_in_its_last_digits(board: wb.Board) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_tolerance_op_may_differ_in_its_last_digits(
+    board: wb.Board, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
     """Packages of ops whose last bits depend on the bin are wrong only when half of their digits are."""
+    if kept:
+        monkeypatch.setattr(kept_sources, "LEAST_NS", 0)
+        monkeypatch.setattr(kept_sources, "BYTE_NS", 0)
     board.system("a").process(wb.JobBatch("matmul_gemm", [[0, 1], [2, 3]]))
     board.flush()
     assert board.audit().ok
@@ -139,7 +152,7 @@ def test_a_tolerance_op_may_differ_in_its_last_digits(board: wb.Board) -> None:
     assert page is not None
     for factor, wrong in ((1 + 1e-12, 0), (1 + 1e-6, 1)):
         y = page.arrays["y"] * np.array([1, factor])[:, None, None]
-        forged = Page(page.op, page.keys, {**page.arrays, "y": y}, 1, page.src_ids, page.versions)
+        forged = replace(page, arrays={**page.arrays, "y": y})
         report = audit([Sampled(part.page_id, part.op, 2, forged)], values, wb.ops.get)
         assert (report.checked, len(report.differences)) == (2, wrong)
         assert report.ops["matmul_gemm"].max_ulp > 1000
