@@ -20,6 +20,8 @@ from whiteboard.storage.sql.tables import APPLICATION_ID
 from whiteboard.storage.sqlite.file_identity import SECOND_NAME
 
 _HEADER_BYTES = 100
+# So often is looked at what may be damaged, as others may open and close it meanwhile.
+_LOOKS = 3
 
 # Magic, number of records and nonce, pages that the file had, and the rest of its first sector, without which it is
 # none: https://sqlite.org/fileformat2.html#the_rollback_journal
@@ -118,7 +120,7 @@ def _may_create(path: Path, *, readonly: bool) -> bool:
     return True
 
 
-def _check_header(path: Path, size: int, *, readonly: bool) -> None:
+def _check_header(path: Path, size: int, *, readonly: bool, looks: int = _LOOKS) -> None:
     """Look at the first page through SQLite, which as ``immutable`` takes no lock and reads and makes no journal."""
     half_made = _is_half_made(path)
     if half_made and readonly:
@@ -147,6 +149,10 @@ def _check_header(path: Path, size: int, *, readonly: bool) -> None:
         raise SchemaError(message)
     # A checkpoint writes page 1 first; while there is a log the file may rightly be shorter than it says.
     if damaged and not wal_bytes(path) and not half_made:
+        # Who closed it since its size was asked for has moved the log into it, and removed that: then it is whole now.
+        if looks > 1 and (now := file_bytes(path)):
+            _check_header(path, now, readonly=readonly, looks=looks - 1)
+            return
         what = f"it was truncated to {size} bytes, or its first page is damaged, or its disk fails"
         raise _refusal(path, f"{what}; look at that, then restore it from a copy, or move it away")
 

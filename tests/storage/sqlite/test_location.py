@@ -17,7 +17,7 @@ import pytest
 from tests.storage.samples import Model, assert_found, key_of, page_of, run_python
 from whiteboard.errors import ParamError, ReadOnlyError, SchemaError, StoreError
 from whiteboard.storage import open_store
-from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite import location, schema
 
 
 def _foreign(path: Path) -> None:
@@ -339,3 +339,18 @@ def test_what_cannot_be_written_can_be_read(file_mode: int, folder_mode: int) ->
         folder.chmod(0o755)
         assert done.returncode == 0, done.stderr
         assert path.read_bytes() == before
+
+
+def test_a_store_that_another_closes_meanwhile_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size was asked for before the log was moved into it, and the log was gone afterwards."""
+    path = tmp_path / "a.db"
+    _store(path)
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) // 2)
+
+    def closed(_: Path) -> int:
+        path.write_bytes(whole)
+        return 0
+
+    monkeypatch.setattr(location, "wal_bytes", closed)
+    assert location.probe(path, readonly=False) is False
