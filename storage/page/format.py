@@ -32,11 +32,15 @@ from whiteboard.storage.page.codec import (
     decode,
     described,
     encode,
+    is_small,
 )
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
 
 HEADER_BYTES: Final = 16 * 2**20
 """Most bytes of a header."""
+
+_LARGE: Final = 2**20
+"""Of less it does not matter what else of it is kept alive."""
 
 THREADED_BYTES: Final = 4 * 2**20
 """Columns of so many bytes in all take longer to look at than threads to start."""
@@ -304,7 +308,7 @@ def _decode_all(
     check_total(((each.codec, each.nbytes) for each in wanted.values()), len(data))
     whole: Any = data if isinstance(data, Blocks) else memoryview(data)  # type: ignore[arg-type]
     decoded = map if sum(each.nbytes for each in wanted.values()) < THREADED_BYTES else overlapped
-    return dict(zip(wanted, decoded(partial(_decoded, whole), wanted.values()), strict=True))
+    return dict(zip(wanted, decoded(partial(_decoded, whole, len(wanted)), wanted.values()), strict=True))
 
 
 class _Column(NamedTuple):
@@ -318,7 +322,9 @@ class _Column(NamedTuple):
     end: int
 
 
-def _decoded(data: Blocks | memoryview, column: _Column) -> NDArray[Any]:
+def _decoded(data: Blocks | memoryview, count: int, column: _Column) -> NDArray[Any]:
     at, end = column.start, column.end
     payload = data.view(at, end) if isinstance(data, Blocks) else data[at:end]
+    if column.codec == RAW and len(data) >= _LARGE and is_small(column.nbytes, len(data), count):
+        payload = memoryview(bytes(payload))
     return decode(column.codec, payload, column.dtype, column.nbytes, column.shape)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.memory.room import LEAST_BYTES, Room, room
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode
+from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode, is_small
 from whiteboard.storage.page.digests import DIGEST_BYTES, unfit
 from whiteboard.storage.page.format import THREADED_BYTES
 from whiteboard.storage.page.page_checks import Place
@@ -64,7 +64,8 @@ class Arrays(NamedTuple):
     has_chunks : bool
         Whether something has to be decoded.
     packed : tuple of Span
-        Where all of them lie, if they can stay as they do: raw, and one behind the other; else nothing.
+        Where all of them lie, if they can stay as they do: raw, one behind the other, and none of what answers is small
+        beside the others, which who keeps it would keep too; else nothing.
     """
 
     op: str
@@ -92,7 +93,8 @@ class Arrays(NamedTuple):
             place.offset == at and (at - first) % place.dtype.alignment == 0
             for (_, place), at in zip(places, behind, strict=False)
         )
-        packed = ((first, last),) if fits and not chunks else ()
+        alike = not any(is_small(place.nbytes, nbytes, len(places)) for name, place in places if name != "keys")
+        packed = ((first, last),) if fits and alike and not chunks else ()
         return cls(op, n, lineage, places, spans, kinds, end, nbytes, chunks, packed)
 
 
@@ -198,13 +200,16 @@ def _decoded(array: tuple[tuple[str, Place], memoryview, Room | None]) -> NDArra
 
 
 def _rooms(arrays: Arrays) -> Sequence[Room | None]:
-    """One room for all arrays of a page, if they are large, and none for others."""
-    sizes = [-(-place.nbytes // _ALIGNED) * _ALIGNED for _, place in arrays.places]
+    """One room for the arrays of a page that are large, and none for what is small beside them."""
+    sizes = [
+        0 if is_small(place.nbytes, arrays.nbytes, len(arrays.places)) else -(-place.nbytes // _ALIGNED) * _ALIGNED
+        for _, place in arrays.places
+    ]
     made = room(sum(sizes)) if sum(sizes) >= LEAST_BYTES else None
     if made is None:
         return [None] * len(sizes)
-    starts = accumulate(sizes, initial=0)
-    return [made.part(at, place.nbytes) for at, (_, place) in zip(starts, arrays.places, strict=False)]
+    places = zip(accumulate(sizes, initial=0), sizes, arrays.places, strict=False)
+    return [made.part(at, place.nbytes) if size else None for at, size, (_, place) in places]
 
 
 @lru_cache(64)

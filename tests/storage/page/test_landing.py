@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from whiteboard.errors import CorruptPackageError
 from whiteboard.records.packages import Page
 from whiteboard.storage.page import digests, landing, one_row
 from whiteboard.storage.page.digests import digest_of
-from whiteboard.storage.page.format import encode_page
+from whiteboard.storage.page.format import decode_page, encode_page
 from whiteboard.storage.page.grouping import alive_bytes
 from whiteboard.storage.page.landing import Landed
 
@@ -87,3 +89,23 @@ def test_sources_are_not_read() -> None:
     data = Read(bytes(packed.data))
     landed(packed.header, data)
     assert sum(data.asked) < 0.8 * len(data)
+
+
+def buffer_of(array: Any) -> int:
+    """Bytes of memory that an array keeps alive."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array.nbytes if isinstance(array, np.ndarray) else len(array)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("read", ["landed", "decoded"])
+def test_who_keeps_a_small_result_keeps_no_large_gradient(smooth: bool, read: str) -> None:
+    """Whether its page was read into its place, or decoded from its bytes."""
+    x = np.ones((1, 400_000)) if smooth else np.random.default_rng(0).normal(size=(1, 400_000))
+    page = Page("f", np.zeros((1, 16), np.uint8), {"y": x[:, :4] + 1, "g0": x, "g1": x + 1}, 7)
+    packed = encode_page(page).joined()
+    found = landed(packed.header, Read(bytes(packed.data))).page() if read == "landed" else decode_page(packed)
+    for name, array in page.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+    assert buffer_of(found.arrays["y"]) < 2000  # a page of alike rows is no larger, compressed
