@@ -112,11 +112,6 @@ def encode(array: NDArray[Any], encoding: Encoding = DEFAULT) -> tuple[str, byte
     return RAW, array.reshape(-1).view(np.uint8).data
 
 
-def is_small(nbytes: int, total: int, count: int) -> bool:
-    """Whether an array is so small among as many in `total` bytes of memory that it is not to keep them alive."""
-    return 2 * count * nbytes < total
-
-
 def decode(
     codec: object,
     payload: memoryview,

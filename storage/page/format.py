@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import CorruptPackageError, DtypeError, ShapeError
+from whiteboard.memory.room import is_small
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import (
     DEFAULT,
@@ -32,7 +33,6 @@ from whiteboard.storage.page.codec import (
     decode,
     described,
     encode,
-    is_small,
 )
 from whiteboard.storage.page.digests import Blocks, Laid, blocks_of, digest_of, opened, pieces
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,17 +12,15 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.parallel import overlapped
-from whiteboard.memory.room import LEAST_BYTES, Room, room
+from whiteboard.memory.room import LEAST_BYTES, Room, beside, is_small, room
 from whiteboard.records.packages import Page
-from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode, is_small
+from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode
 from whiteboard.storage.page.digests import DIGEST_BYTES, unfit
 from whiteboard.storage.page.format import THREADED_BYTES
 from whiteboard.storage.page.page_checks import Place
 
 _PIECE_BYTES: Final = 128 * 1024
 """So many bytes are read at a time: they are in the processor's cache while they are looked at and moved on."""
-
-_ALIGNED: Final = 16
 
 Span: TypeAlias = tuple[int, int]
 """Where an array begins and ends in the data."""
@@ -163,7 +160,7 @@ def land(
             _read(data, _steps(arrays.packed, size, length), wanted, [whole.into])
             (first, _), lent = arrays.packed[0], whole.lent()
             return Landed(arrays, cost_ns, [lent[start - first : end - first] for start, end in arrays.spans], ())
-        rooms = _rooms(arrays)
+        rooms = beside([place.nbytes for _, place in arrays.places])
     into = [
         memoryview(bytearray(place.length)) if given is None or place.codec != RAW else given.into
         for (_, place), given in zip(arrays.places, rooms, strict=True)
@@ -197,19 +194,6 @@ def _read(data: Data, steps: Sequence[_Step], wanted: bytes, into: Sequence[memo
 def _decoded(array: tuple[tuple[str, Place], memoryview, Room | None]) -> NDArray[Any]:
     (_, place), payload, into = array
     return decode(place.codec, payload, place.dtype, place.nbytes, place.shape, into)
-
-
-def _rooms(arrays: Arrays) -> Sequence[Room | None]:
-    """One room for the arrays of a page that are large, and none for what is small beside them."""
-    sizes = [
-        0 if is_small(place.nbytes, arrays.nbytes, len(arrays.places)) else -(-place.nbytes // _ALIGNED) * _ALIGNED
-        for _, place in arrays.places
-    ]
-    made = room(sum(sizes)) if sum(sizes) >= LEAST_BYTES else None
-    if made is None:
-        return [None] * len(sizes)
-    places = zip(accumulate(sizes, initial=0), sizes, arrays.places, strict=False)
-    return [made.part(at, place.nbytes) if size else None for at, size, (_, place) in places]
 
 
 @lru_cache(64)

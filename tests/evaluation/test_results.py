@@ -10,7 +10,7 @@ import pytest
 
 import whiteboard as wb
 from whiteboard.evaluation import results
-from whiteboard.evaluation.results import Columns, place
+from whiteboard.evaluation.results import Columns, copies, place
 from whiteboard.memory.room import Region
 from whiteboard.types import Array
 
@@ -84,6 +84,41 @@ def test_one_call() -> None:
     assert [region(array) is not None for array in (large.y, *large.grads)] == [True] * 3
     assert region(small.y) is None
     assert large.grads[0].tobytes() == (x + 1).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "lent"),
+    [
+        ([(WIDTH,), (WIDTH,)], [True, True]),
+        ([(4,), (WIDTH,)], [False, True]),  # who keeps it is not to keep the other
+        ([(), (WIDTH,), (100, 200)], [False, True, True]),
+        ([(3,), (5,)], [False, False]),
+        ([], []),
+    ],
+)
+def test_copies(shapes: Sequence[tuple[int, ...]], lent: Sequence[bool]) -> None:
+    """Large arrays lie in memory that is cheap to touch, and what is small beside them in its own."""
+    arrays = [RNG.normal(size=shape).astype(dtype) for shape, dtype in zip(shapes, "dfd", strict=False)]
+    made = copies([np.asarray(array) for array in arrays])
+    assert [region(array) is not None for array in made] == lent
+    for array, copy in zip(arrays, made, strict=True):
+        assert (array.dtype, array.shape, array.tobytes()) == (copy.dtype, copy.shape, copy.tobytes())
+        assert not np.shares_memory(array, copy)
+        assert copy.ctypes.data % copy.itemsize == 0
+
+
+def test_one_call_of_a_batch() -> None:
+    """What a call is given of a batch keeps no more of it alive, and nobody can write to it."""
+    x = RNG.normal(size=(20, WIDTH))
+    with wb.open(":memory:") as board:
+        many = board.call_many("mul", x, x + 1)
+        one = board.call("mul", x[3], x[3] + 1)
+    assert one.hit == "memory"
+    for column, array in zip((many.y, *many.grads), (one.y, *one.grads), strict=True):
+        assert column[3].tobytes() == array.tobytes()
+        assert region(array) is not region(column)
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
 
 
 def test_places() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from whiteboard.memory.room import LEAST_BYTES, Room, Shelf, room, shelves
+from whiteboard.memory.room import LEAST_BYTES, Room, Shelf, beside, room, shelves
 from whiteboard.types import Array, Shape
 
 _LEAST_COLUMN: Final = 2**20
@@ -37,6 +37,22 @@ def _placed(made: Room | None, shape: Shape, dtype: np.dtype[Any]) -> Place:
         array = np.empty(shape, dtype)
         return Place(array, array)
     return Place(np.ndarray(shape, dtype, made.into), np.ndarray(shape, dtype, made.lent()))
+
+
+def copies(arrays: Sequence[Array]) -> list[Array]:
+    """Return copies of arrays, in memory that keeps no more alive than themselves; of large ones they are read-only."""
+    sizes = [array.nbytes for array in arrays]
+    if sum(sizes) < LEAST_BYTES:
+        return [array.copy() for array in arrays]
+    return [_copy(array, into) for array, into in zip(arrays, beside(sizes), strict=True)]
+
+
+def _copy(array: Array, into: Room | None) -> Array:
+    if into is None:
+        return array.copy()
+    target, result = _placed(into, array.shape, array.dtype)
+    target[...] = array
+    return result
 
 
 class Columns:

@@ -26,6 +26,7 @@ from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.elsewhere import DEAR_NS
 from whiteboard.evaluation.filling import Ground
 from whiteboard.evaluation.flights import computing, is_nested
+from whiteboard.evaluation.results import copies
 from whiteboard.evaluation.sources import one_job
 from whiteboard.evaluation.triage import Form
 from whiteboard.identity import keys, lineage
@@ -256,7 +257,7 @@ def taken(page: Page, row: int) -> tuple[Array, tuple[Array, ...]]:
         return y, tuple(beside)
     values = [column[row] for column in columns]
     if len(page.keys) > 1:
-        values = [value.copy() for value in values]
+        values = copies(values)
     for value in values:
         if value.ndim:  # else it is a number, which nobody can write to
             value.setflags(write=False)

@@ -24,6 +24,7 @@ LEAST_BYTES: Final = 32 * 2**10
 in large ones."""
 
 _LARGE: Final = 2 * 2**20
+_ALIGNED: Final = 16
 # Address space, of which memory is taken as it is filled; what is not much smaller has one for itself.
 _REGION_BYTES: Final = 32 * 2**20
 # So many parts are kept, of so many bytes at most.
@@ -122,6 +123,22 @@ def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
     """
     made = shelves([*map(sum, groups)])
     return None if made is None else [map(shelf.room, sizes) for shelf, sizes in zip(made, groups, strict=True)]
+
+
+def beside(sizes: Sequence[int]) -> list[Room | None]:
+    """Return rooms for so many bytes each, one beside the other in the same memory; none for what is small there."""
+    total = sum(sizes)
+    apart = [0 if is_small(size, total, len(sizes)) else -(-size // _ALIGNED) * _ALIGNED for size in sizes]
+    made = room(sum(apart)) if total >= LEAST_BYTES else None
+    if made is None:
+        return [None] * len(sizes)
+    places = zip(accumulate(apart, initial=0), sizes, apart, strict=False)
+    return [made.part(at, size) if taken else None for at, size, taken in places]
+
+
+def is_small(nbytes: int, total: int, count: int) -> bool:
+    """Whether an array is so small among as many in `total` bytes of memory that it is not to keep them alive."""
+    return 2 * count * nbytes < total
 
 
 class Shelf:
