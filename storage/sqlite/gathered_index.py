@@ -34,7 +34,8 @@ ODD: Final = (
 """Rows, in SQL, that no store writes."""
 
 _AFTER = "SELECT coalesce(max(id) + 1, ?) FROM gathered WHERE id BETWEEN ? AND ?"
-_IDS = (
+_IDS = f"SELECT id, length(hashes) / 8, page_id FROM gathered WHERE NOT ({ODD}) ORDER BY id"
+_MARKED_IDS = (
     "SELECT id, length(hashes) / 8, substr(hashes, 1, 8), substr(hashes, -8) "
     f"FROM gathered WHERE NOT ({ODD}) ORDER BY id"
 )
@@ -122,7 +123,7 @@ class _Hashes:
     """
 
     version: tuple[int, int]
-    ids: tuple[tuple[int, int, bytes, bytes], ...]
+    ids: tuple[tuple[Any, ...], ...]
     hashes: NDArray[np.int64]
     order: NDArray[np.int64]
 
@@ -134,7 +135,7 @@ class _Hashes:
         kept: _Hashes | None = raw.gathered
         if kept is not None and kept.version == version and not raw.total_changes:
             return kept
-        ids = tuple(raw.cursor().execute(_IDS))
+        ids = tuple(raw.cursor().execute(_MARKED_IDS if raw.total_changes else _IDS))
         if kept is not None and kept.ids == ids:
             kept = raw.gathered = replace(kept, version=version)
         else:
@@ -147,6 +148,8 @@ class _Hashes:
 
     def rows(self, raw: Held, hits: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index rows of the hashes at some places, which are ascending; of one hash the oldest comes first."""
+        if not len(hits):
+            return np.empty((0, 3), np.int64)
         starts = np.cumsum([0, *(n for _, n, *_ in self.ids)])
         at = self.order[hits]
         at = at[np.lexsort((at, self.hashes[hits]))]
