@@ -108,7 +108,7 @@ def test_copies(shapes: Sequence[tuple[int, ...]], lent: Sequence[bool]) -> None
 
 
 def test_one_call_of_a_batch() -> None:
-    """What a call is given of a batch keeps no more of it alive, and nobody can write to it."""
+    """What a call is given of a batch keeps no more of it alive."""
     x = RNG.normal(size=(20, WIDTH))
     with wb.open(":memory:") as board:
         many = board.call_many("mul", x, x + 1)
@@ -117,8 +117,7 @@ def test_one_call_of_a_batch() -> None:
     for column, array in zip((many.y, *many.grads), (one.y, *one.grads), strict=True):
         assert column[3].tobytes() == array.tobytes()
         assert region(array) is not region(column)
-        with pytest.raises(ValueError, match="WRITEABLE"):
-            array.flags.writeable = True
+        assert not array.flags.writeable
 
 
 def test_places() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from whiteboard.memory.room import LEAST_BYTES, Room, Shelf, beside, room, shelves
+from whiteboard.memory.room import LEAST_BYTES, Room, Shelf, aligned, block, is_small, room, shelves
 from whiteboard.types import Array, Shape
 
 _LEAST_COLUMN: Final = 2**20
@@ -40,19 +40,22 @@ def _placed(made: Room | None, shape: Shape, dtype: np.dtype[Any]) -> Place:
 
 
 def copies(arrays: Sequence[Array]) -> list[Array]:
-    """Return copies of arrays, in memory that keeps no more alive than themselves; of large ones they are read-only."""
+    """Return copies of arrays, in memory that keeps no more alive than themselves."""
     sizes = [array.nbytes for array in arrays]
-    if sum(sizes) < LEAST_BYTES:
+    total = sum(sizes)
+    room = block(sum(map(aligned, sizes))) if total >= LEAST_BYTES else None
+    if room is None:
         return [array.copy() for array in arrays]
-    return [_copy(array, into) for array, into in zip(arrays, beside(sizes), strict=True)]
-
-
-def _copy(array: Array, into: Room | None) -> Array:
-    if into is None:
-        return array.copy()
-    target, result = _placed(into, array.shape, array.dtype)
-    target[...] = array
-    return result
+    made, at = [], 0
+    for array, size in zip(arrays, sizes, strict=True):
+        if is_small(size, total, len(sizes)):
+            made.append(array.copy())
+            continue
+        copy: Array = np.ndarray(array.shape, array.dtype, room, at)
+        copy[...] = array
+        made.append(copy)
+        at += aligned(size)
+    return made
 
 
 class Columns:

@@ -101,6 +101,29 @@ class Room:
 
 def room(nbytes: int) -> Room | None:
     """Return room for so many bytes; None where the system has no large pages to ask for, or no memory."""
+    found = _found(nbytes)
+    if found is None:
+        return None
+    region, at, is_new = found
+    view = memoryview(region)[at : at + nbytes]
+    root = np.frombuffer(view.toreadonly(), np.uint8)
+    region.lend(root, at, at + _whole_pages(nbytes))
+    return Room(root, view, is_new=is_new)
+
+
+def block(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    """Return so many bytes for one who alone is to see them; None as of a room."""
+    found = _found(nbytes)
+    if found is None:
+        return None
+    region, at, _ = found
+    root = np.frombuffer(region, np.uint8, nbytes, at)
+    region.lend(root, at, at + _whole_pages(nbytes))
+    return root
+
+
+def _found(nbytes: int) -> tuple[Region, int, bool] | None:
+    """Where so many bytes are, and whether all of them are zero."""
     if _ADVICE is None:
         return None
     size = _whole_pages(nbytes)
@@ -110,10 +133,7 @@ def room(nbytes: int) -> Room | None:
         region, at = kept or _next(size)
     except OSError:
         return None
-    view = memoryview(region)[at : at + nbytes]
-    root = np.frombuffer(view.toreadonly(), np.uint8)
-    region.lend(root, at, at + size)
-    return Room(root, view, is_new=kept is None)
+    return region, at, kept is None
 
 
 def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
@@ -128,12 +148,17 @@ def rooms(groups: Sequence[Sequence[int]]) -> list[Iterator[Room]] | None:
 def beside(sizes: Sequence[int]) -> list[Room | None]:
     """Return rooms for so many bytes each, one beside the other in the same memory; none for what is small there."""
     total = sum(sizes)
-    apart = [0 if is_small(size, total, len(sizes)) else -(-size // _ALIGNED) * _ALIGNED for size in sizes]
+    apart = [0 if is_small(size, total, len(sizes)) else aligned(size) for size in sizes]
     made = room(sum(apart)) if total >= LEAST_BYTES else None
     if made is None:
         return [None] * len(sizes)
     places = zip(accumulate(apart, initial=0), sizes, apart, strict=False)
     return [made.part(at, size) if taken else None for at, size, taken in places]
+
+
+def aligned(nbytes: int) -> int:
+    """Return how many bytes further the next array may begin."""
+    return -(-nbytes // _ALIGNED) * _ALIGNED
 
 
 def is_small(nbytes: int, total: int, count: int) -> bool:
