@@ -33,6 +33,8 @@ class Held(sqlite3.Connection):
         What was read here, and at which version of the file: see `version`.
     gathered : object
         What was read here of the table of that name: see `gathered_index`.
+    filters : dict
+        By part, what was read here of the table ``known``, and how much was in it: see `known_hashes`.
     blobs : int
         How many were opened: the driver keeps 100 bytes of each until the connection is closed.
     cache_kib : int
@@ -52,6 +54,7 @@ class Held(sqlite3.Connection):
         self.is_shut = False
         self.seen: tuple[tuple[int, int], Any] | None = None
         self.gathered: Any = None
+        self.filters: dict[int, tuple[list[int], bytes]] = {}
         self.blobs = self.thread = 0
         self.cache_kib = self._cache_kib = 0
         self.looks = False

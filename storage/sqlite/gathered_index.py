@@ -7,7 +7,7 @@ add a row a part; then the parts that wait with most go into ``package``, each i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -115,9 +115,9 @@ def place_of(cursor: Any, hashed: int) -> tuple[int, int] | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Hashes:
-    """All hashes that wait, ascending, and of each its row in the table and its place in that.
+    """All hashes that wait, ascending, and as they lie in the table, row after row.
 
     Kept by a connection, and read again where the table has changed.
     """
@@ -125,7 +125,8 @@ class _Hashes:
     version: tuple[int, int]
     ids: tuple[tuple[Any, ...], ...]
     hashes: NDArray[np.int64]
-    order: NDArray[np.int64]
+    laid: NDArray[np.int64]
+    order: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, raw: Held) -> _Hashes:
@@ -137,13 +138,11 @@ class _Hashes:
             return kept
         ids = tuple(raw.cursor().execute(_MARKED_IDS if raw.total_changes else _IDS))
         if kept is not None and kept.ids == ids:
-            kept = raw.gathered = replace(kept, version=version)
+            kept.version = version
         else:
             rows = _bounded(raw.cursor().execute(_HASHES, (0, 2**63 - 1)))
-            found = [np.frombuffer(blob, "<i8") for _, blob in rows]
-            hashes = np.concatenate([np.empty(0, np.int64), *found])
-            order = np.argsort(hashes)  # a stable one takes four times as long
-            kept = raw.gathered = cls(version, ids, hashes[order], order)
+            laid = np.concatenate([np.empty(0, np.int64), *(np.frombuffer(blob, "<i8") for _, blob in rows)])
+            kept = raw.gathered = cls(version, ids, np.sort(laid), laid)
         return kept
 
     def rows(self, raw: Held, hits: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -151,6 +150,8 @@ class _Hashes:
         if not len(hits):
             return np.empty((0, 3), np.int64)
         starts = np.cumsum([0, *(n for _, n, *_ in self.ids)])
+        if self.order is None:  # to sort all of them with their places takes three times as long as without
+            self.order = np.argsort(self.laid)
         at = self.order[hits]
         at = at[np.lexsort((at, self.hashes[hits]))]
         found = np.empty((len(hits), 3), np.int64)

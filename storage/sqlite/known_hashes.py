@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.storage.sql.backend import Connection
+from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.gathered_index import PARTS, bounds_of, part_of
 
 MANY: Final = 2048
@@ -29,6 +30,12 @@ it has up to twice as many as its part has at least, which is from 5 to 10: so t
 _FEWEST_BITS, _MOST_BITS = 2**13, 2**28
 
 _HASHES = "SELECT hash FROM package WHERE hash BETWEEN ? AND ?"
+_TEXT = "SELECT coalesce(group_concat(hash, ' '), '') FROM package WHERE hash BETWEEN ? AND ?"
+_PIECES: Final = 16
+"""As text, a piece of a part at a time, its hashes are read in two fifths of the time that rows take."""
+
+_KEPT_BYTES: Final = 32 * 2**20
+"""A connection keeps filters of so many bytes: to read those of 10,000,000 packages, 13 MB, takes 3 ms."""
 
 ODD: Final = (
     f"part NOT BETWEEN 0 AND {PARTS - 1} OR typeof(packages) <> 'integer' OR typeof(bits) <> 'blob' "
@@ -39,14 +46,26 @@ ODD: Final = (
 
 def likely(connection: Connection, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Those of some ascending hashes that may have a row."""
-    parts = part_of(hashes)
+    starts = np.searchsorted(part_of(hashes), np.arange(PARTS + 1)).tolist()
     keep = np.ones(len(hashes), np.bool_)
-    for (part,) in connection.connection.cursor().execute(f"SELECT part FROM known WHERE NOT ({ODD})").fetchall():
-        mine = slice(*np.searchsorted(parts, (part, part + 1)).tolist())
-        if mine.start < mine.stop:
+    raw: Held = connection.connection
+    # What was written here may have been rolled back, and others have put as many in.
+    kept = {} if raw.total_changes else raw.filters
+    room = _KEPT_BYTES - sum(len(bits) for _, bits in kept.values())
+    sql = f"SELECT part, packages, length(bits) FROM known WHERE NOT ({ODD})"
+    for part, *said in raw.cursor().execute(sql).fetchall():
+        if (start := starts[part]) == (stop := starts[part + 1]):
+            continue
+        had, bits = kept.get(part, (None, b""))
+        if had != said:  # a filter has ever more packages, and one that is made anew more bits
+            room += len(bits)
+            kept.pop(part, None)
             bits = _bits(connection, part)
-            if _is_filter(bits):
-                keep[mine] = _has(np.frombuffer(bits, np.uint8), hashes[mine])
+            if len(bits) <= room:
+                kept[part] = said, bits
+                room -= len(bits)
+        if _is_filter(bits):
+            keep[start:stop] = _has(np.frombuffer(bits, np.uint8), hashes[start:stop])
     return hashes[keep]
 
 
@@ -81,7 +100,10 @@ def left_out(connection: Connection) -> Iterator[tuple[int, int]]:
 
 
 def _make(cursor: Any, part: int) -> None:
-    hashes = np.fromiter(chain.from_iterable(cursor.execute(_HASHES, bounds_of(part))), np.int64)
+    low, high = bounds_of(part)
+    edges = [low + piece * (high + 1 - low) // _PIECES for piece in range(_PIECES + 1)]
+    texts = [cursor.execute(_TEXT, (start, stop - 1)).fetchone()[0] for start, stop in pairwise(edges)]
+    hashes = np.concatenate([np.fromstring(text, np.int64, sep=" ") for text in texts])
     size = _FEWEST_BITS
     while size < _least(part, len(hashes)):
         size *= 2

@@ -325,3 +325,40 @@ def test_a_look_leaves_nothing_under_way(path: Path, settled: bool, whole: bool,
         assert not reader.looks
         # of a row by its key nothing is left to end, so the next look has the same cursors
         assert (reader._looking is not None) is whole
+
+
+@pytest.mark.parametrize("kept_bytes", [2**25, 2000, 0])
+def test_a_filter_that_a_connection_keeps(stores: Stores, kept_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read again once it has more; who writes keeps none, as what it wrote may be rolled back."""
+    monkeypatch.setattr(known_hashes, "_KEPT_BYTES", kept_bytes)
+    hashes = np.random.default_rng(0).integers(0, 2**63 - 1, (4, 3000))
+    index = np.stack([hashes, np.ones_like(hashes), np.full_like(hashes, 7)], axis=-1)
+
+    def add(connection: Any, rows: Any, *, make: bool = False) -> None:
+        recent_index.insert(connection, rows)
+        known_hashes.add(connection, rows, make=make)
+
+    def has(connection: Any, hashes: Any) -> bool:
+        return bool(np.isin(hashes, known_hashes.likely(connection, np.sort(hashes))).all())
+
+    with transaction(stores.database) as connection:
+        add(connection, index[0], make=True)
+    with contextlib.suppress(KeyboardInterrupt), transaction(stores.database) as connection:
+        add(connection, index[1])
+        assert has(connection, hashes[1])
+        raise KeyboardInterrupt
+    with stores.database.read() as connection:
+        assert has(connection, hashes[0])
+        assert not has(connection, hashes[2])
+        assert bool(connection.connection.filters) == (kept_bytes > 0)
+        nbytes = sum(len(bits) for _, bits in connection.connection.filters.values())
+        assert nbytes <= kept_bytes
+    with transaction(stores.database) as connection:
+        add(connection, index[2])  # as many as were rolled back
+        assert has(connection, hashes[2])
+        assert not connection.connection.filters
+    with stores.database.read() as connection:
+        assert has(connection, hashes[0])
+        assert has(connection, hashes[2])
+        assert not has(connection, hashes[3])
+        assert list(known_hashes.left_out(connection)) == []
