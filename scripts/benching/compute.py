@@ -135,7 +135,7 @@ class Bench:
 def misses(op: str, d: int, size: int, runs: int, most: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return one row of times and one of ratios: an op at one size of source and of bin."""
     n = min(most, (512 if d == 1024 else 4096) if size > 1 else 256)
-    seconds = measure.interleaved(Bench(op, d, n).works(size, peers.jax_bin(op)), runs=runs)
+    seconds = measure.interleaved(Bench(op, d, n).works(size, peers.jax_bin(op)), runs=runs, twice=True)
     us = {name: value / n * 1e6 for name, value in seconds.items()}
     where = {"op": op, "D": d, "bin": size}
     ratios: dict[str, Any] = {}

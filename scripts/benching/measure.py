@@ -43,13 +43,17 @@ def timings(work: Callable[[Any], object], setup: Callable[[], Any] = lambda: No
 
 
 def interleaved(
-    works: Mapping[str, tuple[Callable[[Any], object], Callable[[], Any]]], *, runs: int = RUNS
+    works: Mapping[str, tuple[Callable[[Any], object], Callable[[], Any]]], *, runs: int = RUNS, twice: bool = False
 ) -> dict[str, float]:
-    """Return median seconds by name of several (work, setup), in turns: a busy machine then slows all alike."""
+    """Return median seconds by name of several (work, setup), in turns: a busy machine then slows all alike.
+
+    With `twice`, each turn is done two times, and the second counts: what memory the first let go of is still there. A
+    virtual machine may give free memory back to its host after 2 s, and has it again in 2 ms a MB.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(runs):
         for name, (work, setup) in works.items():
-            seconds[name] += timings(work, setup, runs=1)
+            seconds[name] += timings(work, setup, runs=1 + twice)[twice:]
     return {name: median(each) for name, each in seconds.items()}
 
 
