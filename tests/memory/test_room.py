@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import weakref
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from whiteboard.memory import room
 from whiteboard.memory.room import room as made
+from whiteboard.memory.room import shelves
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, decode, encode
 from whiteboard.storage.page.grouping import owned
@@ -22,6 +24,7 @@ KB = 2**10
 @pytest.fixture(autouse=True)
 def _own_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_open", None)
+    monkeypatch.setattr(room, "_last", None)
     room._dead.clear()
     room._spare.clear()
 
@@ -115,3 +118,87 @@ def test_a_region_goes_with_its_last_room() -> None:
     assert len(room._dead) == 3
     filled(100 * KB, 1)
     assert len(room._dead) <= 1
+
+
+def shelved(sizes: list[int], value: int, parts: int = 4) -> list[np.ndarray]:
+    """Arrays of so many bytes in all, each shelf's in some parts of odd sizes, filled."""
+    arrays = []
+    for shelf, size in zip(shelves(sizes) or (), sizes, strict=True):
+        cuts = np.linspace(0, size, parts + 1).astype(int)
+        for start, end in pairwise(cuts.tolist()):
+            one = shelf.room(end - start)
+            np.frombuffer(one.into, np.uint8)[:] = value
+            arrays.append(np.frombuffer(one.lent(), np.uint8))
+    return arrays
+
+
+def address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)
+
+
+@pytest.mark.parametrize("held", [None, 0, 3, 4, 11])
+def test_shelves_of_a_batch_are_the_next_ones(held: int | None) -> None:
+    """Where nobody has a view of any, however small; else the next ones are new, and what is held stays as it is."""
+    sizes = [3 * KB * KB, 10_000, 1 * KB * KB]  # the second has parts that share pages with others
+    first = shelved(sizes, 1)
+    was = address(first[0])
+    kept = None if held is None else first[held][5:10]
+    del first
+    again = shelved(sizes, 2)
+    assert (address(again[0]) == was) == (held is None)
+    assert all((array == 2).all() for array in again)
+    assert kept is None or (kept == 1).all()
+    del again
+    assert address(shelved(sizes, 3)[0]) == was or held is not None
+    assert kept is None or (kept == 1).all()
+
+
+def test_shelves_that_are_being_filled_are_nobody_elses() -> None:
+    """Between rooms of theirs there may be none that is lent."""
+    mine, others = shelves([KB * KB]), shelves([KB * KB])
+    assert mine is not None
+    assert others is not None
+    one, other = (np.frombuffer(shelf.room(KB).lent(), np.uint8) for shelf in (mine[0], others[0]))
+    assert not np.shares_memory(one, other)
+
+
+@pytest.mark.parametrize("then", ["tidy", "larger"])
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells what is resident")
+def test_shelves_that_are_kept_go_back(then: str) -> None:
+    """When a page is held in memory, or the next batch is of another size."""
+    before = resident()
+    arrays = shelved([16 * KB * KB] * 2, 1)
+    small = arrays[0][:3]
+    assert resident() - before > 30 * KB * KB
+    del arrays
+    if then == "tidy":
+        room.tidy()
+    else:
+        shelved([64 * KB], 1)
+    assert resident() - before < 8 * KB * KB
+    assert (small == 1).all()
+
+
+def test_threads_that_take_turns_with_shelves() -> None:
+    """What is held is never written to, whoever takes shelves, holds rooms of them, and lets go, meanwhile."""
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        held: list[tuple[np.ndarray, int]] = []
+        for turn in range(300):
+            value = (seed * 31 + turn) % 251 + 1
+            held += [(array, value) for array in shelved([200 * KB, 5000], value, parts=3) if rng.random() < 0.3]
+            if rng.random() < 0.3:
+                held += [(filled(40 * KB, value), value)]
+            if rng.random() < 0.1:
+                room.tidy()
+            wrong.extend(turn for array, was in held if not (array == was).all())
+            held = [each for each in held if rng.random() < 0.5]
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -72,13 +72,15 @@ class Columns:
     def __init__(self, n: int, shapes: Sequence[Shape], dtype: np.dtype[Any]) -> None:
         self._dtype, self._left = dtype, [n] * len(shapes)
         sizes = [n * dtype.itemsize * math.prod(shape) for shape in shapes]
-        fits = n > 1 and min(sizes) >= _LEAST_COLUMN and sum(sizes) <= _MOST_BYTES
-        self._shelves: Sequence[Shelf] | None = shelves(sizes) if fits else None
+        large = {number: size for number, size in enumerate(sizes) if size >= _LEAST_COLUMN and n > 1}
+        made = shelves([*large.values()]) if 0 < sum(large.values()) <= _MOST_BYTES else None
+        self._shelves: dict[int, Shelf] = dict(zip(large, made or (), strict=False))
 
     def place(self, number: int, shape: Shape) -> Place:
         """Return a place of the array of some jobs that has this number."""
-        if self._shelves is None or shape[0] > self._left[number]:
+        shelf = self._shelves.get(number)
+        if shelf is None or shape[0] > self._left[number]:
             return place(shape, self._dtype)
         self._left[number] -= shape[0]
         nbytes = self._dtype.itemsize * math.prod(shape)
-        return _placed(self._shelves[number].room(nbytes), shape, self._dtype)
+        return _placed(shelf.room(nbytes), shape, self._dtype)

@@ -2,7 +2,7 @@
 
 New memory costs by the page. A part of which nobody has a view any more goes back to the system, whatever lies beside
 it in its page, when the next is asked for or a page is held in memory, or with all others of its region; a few are
-kept, as who reads one result after another wants them.
+kept, as who reads one result after another wants them, and so is the last region of a batch, for the next batch.
 """
 
 from __future__ import annotations
@@ -29,34 +29,68 @@ _ALIGNED: Final = 16
 _REGION_BYTES: Final = 32 * 2**20
 # So many parts are kept, of so many bytes at most.
 _SPARE, _SPARE_BYTES = 4, 2 * 2**20
+_SHELVES_BYTES: Final = 32 * 2**20
+"""The last shelves are kept if they are no larger: zeroed by the kernel again they take 20 to 40 µs a MB, and 2 ms if a
+virtual machine has given their memory back to its host."""
 _ADVICE: Final = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
 class Region(mmap.mmap):
-    """Address space whose parts are lent one behind the other."""
+    """Address space whose parts are lent one behind the other.
+
+    Attributes
+    ----------
+    end : int
+        Where the next part begins.
+    is_kept : bool
+        Whether what came back stays for those who take all of it.
+    """
 
     end = 0
+    is_kept = False
 
     def __init__(self, *_: object, **__: object) -> None:
         self._lent: set[_Part] = set()
+        self._back: deque[tuple[int, int]] = deque()
 
-    def lend(self, root: np.ndarray[Any, np.dtype[np.uint8]], start: int, end: int) -> None:
-        """Hear of a part to which some whole pages belong alone."""
-        if end > start:
-            part = _Part(root, _dead.append)
-            part.region, part.at, part.size = weakref.ref(self), start, end - start
-            self._lent.add(part)
+    def lend(self, root: object, start: int, end: int) -> None:
+        """Hear of what is lent, and of the whole pages that belong to it alone, if any."""
+        part = _Part(root, _dead.append)
+        part.region, part.at, part.size = weakref.ref(self), start, max(0, end - start)
+        self._lent.add(part)
 
-    def back(self, part: _Part) -> None:
+    def take_back(self, part: _Part) -> None:
         """Take a part back of which nobody has a view."""
+        # In this order: once nothing is lent, all has come back.
+        self._back.append((part.at, part.size))
         self._lent.discard(part)
+        if not self.is_kept:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Give what came back to the system, but for a little."""
+        self.is_kept = False
+        with suppress(IndexError):
+            while True:
+                at, size = self._back.popleft()
+                if self.end and size <= _SPARE_BYTES and len(_spare) < _SPARE:  # of shelves it may be any size
+                    _spare.append((self, at, size))
+                elif size:
+                    self.drop(at, size)
+
+    def take_all(self) -> bool:
+        """Take all of it, if it was kept and all has come back."""
+        if not self.is_kept or self._lent:
+            return False
+        self._back.clear()
+        return True
 
     def drop(self, at: int, size: int) -> None:
         """Give the memory of a part back to the system."""
         self.madvise(mmap.MADV_DONTNEED, at, size)
 
 
-class _Part(weakref.ref["np.ndarray[Any, np.dtype[np.uint8]]"]):
+class _Part(weakref.ref[object]):
     """A part that is lent; when nobody has a view of it any more it is among the dead.
 
     It is a callback in C that puts it there: an interrupt that came into one in Python would be lost.
@@ -128,7 +162,8 @@ def _found(nbytes: int) -> tuple[Region, int, bool] | None:
         return None
     size = _whole_pages(nbytes)
     try:
-        tidy()
+        if _dead:
+            _bury()
         kept = _kept(size) if _spare else None
         region, at = kept or _next(size)
     except OSError:
@@ -169,12 +204,13 @@ def is_small(nbytes: int, total: int, count: int) -> bool:
 class Shelf:
     """Address space of which rooms are taken one behind the other."""
 
-    __slots__ = ("_at", "_readable", "_region", "_view")
+    __slots__ = ("__weakref__", "_at", "_is_new", "_readable", "_region", "_view")
 
-    def __init__(self, region: Region, at: int) -> None:
-        self._region, self._at = region, at
+    def __init__(self, region: Region, at: int, *, is_new: bool) -> None:
+        self._region, self._at, self._is_new = region, at, is_new
         self._view = memoryview(region)
         self._readable = self._view.toreadonly()
+        region.lend(self, 0, 0)
 
     def room(self, nbytes: int) -> Room:
         """Return the next so many bytes; all of them are no more than the shelf was made for."""
@@ -183,26 +219,44 @@ class Shelf:
         # a page that two of them share is given back with all of the region
         self._region.lend(root, _whole_pages(at), end // mmap.PAGESIZE * mmap.PAGESIZE)
         self._at = end
-        return Room(root, self._view[at:end])
+        return Room(root, self._view[at:end], is_new=self._is_new)
 
 
 def shelves(sizes: Sequence[int]) -> list[Shelf] | None:
     """Return shelves for so many bytes each; None as of a room. Memory is taken as they are filled."""
+    global _last
     if _ADVICE is None:
         return None
     starts = [0, *accumulate(map(_whole_pages, sizes))]
+    size = starts.pop()
     try:
-        tidy()
-        region = _region(starts.pop())
+        _bury()
+        with _lock:
+            kept, _last = _last, None
+            region = kept if kept is not None and size <= len(kept) <= size + size // 8 and kept.take_all() else None
+            is_new = region is None
+            if region is None:
+                if kept is not None:
+                    kept.give_back()
+                region = _region(size)
+                region.is_kept = size <= _SHELVES_BYTES
+            made = [Shelf(region, start, is_new=is_new) for start in starts]
+            _last = region if region.is_kept else None
+            return made
     except (OSError, OverflowError):
         return None
-    return [Shelf(region, start) for start in starts]
 
 
 def tidy() -> None:
     """Give memory back of which nobody has a view any more, where there is some."""
+    global _last
     if _dead:
         _bury()
+    if _last is not None:
+        with _lock:
+            kept, _last = _last, None
+        if kept is not None:
+            kept.give_back()
 
 
 def _whole_pages(nbytes: int) -> int:
@@ -210,17 +264,12 @@ def _whole_pages(nbytes: int) -> int:
 
 
 def _bury() -> None:
-    """Take back what nobody has a view of any more: keep a little of it, and give the rest to the system."""
+    """Take back what nobody has a view of any more."""
     with suppress(IndexError):
         while True:
             part = _dead.popleft()
-            if (region := part.region()) is None:
-                continue
-            region.back(part)
-            if part.size <= _SPARE_BYTES and len(_spare) < _SPARE:
-                _spare.append((region, part.at, part.size))
-            else:
-                region.drop(part.at, part.size)
+            if (region := part.region()) is not None:
+                region.take_back(part)
 
 
 def _kept(size: int) -> tuple[Region, int] | None:
@@ -258,7 +307,8 @@ def _region(nbytes: int) -> Region:
     return made
 
 
-_lock = locks.lock()
+_lock = locks.rlock()
 _open: Region | None = None
+_last: Region | None = None
 _spare: deque[tuple[Region, int, int]] = deque()
 _dead: deque[_Part] = deque()
