@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from whiteboard.errors import CorruptPackageError
-from whiteboard.memory.room import Room
+from whiteboard.memory.room import LEAST_BYTES, Room
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, RAW, Data, decode_part
 from whiteboard.storage.page.digests import (
@@ -59,7 +59,7 @@ def read(page: Laid, slot: int, *, seen: bool = False) -> Page | None:
         Something of what is read is not what was written, or not what a page may hold.
     """
     said, in_parts = told(page.header, page.digest), type(page.data) is not bytes
-    if said is not None and (seen or (in_parts and said.form.is_short)):
+    if said is not None and (seen or (said.form.is_short and (in_parts or said.form.row_bytes >= LEAST_BYTES))):
         return said.landed(page.data).page() if said.form.arrays is not None and 0 <= slot < said.form.n else None
     data, said = _opened(page, said)
     form = said.form

@@ -32,6 +32,9 @@ _PART_ROWS: Final = 50_000
 _LARGE: Final = 64 * 1024
 """Data of so many bytes is read by itself, not as a column."""
 
+_LANDS: Final = 128 * 1024
+"""Arrays of so many bytes go where they are wanted, though they are so compressed that they are read as a column."""
+
 _CACHE_KIB: Final = 1024
 """SQLite's cache has so much more than the data of a large page, where that is less than it may have: what is written
 stays in the processor's cache then until it is in the log, and no zeros go there that are about to be overwritten."""
@@ -219,32 +222,39 @@ def read_pages(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int
 def _read_stacked(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Laid | Landed]]:
     """As `read_pages`, arrays of one name one behind the other in memory where they are large."""
     rows = _select_pages(connection, ids)
-    told = [_told(header, digest) if data is None else None for _, header, digest, data in rows]
+    told = [_told(header, digest, data) for _, header, digest, data in rows]
     pages = [said.form.arrays for said in told if said is not None and said.form.arrays is not None]
     if sum(page.end for page in pages) >= _MUCH:
         connection.connection.cache(_MUCH_KIB)
     rooms = stacking.stacked(pages)
     for (page_id, header, digest, data), said in zip(rows, told, strict=True):
         if said is not None:
-            yield page_id, _landed(connection, page_id, said, next(rooms)) or Blob(header, digest, b"")
+            yield page_id, _landed(connection, page_id, said, next(rooms), data) or Blob(header, digest, b"")
         else:
             data = read_data(connection, "page", page_id, header) if data is None else data
             yield page_id, Blob(header, digest, data)
 
 
-def _told(header: object, digest: object) -> one_row.Said | None:
-    """What the header of a page says whose arrays can go where they are wanted; None of another one."""
+def _told(header: object, digest: object, data: object) -> one_row.Said | None:
+    """What the header of a page says whose arrays can go where they are wanted; None of another one, or a small one."""
     try:
         said = one_row.told(header, digest) if type(header) is type(digest) is bytes else None
     except CorruptPackageError:
         return None
-    return said if said is not None and said.form.arrays is not None else None
+    arrays = None if said is None else said.form.arrays
+    if arrays is None or (data is not None and (type(data) is not bytes or arrays.nbytes < _LANDS)):
+        return None
+    return said
 
 
-def _landed(connection: Connection, page_id: int, said: one_row.Said, rooms: Sequence[Room | None]) -> Landed | None:
+def _landed(
+    connection: Connection, page_id: int, said: one_row.Said, rooms: Sequence[Room | None], data: bytes | None
+) -> Landed | None:
     """The arrays of a page that was told of; None where they are not what was written."""
     raw = connection.connection
     try:
+        if data is not None:
+            return said.landed(data, rooms)
         with raw.blobopen("page", "data", page_id, readonly=True) as blob:
             if len(blob) != page_row.MOST_DATA:
                 return said.landed(blob, rooms)

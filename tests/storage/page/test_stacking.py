@@ -98,7 +98,7 @@ def found_again(path: Path, pages: list[Page]) -> Found:
     return found
 
 
-@pytest.mark.parametrize("kind", ["raw", "both"])
+@pytest.mark.parametrize("kind", ["raw", "both", "alike"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_column_of_all_pages_is_a_view_that_stays(tmp_path: Path, kind: str, n: int) -> None:
     """It cannot be made writable, and holds what it held when the pages have gone, as a page does when it has gone."""
@@ -150,9 +150,14 @@ def test_what_a_header_says_wrong_is_not_believed(place: int, value: object) -> 
     said = json.loads(packed.header)
     said["arrays"][1][place] = value
     header = json.dumps(said, separators=(",", ":")).encode()
-    assert rows._told(packed.header, packed.digest) is not None
-    for wrong in ((header, digest_of(header)), (header, packed.digest), (None, 3), (b"", b"")):
-        assert rows._told(*wrong) is None
+    assert rows._told(packed.header, packed.digest, None) is not None
+    for wrong, digest in ((header, digest_of(header)), (header, packed.digest), (None, 3), (b"", b"")):
+        assert rows._told(wrong, digest, None) is None
+    alike = encode_page(page(1, 1, 9000, "alike"))
+    assert rows._told(alike.header, alike.digest, bytes(100)) is not None
+    assert rows._told(alike.header, alike.digest, "text") is None
+    small = encode_page(page(1, 1, 1000, "alike"))
+    assert rows._told(small.header, small.digest, bytes(100)) is None
 
 
 def test_hits_of_nodes_are_not_copied(tmp_path: Path) -> None:
