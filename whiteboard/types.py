@@ -32,6 +32,11 @@ class ResultSink(Protocol):
     def publish(self, result: Any) -> None: ...
 
 
+def shown(value: Any) -> Any:
+    """Return a value as errors tell it: a number of NumPy's as a number."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def is_name(name: object) -> bool:
     """Return whether something can be a name: a text of printable characters, at least one."""
     return isinstance(name, str) and bool(name) and name.isprintable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,26 @@ def test_a_sink_that_raises_leaves_no_impulse(board: wb.Board, batched: bool) ->
         system.commit(wb.rules.Relax(0.1))
         digests.append(system.digest())
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("do", "told"),
+    [
+        (lambda s: s.process(wb.JobBatch("mul", np.array([[0, 1], [0, 77]]))), "op 'mul', job 1, slot 1: no node 77"),
+        (lambda s: s.process(wb.JobBatch("mul", np.array([[0, 1]]), np.array([77]))), "job 0, out_id: no node 77"),
+        (
+            lambda s: s.process([wb.Job("mul", np.array([0, 77]).tolist(), job_id=np.int64(4))]),
+            "job 4, slot 1: no node",
+        ),
+        (lambda s: s.nodes[np.int64(77)], "no node 77 "),
+        (lambda s: s.impulse(np.int64(0), np.int64(77), "mul", np.ones(99)), "impulse on node 0 from 77: expected"),
+        (
+            lambda s: s.process([wb.Job("sum", (0,), params={"axis": np.int64(7)})]),
+            "'axis': expected an axis of 1 dimensions, got 7",
+        ),
+    ],
+)
+def test_numbers_of_numpy_are_told_as_numbers(do: Callable[[wb.System], object], told: str) -> None:
+    """Since NumPy 2 their repr names their type."""
+    with wb.open(":memory:") as board, pytest.raises(WhiteboardError, match=told):
+        do(filled(board))

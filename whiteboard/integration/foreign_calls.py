@@ -14,8 +14,8 @@ from whiteboard.errors import ParamError, ShapeError
 from whiteboard.integration.foreign_names import ForeignNames, Meaning
 from whiteboard.integration.foreign_nodes import Read
 from whiteboard.ops import registry
-from whiteboard.systems.jobs import Job, Weight, shown
-from whiteboard.types import OpLike
+from whiteboard.systems.jobs import Job, Weight
+from whiteboard.types import OpLike, shown
 
 Op: TypeAlias = OpLike | tuple[Callable[..., Any], str]
 """The name of an op, a function, or a function with the identity that stands for its code."""

@@ -8,7 +8,7 @@ from operator import index
 from typing import Any, TypeAlias
 
 from whiteboard.errors import ParamError, ShapeError
-from whiteboard.types import Params, Shape
+from whiteboard.types import Params, Shape, shown
 
 ShapeRule: TypeAlias = Callable[[str, tuple[Shape, ...], Params], Shape]
 
@@ -20,7 +20,7 @@ def wrong_shape(op: str, slot: int, expected: object, got: object) -> ShapeError
 
 def wrong_param(op: str, name: str, expected: object, got: object) -> ParamError:
     """Return the `ParamError` of one parameter's value."""
-    return ParamError(f"op {op!r}: parameter {name!r}: expected {expected}, got {got!r}")
+    return ParamError(f"op {op!r}: parameter {name!r}: expected {expected}, got {shown(got)!r}")
 
 
 def counted(

@@ -15,7 +15,7 @@ from whiteboard.ops import name_of
 from whiteboard.ops.fingerprint.encoding import encode_params, is_mapping
 from whiteboard.records.packages import HIT_NAMES, Hit, results_told
 from whiteboard.records.systems import is_attr
-from whiteboard.types import Array, Ids, OpLike, Params
+from whiteboard.types import Array, Ids, OpLike, Params, shown
 
 ATTRS: Final = ("theta", "p")
 """The attributes that most nodes have."""
@@ -193,7 +193,7 @@ class JobBatch:
 
     def job(self, row: int) -> str:
         """Return how errors name a row where the op is named already."""
-        return f"job {row if self.job_ids is None else shown(self.job_ids[row])!r}"
+        return f"job {shown(row if self.job_ids is None else self.job_ids[row])!r}"
 
 
 @dataclass(slots=True, eq=False)  # frozen, it would take 1 of the 25 µs of a hit through the bridge
@@ -343,11 +343,6 @@ def _is_sequence(value: object) -> bool:
 
 def _name(position: int, job: Job) -> Any:
     return position if job.job_id is None else shown(job.job_id)
-
-
-def shown(job_id: Any) -> Any:
-    """Return a job's id as errors tell it: a number of NumPy's as a number."""
-    return job_id.item() if isinstance(job_id, np.generic) else job_id
 
 
 def _batch(jobs: list[Job], positions: list[int]) -> JobBatch:

@@ -10,6 +10,7 @@ from whiteboard.evaluation.columns import fitted, ids_column
 from whiteboard.identity.keys import encode_first
 from whiteboard.systems.impulses import Impulses
 from whiteboard.systems.nodes import Nodes
+from whiteboard.types import shown
 
 
 def impulse(
@@ -23,7 +24,7 @@ def impulse(
     StaleImpulseError
         `version` is given, and is not the node's.
     """
-    where = f"op {op_name!r}: impulse on node {src_id!r} from {out_id!r}"
+    where = f"op {op_name!r}: impulse on node {shown(src_id)!r} from {shown(out_id)!r}"
     number, row = place(nodes, src_id, attr, where)
     to = nodes.arenas[number]
     now = int(nodes.versions[to.owner[row]])

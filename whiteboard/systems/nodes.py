@@ -16,7 +16,7 @@ from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateNodeError, ParamError, ShapeError, UnknownNodeError
 from whiteboard.identity import keys
 from whiteboard.systems.row_digests import RowDigests
-from whiteboard.types import Array, Ids, Shape
+from whiteboard.types import Array, Ids, Shape, shown
 
 Write: TypeAlias = Callable[[int, Mapping[str, ArrayLike]], None]
 """``write(node id, values by attribute)``: what sets attributes with the next commit."""
@@ -240,7 +240,7 @@ class Nodes:
         with self.lock:
             self.settle()
             if node_id not in self:
-                msg = f"no node {node_id!r} (the system has {len(self)} nodes)"
+                msg = f"no node {shown(node_id)!r} (the system has {len(self)} nodes)"
                 raise UnknownNodeError(msg)
             index = int(self._find(np.array([node_id], np.int64))[0])
             return self._node(index)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from whiteboard.errors import StaleImpulseError
 from whiteboard.evaluation.queue import Ticket
-from whiteboard.systems.jobs import Job, OpResult, shown
+from whiteboard.systems.jobs import Job, OpResult
 from whiteboard.systems.system import System
+from whiteboard.types import shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,14 +30,14 @@ from whiteboard.storage.base import VersionStore
 from whiteboard.systems import attributes, specification, state
 from whiteboard.systems.history import Commit, Snapshot
 from whiteboard.systems.impulses import Inbox, Parcel
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches, shown
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
 from whiteboard.systems.node_impulse import impulse, place
 from whiteboard.systems.node_sources import locate
 from whiteboard.systems.nodes import Change, Nodes
 from whiteboard.systems.propagate import Propagated, propagate, raised
 from whiteboard.systems.rules import Rule
 from whiteboard.systems.transition import different, merged, ruled, steps
-from whiteboard.types import Array, Errors, Ids, OpLike, ResultSink
+from whiteboard.types import Array, Errors, Ids, OpLike, ResultSink, shown
 
 _log = logging.getLogger(__name__)
 
