@@ -565,7 +565,10 @@ class Database(backend.Database):
             self._close_all()
         else:
             with translated(self.location):
-                self._in_turn(self._close_all)
+                try:
+                    self._in_turn(self._close_all)
+                except StoreError:  # there is no turn to be had, as on a full disk: SQLite's own locks will do
+                    self._close_all()
 
     def _close_all(self) -> None:
         spare, self._spare = self._spare, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import signal
 import sqlite3
@@ -29,7 +30,8 @@ from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import Durability
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.sqlite import database, wal
+from whiteboard.storage.sqlite import database, holders, wal
+from whiteboard.storage.sqlite.write_queue import WriteLock
 from whiteboard.storage.upkeep.verify import verify
 
 
@@ -171,6 +173,29 @@ def test_threads_share_a_store(stores: Stores) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_store_that_cannot_queue_is_closed(tmp_path: Path, reads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the lock file takes no place in the queue, and what was written is there."""
+    path = tmp_path / "a.db"
+
+    def full(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_store(path) as stores:
+        stores.packages.put(page_of(range(3)))
+        stores.packages.flush()
+        if reads:
+            stores.packages.stats()
+        monkeypatch.setattr(WriteLock, "_wait", full)
+    assert stores.database.closed
+    assert holders.holders(path).startswith("in a process that")  # none
+    monkeypatch.undo()
+    with open_store(path) as stores:
+        assert isinstance(stores.database, database.Database)
+        stores.database.alone(lambda: None)
+        assert_found(stores.packages.find([key_of(i) for i in range(3)]), range(3), lambda _: True)
 
 
 def test_a_closed_store(tmp_path: Path) -> None:
