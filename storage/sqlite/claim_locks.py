@@ -12,8 +12,8 @@ import os
 import secrets
 import struct
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from typing import Final
 
@@ -45,16 +45,29 @@ class FileLocks(Locks):
     def hold(self) -> FileHold:
         file = self._file()
         number = secrets.randbelow(_MOST)
-        while not _locked(file, number):  # of a claim whose row was deleted and whose holder goes on
-            number = secrets.randbelow(_MOST)
+        try:
+            with self._telling():
+                while not _locked(file, number):  # of a claim whose row was deleted and whose holder goes on
+                    number = secrets.randbelow(_MOST)
+        except BaseException:
+            file.close()
+            raise
         return FileHold(file, number)
 
     def held(self, connection: Connection, numbers: Iterable[int]) -> set[int]:  # noqa: ARG002
         asked = [number for number in numbers if 0 <= number < _MOST]
         if not asked:
             return set()
-        with self._file() as file:
+        with self._file() as file, self._telling():
             return {number for number in asked if _is_held(file.fileno(), number)}
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise what the file system refuses as an error of the store."""
+        try:
+            yield
+        except OSError as error:
+            raise self._lock.refused(error) from error
 
     def _file(self) -> FileIO:
         """Open the lock file; what is locked by it is free when it is closed, on purpose or by its end."""

@@ -83,10 +83,13 @@ class WriteLock:
         except StoreError:
             raise
         except OSError as error:
-            message = f"the store {self.store}: its lock file {self.path} cannot be locked: {error.strerror}"
-            raise StoreError(message) from error
+            raise self.refused(error) from error
         self._file = file
         return self._is_current(file.fileno())
+
+    def refused(self, error: OSError) -> StoreError:
+        """Return what tells that the file system refuses a lock."""
+        return StoreError(f"the store {self.store}: its lock file {self.path} cannot be locked: {error.strerror}")
 
     def _wait(self, fd: int, seconds: float) -> None:
         """Wait in the kernel, which wakes whoever is next, and stop waiting after some seconds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -17,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from tests.storage.samples import assert_found, environment, key_of, keys_of, page_of, sql
+from whiteboard.errors import StoreError
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import Claim, PackageStore
+from whiteboard.storage.sqlite import claim_locks
 from whiteboard.storage.upkeep.verify import verify
 
 HOLDER = """
@@ -286,3 +290,26 @@ def test_a_lock_file_that_is_removed(stores: Stores) -> None:
     assert rows(stores) == 0
     assert_found(stores.packages.find(keys_of(range(3))), range(3), lambda _: True)
     assert verify(stores.database).ok
+
+
+@pytest.mark.skipif(not claim_locks.supported(), reason="this system has no locks of open files")
+@pytest.mark.parametrize("others", [False, True])
+def test_a_file_system_that_refuses_locks(stores: Stores, others: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, in one line, and once it has them again all is as before."""
+    if others:
+        held = taken(stores.packages, [0])
+    refused = fcntl.F_OFD_GETLK if others else fcntl.F_OFD_SETLK
+    real = fcntl.fcntl
+
+    def fail(fd: int, what: int, *rest: bytes) -> object:
+        if what == refused:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return real(fd, what, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "fcntl", fail)
+        with pytest.raises(StoreError, match=rf"{stores.path}.*its lock file .* cannot be locked: No locks available$"):
+            taken(stores.packages, range(3))
+    assert parts(taken(stores.packages, range(3))) == [[], [0] if others else [], [1, 2] if others else [0, 1, 2], []]
+    if others:
+        held.release()
