@@ -145,7 +145,7 @@ class SqlitePackages(PackageStore):
         hashed = int.from_bytes(key[:8], "big") >> (64 - self._bits)
         started = 0 if self.admission is None else time.perf_counter_ns()
         try:
-            place = self.database.look(hashed, self._seen)
+            place = self.database.look(hashed, self._seen if self._neighbours else None)
         except CorruptPackageError:
             place = False
         if place is True:

@@ -48,10 +48,11 @@ _MOST_TOLD: Final = 2**16
 _KEPT_BYTES, _ALIKE_BYTES = 4096, 2**20
 
 
-def read(page: Laid, slot: int, *, seen: bool = False) -> Page | None:
+def read(page: Laid, slot: int, *, seen: bool = False, alone: bool = False) -> Page | None:
     """One package of a page, as a hit needs it; all of them where the page has few, or was `seen` before.
 
-    None where it is not there, or the page is better read as a whole by others.
+    Few are fewer where it is wanted `alone`, as nobody keeps the others. None where it is not there, or the page is
+    better read as a whole by others.
 
     Raises
     ------
@@ -59,11 +60,12 @@ def read(page: Laid, slot: int, *, seen: bool = False) -> Page | None:
         Something of what is read is not what was written, or not what a page may hold.
     """
     said, in_parts = told(page.header, page.digest), type(page.data) is not bytes
-    if said is not None and (seen or (said.form.is_short and (in_parts or said.form.row_bytes >= LEAST_BYTES))):
+    is_large = in_parts or (said is not None and said.form.row_bytes >= LEAST_BYTES)
+    if said is not None and (seen or (is_large and said.form.is_short(alone=alone))):
         return said.landed(page.data).page() if said.form.arrays is not None and 0 <= slot < said.form.n else None
     data, said = _opened(page, said)
     form = said.form
-    if seen or not 0 <= slot < form.n or (in_parts and form.is_short):
+    if seen or not 0 <= slot < form.n or (in_parts and form.is_short(alone=alone)):
         return None
     start, end, step = form.together
     row = bytes(data[start + slot * step : end + slot * step])
@@ -251,10 +253,9 @@ class Form(NamedTuple):
     quick: tuple[Any, ...] | None
     arrays: Arrays | None
 
-    @property
-    def is_short(self) -> bool:
+    def is_short(self, *, alone: bool) -> bool:
         """Whether all of a large page is read for one row."""
-        return self.n < (_FEW if self.arrays is None else _FEW_APART)
+        return self.n < (_FEW if alone or self.arrays is None else _FEW_APART)
 
 
 def _form(header: bytes) -> tuple[Form, Any]:

@@ -182,10 +182,10 @@ class Database(ABC):
         ReadOnlyError, ClosedError
         """
 
-    def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:  # noqa: ARG002
+    def look(self, hashed: int, seen: Container[int] | None) -> tuple[int, Page] | bool:  # noqa: ARG002
         """Look one package up by its hash, for less than a lookup of many takes.
 
-        In a page that was `seen` before, all others are wanted too.
+        In a page that was `seen` before, all others are wanted too; none are where `seen` is None: nobody keeps them.
 
         Returns
         -------

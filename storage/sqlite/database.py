@@ -416,7 +416,7 @@ class Database(backend.Database):
         found = *(each() for each in [*self._reading]), *(each() for each in [*self._readers])
         return [thread for each in found if each is not None and (thread := each.thread)]
 
-    def look(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+    def look(self, hashed: int, seen: Container[int] | None) -> tuple[int, Page] | bool:
         if self.location.path is None:
             with self.read() as connection:
                 return rows.look(connection.connection, hashed, seen)
@@ -447,7 +447,7 @@ class Database(backend.Database):
             self._place.check_file()
         return found
 
-    def _look_anew(self, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+    def _look_anew(self, hashed: int, seen: Container[int] | None) -> tuple[int, Page] | bool:
         """The same by a connection that is made for it."""
         reading = self._register()
         try:

@@ -94,14 +94,15 @@ def place_of(cursor: Any, hashed: int) -> tuple[Any, Any] | None:
     return found or recent_index.place_of(cursor, hashed)
 
 
-def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | bool:
+def look(raw: Held, hashed: int, seen: Container[int] | None) -> tuple[int, Page] | bool:
     """As `Database.look`, all of one moment; the connection is to be settled behind it."""
+    alone, seen = seen is None, seen or ()
     try:
         page = None
         version, place = recent_index.kept(raw, hashed)
         if place is not None:
             page_id, slot = place
-            if page_id not in seen and (page := _read_lately(raw, page_id, slot)) is not None:
+            if page_id not in seen and (page := _read_lately(raw, page_id, slot, alone=alone)) is not None:
                 return page_id, page
             version = None
         moment, cursor = raw.looking()
@@ -128,7 +129,7 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
             with _blobopen(raw, "page", "data", page_id, readonly=True) as blob:
                 page = one_row.quick(header, digest, blob, slot)
         if page is None:
-            page = _read(raw, found, seen)
+            page = _read(raw, found, seen, alone=alone)
         if is_last:
             moment.fetchone()
             raw.looks = False
@@ -141,7 +142,7 @@ def look(raw: Held, hashed: int, seen: Container[int]) -> tuple[int, Page] | boo
     return False if page is None else (page_id, page)
 
 
-def _read_lately(raw: Held, page_id: int, slot: int) -> Page | None:
+def _read_lately(raw: Held, page_id: int, slot: int, *, alone: bool) -> Page | None:
     """The package in a slot of a page, if that is still one written lately: then all that it had is indexed."""
     _, cursor = raw.looking()
     raw.blobs += 1
@@ -154,7 +155,7 @@ def _read_lately(raw: Held, page_id: int, slot: int) -> Page | None:
             page = one_row.quick(header, digest, blob, slot)
             if page is None and len(blob) != page_row.MOST_DATA:
                 data = blob[:] if len(blob) < _LARGE else InRow(blob)
-                page = one_row.read(Moved(header, digest, data), slot)
+                page = one_row.read(Moved(header, digest, data), slot, alone=alone)
     except sqlite3.Error as error:
         if not is_damage(error):  # as where there is no such page any more
             raise
@@ -163,20 +164,20 @@ def _read_lately(raw: Held, page_id: int, slot: int) -> Page | None:
     return page
 
 
-def _read(raw: Held, found: Any, seen: Container[int]) -> Page | None:
+def _read(raw: Held, found: Any, seen: Container[int], *, alone: bool) -> Page | None:
     """The package in a slot of a page, given as they were found; None where a lookup has to tell."""
     page_id, slot, header, digest, data = found
     if not type(page_id) is type(slot) is int or not type(header) is type(digest) is bytes:
         return None
     if type(data) is bytes:
-        return None if page_id in seen else one_row.read(Moved(header, digest, data), slot)
+        return None if page_id in seen else one_row.read(Moved(header, digest, data), slot, alone=alone)
     if data is not None:
         return None
     with raw.blobopen("page", "data", page_id, readonly=True) as blob:
         if len(blob) != page_row.MOST_DATA:
-            return one_row.read(Moved(header, digest, blob), slot, seen=page_id in seen)
+            return one_row.read(Moved(header, digest, blob), slot, seen=page_id in seen, alone=alone)
         with reading(raw, "page", page_id) as parts:
-            return one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen)
+            return one_row.read(Moved(header, digest, parts), slot, seen=page_id in seen, alone=alone)
 
 
 def is_empty(connection: Connection) -> bool:

@@ -98,6 +98,11 @@ def test_a_row_is_that_of_the_page(
             _same_page(page, one)
         else:
             _same(page, slot, one)
+        if n >= 8:
+            moved = Moved(blob.header, blob.digest, Elsewhere(bytes(blob.data)))
+            one = one_row.read(moved, slot, alone=True)
+            assert one is not None
+            _same(page, slot, one)
 
 
 @st.composite
