@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from whiteboard.memory import room
-from whiteboard.memory.room import room as made
+from whiteboard.memory.room import room as room_of
 from whiteboard.memory.room import shelves
 from whiteboard.records.packages import Page
 from whiteboard.storage.page.codec import BLOSC2, decode, encode
@@ -31,7 +31,7 @@ def _own_region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def filled(nbytes: int, value: int) -> np.ndarray:
     """An array that lies in a room."""
-    it = made(nbytes)
+    it = room_of(nbytes)
     assert it is not None
     it.into[:] = bytes([value]) * nbytes
     return np.ndarray((nbytes,), np.uint8, it.lent())
@@ -45,7 +45,7 @@ def resident() -> int:
 @pytest.mark.parametrize("nbytes", [1, 32 * KB, 100_001, 3 * KB * KB, 40 * KB * KB])
 def test_new_room_is_zero_and_what_is_lent_stays_read_only(nbytes: int) -> None:
     """A room is zero until it is filled, and no array of it can be made writable."""
-    it = made(nbytes)
+    it = room_of(nbytes)
     assert it is not None
     assert len(it.into) == nbytes
     assert not np.frombuffer(it.into, np.uint8).any()
@@ -151,6 +151,19 @@ def test_shelves_of_a_batch_are_the_next_ones(held: int | None) -> None:
     del again
     assert address(shelved(sizes, 3)[0]) == was or held is not None
     assert kept is None or (kept == 1).all()
+
+
+def test_a_shelf_that_was_filled_is_not_said_to_be_zero() -> None:
+    """What decodes into it fills it first."""
+    said = []
+    for _ in range(2):
+        made = shelves([KB * KB])
+        assert made is not None
+        one = made[0].room(100)
+        said.append((one.is_new, one.part(0, 50).is_new))
+        one.into[:] = b"\xff" * 100
+        del made, one
+    assert said == [(True, True), (False, False)]
 
 
 def test_shelves_that_are_being_filled_are_nobody_elses() -> None:

@@ -43,15 +43,15 @@ def copies(arrays: Sequence[Array]) -> list[Array]:
     """Return copies of arrays, in memory that keeps no more alive than themselves."""
     sizes = [array.nbytes for array in arrays]
     total = sum(sizes)
-    room = block(sum(map(aligned, sizes))) if total >= LEAST_BYTES else None
-    if room is None:
+    into = block(sum(map(aligned, sizes))) if total >= LEAST_BYTES else None
+    if into is None:
         return [array.copy() for array in arrays]
     made, at = [], 0
     for array, size in zip(arrays, sizes, strict=True):
         if is_small(size, total, len(sizes)):
             made.append(array.copy())
             continue
-        copy: Array = np.ndarray(array.shape, array.dtype, room, at)
+        copy: Array = np.ndarray(array.shape, array.dtype, into, at)
         copy[...] = array
         made.append(copy)
         at += aligned(size)
