@@ -41,7 +41,10 @@ while True:
     for file in files:
         os.close(file)
     channel.send(str(number).encode())
-    channel.send(str(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])).encode())
+    # It keeps its number until its status is on the way: who still waits for that may send it a signal.
+    ended = os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
+    channel.send(str(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status).encode())
+    os.waitpid(number, 0)
 channel.close()
 for place, file in enumerate(files):
     os.dup2(file, place)
