@@ -11,6 +11,7 @@ from whiteboard.storage.sql.backend import Database
 from whiteboard.storage.sql.location import Location, StoreUrl, locate
 from whiteboard.storage.sqlite import database as sqlite
 from whiteboard.storage.sqlite import schema
+from whiteboard.storage.sqlite.connecting import MOVING_CACHE_KIB
 from whiteboard.storage.sqlite.location import probe
 
 
@@ -41,7 +42,7 @@ def open_database(
         return open_postgres(location, readonly=readonly, durability=durability, makes=makes)
     if location.path is not None and not makes:
         probe(location.path, readonly=True)
-    options = {"cache_kib": sqlite.MOVING_CACHE_KIB} if moves else {}
+    options = {"cache_kib": MOVING_CACHE_KIB} if moves else {}
     database = sqlite.Database(location, readonly=readonly, durability=durability, **options)
     try:
         schema.ensure(database)

@@ -24,6 +24,7 @@ from whiteboard.storage.cache.page_index import PageIndex
 from whiteboard.storage.sqlite import rows
 from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.database import Database
+from whiteboard.storage.sqlite.pool import Pool
 from whiteboard.systems.nodes import Nodes
 
 RULE = wb.rules.StressDescent(0.5)
@@ -234,7 +235,7 @@ def test_a_submit_that_races_close_is_answered_or_refused() -> None:
     [
         rows.look.__code__,
         Database.look.__code__,
-        Database._register.__code__,
+        Pool.register.__code__,
         Held.looking.__code__,
         Held._end_look.__code__,
         Held.settle.__code__,

@@ -32,7 +32,7 @@ import numpy as np
 
 import whiteboard as wb
 from whiteboard import storage
-from whiteboard.storage.sqlite import database
+from whiteboard.storage.sqlite import write_queue
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.stores import Stores
 
@@ -157,7 +157,7 @@ class Life:
         assert lock is not None
         with database._mutex:  # which the thread that cuts the log has while it holds the lock
             assert not lock.held, "the write lock is still held"
-            assert database._raw is None or not database._raw.in_transaction, "a transaction is still open"
+            assert database._pool.raw is None or not database._pool.raw.in_transaction, "a transaction is still open"
         with wb.open(self.path) as other:
             system = other.system("other")
             if system.head is None:
@@ -301,12 +301,12 @@ def check(scene: str, life: Life) -> None:
 @contextmanager
 def quick() -> Iterator[None]:
     """Have nobody wait for a minute: what would is a fault."""
-    before = database.WAIT_SECONDS
-    database.WAIT_SECONDS = 2.0
+    before = write_queue.WAIT_SECONDS
+    write_queue.WAIT_SECONDS = 2.0
     try:
         yield
     finally:
-        database.WAIT_SECONDS = before
+        write_queue.WAIT_SECONDS = before
 
 
 def lines(scene: str, step: int, error: type[BaseException], say: Callable[[str], None]) -> dict[str, int]:

@@ -57,6 +57,7 @@ class Held(sqlite3.Connection):
         self.filters: dict[int, tuple[list[int], bytes]] = {}
         self.blobs = self.thread = 0
         self.cache_kib = self._cache_kib = 0
+        self._synchronous = ""
         self.looks = False
         self._looking: tuple[Any, Any] | None = None
 
@@ -91,6 +92,13 @@ class Held(sqlite3.Connection):
             self._cache_kib = 0  # until it is known again
             self.execute(f"PRAGMA cache_size=-{kib}")
             self._cache_kib = kib
+
+    def synchronous(self, level: str) -> None:
+        """Let what is committed be as safe as that: ``NORMAL`` or ``FULL``."""
+        if level != self._synchronous:
+            self._synchronous = ""  # until it is known again
+            self.execute(f"PRAGMA synchronous={level}")
+            self._synchronous = level
 
     def looking(self) -> tuple[Any, Any]:
         """Return two cursors for a look, which are kept for the next one where `looks` tells that it is at its end."""

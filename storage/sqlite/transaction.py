@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from whiteboard.storage.sql.backend import Connection
 from whiteboard.storage.sql.results import Results
 from whiteboard.storage.sqlite import rows
 from whiteboard.storage.sqlite.connection import Held
+
+BEGIN: Final = "BEGIN IMMEDIATE"
+"""What begins a transaction that writes."""
 
 _OPTIONS: Final[Mapping[str, Any]] = {"rows": rows}
 
@@ -31,3 +36,9 @@ class Transaction:
     def get_execution_options(self) -> Mapping[str, Any]:
         """``rows``: the statements of SQLite."""
         return _OPTIONS
+
+
+def begun(raw: Held) -> AbstractContextManager[Connection]:
+    """A write transaction, which the driver's connection ends."""
+    raw.execute(BEGIN)
+    return nullcontext(Transaction(raw))

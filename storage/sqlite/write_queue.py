@@ -12,12 +12,18 @@ import _thread
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 from whiteboard.errors import StoreError
+
+WAIT_SECONDS = 60.0
+"""How long a write waits for another process before it is an error."""
+
+T = TypeVar("T")
 
 _OFD = getattr(fcntl, "F_OFD_SETLKW", None)
 # struct flock: l_type, l_whence, l_start, l_len, l_pid.
@@ -131,6 +137,22 @@ class WriteLock:
             return False
         mine = os.fstat(fd)
         return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def in_turn(lock: WriteLock | None, work: Callable[[], T]) -> T:
+    """Run `work` while no other process writes, and return what it returns; without a lock there is none.
+
+    Raises
+    ------
+    StoreError
+        Another process has written for `WAIT_SECONDS`, or the lock file cannot be used.
+    """
+    if lock is None or lock.held:
+        return work()
+    while True:
+        with lock.opened() as file:
+            if lock.acquire(file, WAIT_SECONDS):
+                return work()
 
 
 def _open(path: str, flags: int) -> int:

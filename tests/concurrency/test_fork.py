@@ -153,15 +153,15 @@ class Interrupted(Held):
 
 board = wb.open(sys.argv[1])
 board.call_many("mul", np.ones((2, 3)), np.ones((2, 3)))
-import whiteboard.storage.sqlite.database as database
-database.Held = Interrupted
+import whiteboard.storage.sqlite.connecting as connecting
+connecting.Held = Interrupted
 left = board._store.database
-left._spare.clear()
+left._pool.spare.clear()
 try:
     board.call_many("mul", np.zeros((2, 3)), np.ones((2, 3)))
 except KeyboardInterrupt as error:
     kept = error
-database.Held = Held
+connecting.Held = Held
 pid = os.fork()
 if not pid:
     names = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]

@@ -65,7 +65,7 @@ def packages_at(where: str | Path, bounds: WriteBehind | None = None, hash_bits:
 def transaction(database: backend.Database) -> Iterator[Connection]:
     """One write transaction as a block, for tests that write behind the store's back."""
     assert isinstance(database, Database)
-    with database._mutex, database._idle() as raw:
+    with database._mutex, database._pool.idle() as raw:
         raw.execute("BEGIN IMMEDIATE")
         yield Transaction(raw)
 

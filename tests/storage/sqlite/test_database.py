@@ -30,7 +30,7 @@ from whiteboard.storage import Stores, open_store
 from whiteboard.storage.base import Durability
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.packages import SqlitePackages
-from whiteboard.storage.sqlite import database, holders, wal
+from whiteboard.storage.sqlite import database, holders, pool, wal
 from whiteboard.storage.sqlite.write_queue import WriteLock
 from whiteboard.storage.upkeep.verify import verify
 
@@ -90,7 +90,7 @@ def test_no_read_transaction_stays_open(stores: Stores) -> None:
 
 def test_a_reader_that_has_opened_many_blobs_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver keeps a little of each until then: whoever asks for one key after another takes no more memory."""
-    monkeypatch.setattr(database, "_MOST_BLOBS", 7)
+    monkeypatch.setattr(pool, "_MOST_BLOBS", 7)
     keys = [key_of(i) for i in range(50)]
     with open_store(tmp_path / "a.db", memory_bytes=0) as stores:
         stores.packages.put(
@@ -101,7 +101,7 @@ def test_a_reader_that_has_opened_many_blobs_is_closed(tmp_path: Path, monkeypat
             )
         )
         stores.packages.flush()
-        made = database_of(stores)._made
+        made = database_of(stores)._pool._made
         for key in keys:
             assert stores.packages.find([key]).tier[0] == DISK
         assert 1 < sum(raw.blobs for raw in made if not raw.is_shut) <= 7 + 1
@@ -368,8 +368,8 @@ def test_a_file_that_could_not_be_written_for_a_moment_is_opened_again(tmp_path:
     """SQLite opens for reading what it cannot open for writing: one write fails, and the next one goes through."""
     with open_store(tmp_path / "a.db") as stores:
         database = database_of(stores)
-        database._close_all()
-        held = database._held()
+        database._pool.close_all()
+        held = database._pool.held()
         held.execute("PRAGMA query_only=ON")  # as SQLite refuses what it has opened for reading
         stores.packages.put(page_of([1]))
         with pytest.raises(ReadOnlyError, match="cannot be written"):

@@ -321,7 +321,7 @@ def test_a_look_leaves_nothing_under_way(path: Path, settled: bool, whole: bool,
             found = database.look(hashes[60 + number], ())
             assert isinstance(found, tuple)
         database.look(hashes[3], ())
-        (reader,) = database._spare
+        (reader,) = database._pool.spare
         assert not reader.looks
         # of a row by its key nothing is left to end, so the next look has the same cursors
         assert (reader._looking is not None) is whole

@@ -9,12 +9,12 @@ import pytest
 from tests.storage.samples import database_of, page_of
 from whiteboard.errors import StoreError
 from whiteboard.storage import Stores, open_store
-from whiteboard.storage.sqlite import database
+from whiteboard.storage.sqlite import write_queue
 
 
 def test_a_writer_waits_its_turn(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that does not get its turn is one clear error and writes nothing; the next one works."""
-    monkeypatch.setattr(database, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(write_queue, "WAIT_SECONDS", 0.05)
     path = stores.path
     assert path is not None
     with open_store(path) as other:
