@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 from whiteboard.concurrency import locks
 from whiteboard.errors import DuplicateOpError, UnknownOpError
 from whiteboard.ops.catalogue import ALIASES, FAMILY
+from whiteboard.ops.fingerprint.digest import Fingerprint, declared, fingerprint
 from whiteboard.ops.fingerprint.parts import own_parts, source_of
-from whiteboard.ops.fingerprint.walk import BUILT_IN, Fingerprint, Terms, declared, fingerprint
+from whiteboard.ops.fingerprint.walk import BUILT_IN, Terms
 from whiteboard.ops.gradients.rule import Forward, Vjp
 from whiteboard.ops.shapes import ShapeRule, counted
 from whiteboard.ops.spec import Exactness, Example, Kind, OpSpec

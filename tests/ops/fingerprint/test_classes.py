@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.ops.conftest import Write
-from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.digest import Fingerprint, fingerprint
+from whiteboard.ops.fingerprint.walk import Terms
 
 
 class Edit(NamedTuple):

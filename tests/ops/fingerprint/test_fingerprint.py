@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.ops.conftest import Write
-from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.digest import Fingerprint, fingerprint
+from whiteboard.ops.fingerprint.walk import Terms
 
 OP = """
 import functools

@@ -11,8 +11,9 @@ import pytest
 
 from tests.ops.conftest import Write
 from whiteboard.ops.fingerprint import libraries
+from whiteboard.ops.fingerprint.digest import fingerprint
 from whiteboard.ops.fingerprint.libraries import library_of
-from whiteboard.ops.fingerprint.walk import Terms, fingerprint
+from whiteboard.ops.fingerprint.walk import Terms
 
 FOUND = {
     "numpy": "numpy",

@@ -10,7 +10,8 @@ import pytest
 from autograd.core import primitive_vjps
 
 from tests.ops.conftest import Write
-from whiteboard.ops.fingerprint.walk import Terms, fingerprint
+from whiteboard.ops.fingerprint.digest import fingerprint
+from whiteboard.ops.fingerprint.walk import Terms
 
 HEAD = """
 import numpy as np

@@ -12,8 +12,9 @@ import pytest
 import whiteboard as wb
 from tests.ops.conftest import Write
 from whiteboard.ops import registry
+from whiteboard.ops.fingerprint.digest import Fingerprint, fingerprint
 from whiteboard.ops.fingerprint.purity import Verdict, verdict
-from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.walk import Terms
 
 HEAD = "import autograd.numpy as anp\nimport numpy as np\n"
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from whiteboard.ops.fingerprint.walk import Walk
+from whiteboard.ops.fingerprint.watch import is_writable
+
 
 def scalar_parts(value: np.generic) -> tuple[str, bytes]:
     """Return dtype and bytes of a NumPy scalar; a long double has bytes of no meaning, so its value's stand for it."""
@@ -30,3 +33,19 @@ def array_parts(array: np.ndarray[Any, Any]) -> tuple[str, str, bytes]:
     steps = [step for step, n in zip(array.strides, array.shape, strict=True) if n > 1]
     layout = "" if array.flags.c_contiguous else f" strides {steps}"
     return array.dtype.str, f"{array.shape}{layout}", array.tobytes()
+
+
+def write(walk: Walk, value: Any, where: str, *_: object) -> bool:
+    """Write a value of NumPy's; an array has to be read-only."""
+    if isinstance(value, np.dtype):
+        walk.put("dtype", value.str, repr(value))
+    elif isinstance(value, np.generic) and type(value).__module__ == "numpy" and value.dtype.kind not in "OV":
+        walk.put("scalar", *scalar_parts(value))
+    elif type(value) is np.ndarray and value.dtype.kind in "biufc":
+        if is_writable(value):
+            walk.refuse(f"{where} is an array that can be written to; make it read-only, or pass it as a source")
+        walk.put("array", *array_parts(value))
+        walk.watch.array(value)
+    else:
+        return False
+    return True

@@ -18,6 +18,10 @@ from types import (
 )
 from typing import Any, TypeAlias
 
+from whiteboard.ops.fingerprint.functions import write as write_function
+from whiteboard.ops.fingerprint.libraries import library_name
+from whiteboard.ops.fingerprint.walk import Walk
+
 IsLibrary: TypeAlias = Callable[[FunctionType], bool]
 
 _MACHINERY = frozenset(
@@ -119,3 +123,85 @@ def _is_kept(name: str, value: object) -> bool:
 
 def _is_named_tuple(cls: type) -> bool:
     return issubclass(cls, tuple) and "_fields" in vars(cls)
+
+
+def write(walk: Walk, value: Any, where: str, *_: object) -> bool:
+    """Write a class, or an object of a frozen dataclass."""
+    if is_class(value):
+        if not walk.again(value):
+            _class(walk, value)
+    elif dataclasses.is_dataclass(value) and _is_frozen(value):
+        walk.put("dataclass")
+        walk.value(type(value), f"the class of {where}")
+        _state(walk, value, where)
+    else:
+        return False
+    return True
+
+
+def _class(walk: Walk, cls: type, skip: str = "") -> None:
+    name = cls.__qualname__
+    walk.put("class", cls.__name__)
+    space = vars(cls)
+    walk.watch.all_of(space)
+    for key in space:
+        walk.watch.binding(space, key)
+    if type(cls) is not type:
+        walk.value(type(cls), f"the metaclass of {name!r}")
+    for base in cls.__bases__:
+        if skip:
+            write_class_of_module(walk, base, f"a base of {name!r}")
+        else:
+            walk.value(base, f"a base of {name!r}")
+    for kind, listed in (("fields", fields(cls)), ("members", members(cls))):
+        walk.put(kind)
+        for key, value in listed:
+            walk.put(key)
+            walk.value(value, f"{key!r} of class {name!r}")
+    for key, kind, parts in attributes(cls, walk.is_library):
+        if key == skip:
+            continue
+        walk.put(key, kind, str(len(parts)))
+        for part in parts:
+            _part(walk, part, kind, f"{key!r} of class {name!r}")
+
+
+def write_class_of_module(walk: Walk, cls: type, where: str) -> None:
+    """Write the class of a module that is there: its ``__init__``, which mostly draws the first state, has run."""
+    if library_name(cls, walk.terms.own) is not None:
+        walk.value(cls, f"the class of {where}")
+    elif id(cls) in walk.made:
+        walk.put("again", str(walk.made.index(id(cls))))
+    else:
+        walk.made.append(id(cls))
+        _class(walk, cls, skip="__init__")
+
+
+def _part(walk: Walk, part: Any, kind: str, where: str) -> None:
+    """Write a part of a class attribute; a class method's first argument is shared between calls."""
+    if kind == "classmethod" and isinstance(part, FunctionType) and not walk.is_library(part):
+        write_function(walk, part, where, first=part.__code__.co_varnames[0] if part.__code__.co_argcount else "")
+    else:
+        walk.value(part, where)
+
+
+def _state(walk: Walk, value: object, where: str) -> None:
+    """Write the attributes of a frozen object, but for what its cached properties have put there."""
+    if hasattr(value, "__dict__"):
+        walk.watch.all_of(vars(value))
+        for key in sorted(vars(value)):
+            if not isinstance(getattr(type(value), key, None), functools.cached_property):
+                walk.put("attribute", key)
+                walk.value(walk.watch.binding(vars(value), key), f"{where}.{key}")
+    else:
+        for field in dataclasses.fields(value):  # type: ignore[arg-type]
+            walk.value(getattr(value, field.name), f"{where}.{field.name}")
+
+
+def is_class(value: object) -> bool:
+    """Whether a value is a class; an alias such as ``list[int]`` poses as an instance of `type`, and is none."""
+    return issubclass(type(value), type)
+
+
+def _is_frozen(value: object) -> bool:
+    return bool(getattr(type(value), "__dataclass_params__").frozen)  # noqa: B009

@@ -19,7 +19,8 @@ import numpy as np
 from whiteboard.concurrency import locks
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.arrays import array_parts, scalar_parts
-from whiteboard.ops.fingerprint.walk import Fingerprint, Terms, fingerprint
+from whiteboard.ops.fingerprint.digest import Fingerprint, fingerprint
+from whiteboard.ops.fingerprint.walk import Terms
 from whiteboard.types import Params
 
 DEEPEST: Final = 100

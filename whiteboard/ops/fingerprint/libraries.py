@@ -11,7 +11,7 @@ from hashlib import blake2b
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ def library_of(module: str, file: str | None, own: str = "") -> Library | None:
 def library_of_module(module: ModuleType, own: str = "") -> Library | None:
     """Return the library that a module object belongs to, as `library_of`."""
     return library_of(module.__name__, getattr(module, "__file__", None), own)
+
+
+def library_of_function(function: FunctionType, own: str) -> Library | None:
+    """Return the library that a function's code is of; None for the user's own."""
+    return library_of(function.__globals__.get("__name__", ""), function.__code__.co_filename, own)
 
 
 def _file(module: str) -> str | None:

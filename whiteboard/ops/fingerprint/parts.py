@@ -7,9 +7,10 @@ from hashlib import blake2b
 from types import FunctionType, ModuleType
 from typing import Any
 
+from whiteboard.ops.fingerprint.digest import fingerprint
 from whiteboard.ops.fingerprint.function_source import OpaqueError, canonical, function_node
-from whiteboard.ops.fingerprint.libraries import library_name
-from whiteboard.ops.fingerprint.walk import Terms, fingerprint, library_of_function
+from whiteboard.ops.fingerprint.libraries import library_name, library_of_function
+from whiteboard.ops.fingerprint.walk import Terms
 from whiteboard.ops.fingerprint.watch import MISSING
 
 DIGEST_BYTES = 4

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
+from whiteboard.ops.fingerprint.walk import Walk
+
 DEEPEST = 4
 """Closures are looked into so far."""
 
@@ -54,3 +56,16 @@ def _callables(value: object, depth: int) -> Iterator[object]:
     elif depth and isinstance(value, tuple | list):
         for item in value:
             yield from _callables(item, depth - 1)
+
+
+def write_rule(walk: Walk, value: object, where: str) -> None:
+    """Write the gradient of an autograd primitive, where it is the user's own."""
+    if (found := rule(value)) is None:
+        return
+    rules, registered = found
+    walk.watch.binding(rules, value)
+    if registered is not None and any(not walk.is_library(part) for part in parts(registered)):
+        walk.put("rule")
+        for number, part in enumerate(parts(registered)):
+            walk.put(str(number))
+            walk.value(part, f"the gradient of {where}")

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final
 
+from whiteboard.ops.fingerprint.classes import write_class_of_module
+from whiteboard.ops.fingerprint.walk import Walk
+
 _HOOKS: Final = "hooks"
 _TABLES: Final = ("_parameters", "_buffers", "_modules")
 _KEPT: Final = frozenset(
@@ -129,3 +132,64 @@ class Listed:
         return len(self._items) != len(self._kept) or any(
             a is not b for a, b in zip(self._items, self._kept, strict=True)
         )
+
+
+def write(walk: Walk, value: Any, where: str, *_: object) -> bool:
+    """Write a value of torch's, of which there is none where nobody has imported it."""
+    if is_tensor(value):
+        _tensor(walk, value, where)
+    elif is_module(value):
+        walk.blas = True
+        if not walk.again(value):
+            _torch_module(walk, value, where)
+    elif is_word(value):
+        walk.put("of torch", type(value).__name__, repr(value))
+    else:
+        return False
+    return True
+
+
+def _tensor(walk: Walk, value: Any, where: str) -> None:
+    if reason := refused(value):
+        walk.refuse(f"{where} is {reason}")
+    walk.put("tensor", *tensor_parts(value))
+    walk.value(type(value), f"the class of {where}")
+    walk.watch.contents(Tensor(value))
+
+
+def _torch_module(walk: Walk, module: Any, where: str) -> None:
+    """Write a module as it is: its class but for how one is made, what was set on it, and all that it holds."""
+    walk.watch.all_of(vars(module))
+    settings = [(key, walk.watch.binding(vars(module), key)) for key in attributes(module)]
+    for key in hooks(module):
+        walk.watch.all_of(vars(module)[key])
+    if reason := restless(module):
+        walk.refuse(f"{where}, a {type(module).__name__}, {reason}")
+    walk.put("torch module")
+    write_class_of_module(walk, type(module), where)
+    for key, value in settings:
+        walk.put("attribute", key)
+        _edited(walk, value, f"{where}.{key}")
+    for key, table in tables(module):
+        walk.put(key, str(len(table)))
+        walk.watch.all_of(table)
+        for name in table:
+            walk.put("name", name)
+            walk.value(walk.watch.binding(table, name), f"{where}.{name}")
+
+
+def _edited(walk: Walk, value: Any, where: str) -> None:
+    """Write a value that may hold lists, sets and dicts; whoever edits them is noticed."""
+    if type(value) is dict:
+        walk.put("dict", str(len(value)))
+        walk.watch.all_of(value)
+        for key in value:
+            walk.value(key, f"a key of {where}")
+            _edited(walk, walk.watch.binding(value, key), f"{where}[{key!r}]")
+    elif type(value) is list or type(value) is set:
+        walk.watch.contents(Listed(value))
+        walk.put(type(value).__name__, str(len(value)))
+        for item in value if type(value) is list else [frozenset(value)]:
+            _edited(walk, item, f"an item of {where}")
+    else:
+        walk.value(value, where)

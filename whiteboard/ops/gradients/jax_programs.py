@@ -17,8 +17,8 @@ import numpy as np
 
 from whiteboard.concurrency import locks
 from whiteboard.errors import DtypeError, ParamError, ShapeError, WhiteboardError
+from whiteboard.ops.fingerprint.digest import Fingerprint, declared
 from whiteboard.ops.fingerprint.encoding import encode_params
-from whiteboard.ops.fingerprint.walk import Fingerprint, declared
 from whiteboard.ops.gradients.function import Function, imported
 from whiteboard.ops.gradients.jaxprs import owned, same
 from whiteboard.ops.gradients.rule import Forward, Rules, Seen
