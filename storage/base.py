@@ -206,7 +206,8 @@ class Options:
     readonly: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in (("persist", get_args(Persist)), ("durability", get_args(Durability))):
+        said = {"persist": get_args(Persist), "durability": get_args(Durability), "readonly": (False, True)}
+        for name, choices in said.items():
             if getattr(self, name) not in choices:
                 message = f"{name} must be one of {', '.join(map(repr, choices))}, got {getattr(self, name)!r}"
                 raise ParamError(message)

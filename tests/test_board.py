@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -219,11 +220,12 @@ def test_one_thread_feeds_while_another_commits() -> None:
             assert system.at(commit.id).digest() == commit.digest
 
 
-@pytest.mark.parametrize("options", [{"bin_jobs": 0}, {"bin_bytes": -1}])
-def test_bad_bounds_are_refused(options: dict[str, int]) -> None:
-    """A bin of no size is refused by name."""
-    with pytest.raises(ParamError, match=next(iter(options))):
-        wb.open(":memory:", **options)  # type: ignore[arg-type]
+@pytest.mark.parametrize("value", [0, -1, "64", None, 1e6, True, float("nan")], ids=repr)
+@pytest.mark.parametrize("name", ["bin_jobs", "bin_bytes"])
+def test_bad_bounds_are_refused(name: str, value: object) -> None:
+    """A bin of no size, or of what is no whole number, is refused by name."""
+    with pytest.raises(ParamError, match=rf"^{name} must be an int of at least 1, got {re.escape(repr(value))}$"):
+        wb.open(":memory:", **{name: value})  # type: ignore[arg-type]
 
 
 def test_nothing_is_printed(tmp_path: Path) -> None:

@@ -698,8 +698,8 @@ def open(
         The message names the path and what to do.
     """
     for name, value in (("bin_bytes", bin_bytes), ("bin_jobs", bin_jobs)):
-        if value < 1:
-            msg = f"{name}: expected a positive number, got {value!r}"
+        if type(value) is not int or value < 1:
+            msg = f"{name} must be an int of at least 1, got {value!r}"
             raise ParamError(msg)
     workers = None
     if executor is not None or bin_timeout is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from whiteboard.errors import StoreError
+from whiteboard.errors import ParamError, StoreError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -54,8 +54,14 @@ def locate(url: StoreUrl) -> Location:
     ------
     StoreError
         The URL cannot be read, has query keys, or names no path.
+    ParamError
+        It is no text and no path.
     """
-    text = os.fspath(url)
+    given: Any = url
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str):
+        message = f"url: expected the path of a file, ':memory:' or a URL, as text or a pathlib.Path, got {url!r}"
+        raise ParamError(message)
     if "://" not in text:
         return Location("sqlite", _absolute(text))
     if text.startswith(_FILE) and "?" not in text:  # as it is read below, without SQLAlchemy
@@ -109,5 +115,14 @@ def _absolute(text: str) -> Path | None:
         message = f"{text!r} does not name a store: expected the path of a file, or ':memory:'"
         raise StoreError(message)
     path = Path(text)
-    # An existing link is followed once, here, so that two names of one file share its WAL and its lock file.
-    return path.resolve() if path.is_file() else path.parent.resolve() / path.name
+    try:
+        # An existing link is followed once, here, so that two names of one file share its WAL and its lock file.
+        found = path.resolve() if path.is_file() else path.parent.resolve() / path.name
+        str(found).encode()  # SQLite's names are UTF-8
+    except OSError as error:
+        message = f"cannot open the store {text}: {error.strerror}; look at the path's length and permissions"
+        raise StoreError(message) from error
+    except UnicodeEncodeError as error:
+        message = f"cannot open the store {text!r}: its path is no text in UTF-8; name another path"
+        raise StoreError(message) from error
+    return found

@@ -158,8 +158,10 @@ def test_a_foreign_file_keeps_its_journals(tmp_path: Path) -> None:
         (".", "is a folder"),
         ("", "does not name a store"),
         ("a\x00b", "does not name a store"),
+        ("a" * 300, "File name too long"),
+        ("a\udcff.db", "no text in UTF-8"),
     ],
-    ids=["no folder", "a folder", "nothing", "a zero byte"],
+    ids=["no folder", "a folder", "nothing", "a zero byte", "too long", "no text"],
 )
 def test_paths_that_name_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, says: str) -> None:
     """A path that cannot hold a store is an error that says why."""
@@ -267,6 +269,8 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
         {"memory_bytes": True},
         {"max_bytes": -5},
         {"max_bytes": 1.5},
+        {"readonly": "no"},
+        {"readonly": None},
     ],
     ids=str,
 )
@@ -296,6 +300,13 @@ def test_readonly_writes_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("url", [None, 1, b"a.db", ["a.db"]], ids=str)
+def test_what_is_no_path_is_refused(url: object) -> None:
+    """What is neither text nor a path is an error that names the argument."""
+    with pytest.raises(ParamError, match=r"^url: expected the path of a file"):
+        open_store(url)  # type: ignore[arg-type]
+
+
 _AS_ANOTHER_USER = """
 import os, sys
 import blosc2, numpy.ma, numpy.random, numpy.testing
@@ -315,11 +326,12 @@ if os.geteuid() == 0:  # root may write anything, so somebody else asks
 try:
     open_store(path)
 except StoreError as error:
-    assert "read-only" in str(error), error
+    assert sys.argv[2] in str(error), error
 else:
     raise SystemExit("it was opened for writing")
-with open_store(path, readonly=True) as stores:
-    assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
+if sys.argv[3:]:
+    with open_store(path, readonly=True) as stores:
+        assert_found(stores.packages.find([key_of(1)]), [1], lambda _: True)
 """
 
 
@@ -335,10 +347,22 @@ def test_what_cannot_be_written_can_be_read(file_mode: int, folder_mode: int) ->
         path.chmod(file_mode)
         folder.chmod(folder_mode)
         before = path.read_bytes()
-        done = run_python(_AS_ANOTHER_USER, str(path))
+        done = run_python(_AS_ANOTHER_USER, str(path), "read-only", "read")
         folder.chmod(0o755)
         assert done.returncode == 0, done.stderr
         assert path.read_bytes() == before
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line() -> None:
+    """Whether a file is there cannot be told where its folder may not be entered: that is said, with the path."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "closed"
+        folder.mkdir()
+        Path(name).chmod(0o755)
+        folder.chmod(0)
+        done = run_python(_AS_ANOTHER_USER, str(folder / "a.db"), f"{folder / 'a.db'}: Permission denied")
+        folder.chmod(0o755)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_store_that_another_closes_meanwhile_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
