@@ -26,6 +26,7 @@ from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.pool import Pool
 from whiteboard.systems.nodes import Nodes
+from whiteboard.systems.rounds import prepare
 
 RULE = wb.rules.StressDescent(0.5)
 TORTURE = Path(__file__).parents[1] / "scripts" / "torturing" / "interrupts.py"
@@ -88,7 +89,8 @@ def test_no_package_answers_for_another(code: CodeType) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [wb.System.commit.__code__, wb.System._advance.__code__, Database._transacted.__code__]
+    "code",
+    [wb.System.commit.__code__, prepare.__code__, wb.System._advance.__code__, Database._transacted.__code__],
 )
 @pytest.mark.parametrize("store", [":memory:", "file"])
 def test_a_commit_is_taken_once(tmp_path: Path, code: CodeType, store: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from whiteboard.errors import (
     ParamError,
@@ -21,56 +20,23 @@ from whiteboard.errors import (
     UnknownSystemError,
     WhiteboardError,
 )
-from whiteboard.evaluation import bins
-from whiteboard.evaluation.columns import fitted, ids_column
+from whiteboard.evaluation.columns import ids_column
 from whiteboard.evaluation.pipeline import Pipeline, check_errors
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.systems import CommitRecord, State, SystemRecord
 from whiteboard.storage.base import VersionStore
 from whiteboard.systems import attributes, specification, state
+from whiteboard.systems.answering import answer_batch, answer_list
 from whiteboard.systems.history import Commit, Snapshot
-from whiteboard.systems.impulses import Inbox, Parcel
-from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult, batches
-from whiteboard.systems.node_impulse import impulse, place
-from whiteboard.systems.node_sources import locate
-from whiteboard.systems.nodes import Change, Nodes
-from whiteboard.systems.propagate import Propagated, propagate, raised
+from whiteboard.systems.impulses import Parcel
+from whiteboard.systems.jobs import BatchResult, Job, JobBatch, OpResult
+from whiteboard.systems.node_impulse import impulse
+from whiteboard.systems.nodes import Nodes
+from whiteboard.systems.rounds import Round, Step, prepare
 from whiteboard.systems.rules import Rule
-from whiteboard.systems.transition import different, merged, ruled, steps
-from whiteboard.types import Array, Errors, Ids, OpLike, ResultSink, shown
+from whiteboard.types import Errors, OpLike, ResultSink
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Round:
-    """What has come since the last commit; the next round takes its place in one assignment."""
-
-    head: Commit | None
-    committed: int
-    """How many nodes the head has."""
-    rows: tuple[int, ...]
-    """How many rows of each arena are the head's; what lies behind them was added since."""
-    inbox: Inbox = field(default_factory=Inbox)
-    written: Mapping[int, Mapping[int, Array]] = field(default_factory=dict)
-
-    @classmethod
-    def after(cls, head: Commit | None, nodes: Nodes) -> _Round:
-        """Return the round that begins at a commit, whose nodes these are."""
-        return cls(head, len(nodes), tuple(map(len, nodes.arenas)))
-
-    def added(self, number: int) -> int:
-        """Return the first row of an arena that was added since the head, where there is one."""
-        return self.rows[number] if number < len(self.rows) else 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """A commit that is under way, with all that is needed to finish it in memory."""
-
-    record: CommitRecord
-    changes: Mapping[int, Change]
-    versions: Ids
 
 
 class System:
@@ -96,8 +62,8 @@ class System:
         self.nodes = Nodes() if kept is None else state.load(kept.columns)
         self.nodes.written_by(self._write)
         self._lock = self.nodes.lock
-        self._round = _Round.after(None if kept is None else Commit.of(kept.commit), self.nodes)
-        self._step: _Step | None = None
+        self._round = Round.after(None if kept is None else Commit.of(kept.commit), self.nodes)
+        self._step: Step | None = None
 
     def __repr__(self) -> str:
         where = "before its first commit" if self.head is None else f"at commit {self.head.id}"
@@ -138,7 +104,7 @@ class System:
         with self._lock:
             self.settle()
             self._round.inbox.consume()
-            self._round = _Round(self._round.head, self._round.committed, self._round.rows)
+            self._round = Round(self._round.head, self._round.committed, self._round.rows)
 
     def settle(self) -> None:
         """Finish a commit that an interrupt came through; for whoever has `nodes.lock`, before the state is read.
@@ -281,7 +247,11 @@ class System:
         """As `process`, but what the jobs send is returned and not taken in; for whoever has `nodes.lock`."""
         self.settle()
         self._begin()
-        results, parts = self._batch(jobs, errors) if isinstance(jobs, JobBatch) else self._list(jobs, errors)
+        results: BatchResult | list[OpResult]
+        if isinstance(jobs, JobBatch):
+            results, parts = answer_batch(jobs, self.nodes, self._pipeline, self._op, errors)
+        else:
+            results, parts = answer_list(jobs, self.nodes, self._pipeline, self._op, errors, f"system {self.name!r}")
         impulses = chain.from_iterable(part.impulses for part in parts)
         return results, Parcel.of(impulses, chain.from_iterable(part.measures for part in parts))
 
@@ -294,30 +264,6 @@ class System:
         with self._lock:
             self.settle()
             return parcel.consumed or self._round.inbox.holds(parcel)
-
-    def _batch(self, batch: JobBatch, errors: Errors) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
-        done = propagate(self.nodes, self._pipeline, self._op(batch.op), batch)
-        if errors == "raise" and done.result.errors:
-            what = f"op {batch.op!r}"
-            raise raised(what, len(batch), done.result.errors, batch.job)
-        return done.result, [done]
-
-    def _list(self, jobs: Sequence[Job], errors: Errors) -> tuple[BatchResult | list[OpResult], list[Propagated]]:
-        placed: dict[int, OpResult] = {}
-        failed: dict[int, Exception] = {}
-        parts: list[Propagated] = []
-        for at, batch in batches(jobs):
-            spec = self._op(batch.op)
-            _, arena, _ = locate(self.nodes, batch)
-            for rows in bins.by_signature(arena):
-                part = propagate(self.nodes, self._pipeline, spec, batch.take(rows))
-                placed.update(zip(at[rows].tolist(), part.result, strict=True))
-                failed |= {int(at[rows[row]]): error for row, error in part.result.errors.items()}
-                parts.append(part)
-        if errors == "raise" and failed:
-            what = f"system {self.name!r}"
-            raise raised(what, len(jobs), failed, lambda position: _told(position, jobs[position]))
-        return [placed[position] for position in range(len(jobs))], parts
 
     def is_current(self, result: OpResult) -> bool:
         """Return whether all sources of a result still have the versions that it was computed from."""
@@ -407,17 +353,7 @@ class System:
         with self._lock:
             self.settle()
             self._begin()
-            written = {number: dict(rows) for number, rows in self._round.written.items()}
-            for attr, given in values.items():
-                where = f"system {self.name!r}: write: {attr} of node {node_id!r}"
-                number, row = place(self.nodes, node_id, attr, where)
-                arena = self.nodes.arenas[number]
-                value = fitted(given, arena.shape, arena.dtype, where)
-                before = written.setdefault(number, {}).setdefault(row, value)
-                if different(before[None], value[None]).any():
-                    msg = f"{where}: it was written with another value since the last commit"
-                    raise ParamError(msg)
-            self._round = replace(self._round, written=written)
+            self._round = self._round.writing(self.nodes, node_id, values, f"system {self.name!r}: write")
 
     def commit(self, rule: Rule | None = None) -> Commit:
         """Consume all impulses and writes in one atomic, durable step.
@@ -439,50 +375,18 @@ class System:
         with self._lock:
             self.settle()
             self._begin()
-            where = f"system {self.name!r}: commit"
-            now, nodes = self._round, self.nodes
-            sums = now.inbox.sums(exact=getattr(rule, "exact", False))
-            changes = steps(nodes, merged(nodes, ruled(nodes, sums, rule, where), now.written, where))
-            moved = np.zeros(len(nodes), np.bool_)
-            for change in changes.values():
-                moved[change.arena.owner[change.rows]] = True
-            for number, arena in enumerate(nodes.arenas):
-                given = arena.owner[now.added(number) :]
-                moved[given[given < now.committed]] = True  # to nodes of the head, an attribute
-            ahead = state.Ahead(nodes, nodes.versions + moved, changes)
-            step = _Step(self._record_of(moved, state.digest(ahead)), changes, ahead.versions)
-            changed = state.dump(ahead, self._changed(changes))
+            step = prepare(self._round, self.nodes, rule, f"system {self.name!r}: commit")
+            changed = state.dump(step.ahead, self._round.changed(self.nodes, step.ahead.changes))
             # From here on whoever comes next asks the store whether it has landed, wherever an interrupt comes.
             self._step = step
             try:
-                self._store.append(self._record, step.record, changed, lambda: state.dump(ahead))
+                self._store.append(self._record, step.record, changed, lambda: state.dump(step.ahead))
             except UnansweredError:
                 raise  # whoever comes next asks the store
             except WhiteboardError:
                 self._step = None  # what the store refuses has not landed
                 raise
             return self._advance(step)
-
-    def _record_of(self, moved: NDArray[np.bool_], digest: str) -> CommitRecord:
-        now = self._round
-        return CommitRecord(
-            0 if now.head is None else now.head.id + 1,
-            None if now.head is None else now.head.id,
-            len(self.nodes) - now.committed + int(np.count_nonzero(moved[: now.committed])),
-            now.inbox.stress(),
-            now.inbox.residual_norm(),
-            digest,
-        )
-
-    def _changed(self, changes: Mapping[int, Change]) -> dict[int, Ids]:
-        """Return, by arena, the rows that move and those that were added since the last commit."""
-        changed = {}
-        for number, arena in enumerate(self.nodes.arenas):
-            rows = np.arange(len(arena)) >= self._round.added(number)
-            if number in changes:
-                rows[changes[number].rows] = True
-            changed[number] = np.flatnonzero(rows)
-        return changed
 
     def _landed(self, record: CommitRecord) -> bool:
         try:
@@ -491,13 +395,13 @@ class System:
             return False
         return [(each.number, each.digest) for each in last] == [(record.number, record.digest)]
 
-    def _advance(self, step: _Step) -> Commit:
+    def _advance(self, step: Step) -> Commit:
         """Bring what is in memory to a commit that has landed; done twice it is as if done once."""
-        self.nodes.advance(list(step.changes.values()), step.versions)
+        self.nodes.advance(list(step.ahead.changes.values()), step.ahead.versions)
         self._round.inbox.consume()
         head = Commit.of(step.record)
         _log.debug("system %r: commit %d, %d nodes changed", self.name, head.id, head.changed)
-        self._round = _Round.after(head, self.nodes)
+        self._round = Round.after(head, self.nodes)
         self._step = None
         return head
 
@@ -554,7 +458,3 @@ class System:
             msg = f"system {self.name!r} has no commit {commit_id}: it stands at commit {self.head.id}"
             raise UnknownCommitError(msg)
         return self._store.state(self.name, commit_id)
-
-
-def _told(position: int, job: Job) -> str:
-    return f"op {job.op!r}, job {position if job.job_id is None else shown(job.job_id)!r}"
