@@ -23,7 +23,7 @@ class Edit(NamedTuple):
 
 
 DATACLASS = """
-from dataclasses import dataclass, field, KW_ONLY
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import ClassVar
 @dataclass(frozen=True)
 class C:
@@ -56,6 +56,17 @@ EDITS = (
     ),
     Edit(DATACLASS + "    {}w: float = 1.0", "", "_: KW_ONLY\n    ", "C()", "a field by keyword only"),
     Edit(
+        DATACLASS + "    w: float = field(default=1.0, metadata={'k': {}})",
+        *("2.0", "3.0", "fields(C)[0].metadata['k']", "metadata"),
+    ),
+    Edit(
+        DATACLASS + "    w: float = 1.0\nC.__init__.__defaults__ = ({},)", "2.0", "3.0", "C().w", "defaults put there"
+    ),
+    Edit(
+        DATACLASS + "    _: KW_ONLY\n    w: float = 1.0\nC.__init__.__kwdefaults__ = {'w': {}}",
+        *("2.0", "3.0", "C().w", "defaults by keyword put there"),
+    ),
+    Edit(
         DATACLASS.replace("True", "True, eq={}") + "    w: float = 1.0", "True", "False", "C() == C()", "its equality"
     ),
     Edit(DATACLASS.replace("True", "True, order={}") + "    w: float = 1.0", "True", "False", "C() < C()", "its order"),
@@ -70,6 +81,7 @@ EDITS = (
     Edit(TUPLE + "    w: float = {}", "2.0", "3.0", "C().w", "a default of a named tuple"),
     Edit(TUPLE + "    {}: float", "a: float\n    b", "b: float\n    a", "C(1.0, 5.0).a", "a named tuple's fields"),
     Edit(TUPLE + "    w: float = 1.0\n    def at(self): return {}", "2", "3", "C().at()", "a named tuple's method"),
+    Edit(TUPLE + "    w: float\nC.__new__.__defaults__ = ({},)", "2.0", "3.0", "C().w", "defaults of a named tuple"),
     Edit(ENUM + "    def scale(self): return {}", "2.0", "3.0", "C.A.scale()", "a method of an enum"),
     Edit(ENUM + "    def scale(self): return {}\na = C.A", "2.0", "3.0", "a.scale()", "a method of an enum's member"),
     Edit(ENUM + "    __k = {}\n    def go(self): return self._C__k", "2.0", "3.0", "C.A.go()", "a mangled constant"),
@@ -171,6 +183,15 @@ SAME = (
     Edit("class C:\n    {}\n    k = 1.0", '"""Doc."""', "# no doc", "C.k", "a docstring"),
     Edit("class C:\n    k: {} = 1.0", "float", "int", "C.k", "an annotation"),
     Edit(DATACLASS + "    a: {} = 1.0", "float", "int", "C().a", "an annotation of a field"),
+    Edit(
+        DATACLASS + "    a: float\n    _: KW_ONLY\n    b: float = 1.0\n    c: tuple = field(default_factory=tuple)\n"
+        "    d: ClassVar[float] = 4.0{}",
+        *("", "\nC.__init__.__defaults__ = None", "C(2.0).b", "defaults that are as the fields say"),
+    ),
+    Edit(
+        DATACLASS + "    a: float = 2.0\n    b: tuple = field(default_factory=tuple){}",
+        *("", "\nC.__init__.__defaults__ = (*C.__init__.__defaults__,)", "C().a", "a copy of the defaults"),
+    ),
     Edit("class C:\n    k = 1.0  {}", "# one", "# two", "C.k", "a comment"),
 )
 

@@ -86,6 +86,9 @@ IMPURE = (
     Case("", "__import__('numpy').sin(x)", "__import__(), which reaches anything"),
     Case("NAME = 'sin'", "getattr(np, NAME)(x)", "used as a value"),
     Case("import inspect", "inspect.currentframe().f_back", "which reaches anything"),
+    Case("", "x * len(np.sin.__doc__)", "names .__doc__, which reaches anything"),
+    Case("class C:\n    k: 2.0", "x * C.__annotations__['k']", "names .__annotations__, which reaches anything"),
+    Case("import typing\nclass C:\n    k: 2.0", "x * len(typing.get_type_hints(C))", "which reaches anything"),
     Case(
         "import click",
         "click.style('a')",

@@ -85,6 +85,7 @@ CHANGES = {
     "the code of a property": "m.Config.rate.fget.__code__ = (lambda self: 2.0).__code__",
     "a method of an enum": "m.Mode.at = lambda self: 2.0",
     "a frozen dataclass": "object.__setattr__(m.LAW, 'rate', 2.0)",
+    "the defaults of a dataclass": "m.Law.__init__.__defaults__ = (2.0,)",
     "the code of a helper": "m.gain.__code__ = (lambda x, k, *, j: x).__code__",
     "the defaults of a helper": "m.gain.__defaults__ = (3.0,)",
     "a default by keyword": "m.gain.__kwdefaults__['j'] = 2.0",

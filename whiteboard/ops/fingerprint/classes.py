@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import linecache
+import operator
 from collections.abc import Callable, Iterator
 from types import (
     BuiltinFunctionType,
@@ -47,9 +48,40 @@ def fields(cls: type) -> Iterator[tuple[str, Any]]:
             for name in ("default", "default_factory"):
                 value = getattr(field, name)
                 yield f"{name} of {field.name}", None if value is dataclasses.MISSING else (value,)
+            if field.metadata:
+                yield f"metadata of {field.name}", field.metadata
     if _is_named_tuple(cls):
         yield "_fields", vars(cls)["_fields"]
         yield from vars(cls).get("_field_defaults", {}).items()
+
+
+def _put_there(cls: type) -> Iterator[tuple[FunctionType, bool]]:
+    """Yield the generated function that makes an object, and whether its defaults are others than its fields say."""
+    name = "__new__" if _is_named_tuple(cls) else "__init__" if dataclasses.is_dataclass(cls) else ""
+    (function, *_) = parts_of(vars(cls).get(name))
+    if isinstance(function, FunctionType) and function.__code__.co_filename.startswith("<"):
+        found = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        yield function, len(found) != len(said := _defaults(cls)) or not all(map(operator.is_, found, said))
+
+
+def _defaults(cls: type) -> tuple[Any, ...]:
+    """Return what the fields of a named tuple or a dataclass give as defaults, those by keyword only at the end."""
+    if _is_named_tuple(cls):
+        return tuple(vars(cls).get("_field_defaults", {}).values())
+    listed = [each for each in vars(cls).get("__dataclass_fields__", {}).values() if each.init and not _is_shared(each)]
+    found = [
+        _FACTORY if each.default_factory is not dataclasses.MISSING else each.default
+        for each in sorted(listed, key=lambda each: bool(each.kw_only))
+    ]
+    return tuple(each for each in found if each is not dataclasses.MISSING)
+
+
+def _is_shared(field: Any) -> bool:
+    return bool(field._field_type.name == "_FIELD_CLASSVAR")
+
+
+_FACTORY = getattr(dataclasses, "_HAS_DEFAULT_FACTORY", None)
+"""The default that stands for a factory."""
 
 
 def members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -158,6 +190,12 @@ def _class(walk: Walk, cls: type, skip: str = "") -> None:
         for key, value in listed:
             walk.put(key)
             walk.value(value, f"{key!r} of class {name!r}")
+    for function, put in _put_there(cls):
+        walk.watch.function(function)
+        if put:
+            walk.put("defaults put there")
+            given = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()))
+            walk.value(given, f"the defaults of {function.__qualname__!r}")
     for key, kind, parts in attributes(cls, walk.is_library):
         if key == skip:
             continue

@@ -65,6 +65,7 @@ _TABLE: Final[dict[str, Verdict]] = {
         Verdict.PURE,
     ),
     "contextlib.chdir": Verdict.WORLD,
+    "typing.get_type_hints": Verdict.REACH,
     "hashlib": Verdict.PURE,
     "hashlib.file_digest": Verdict.FILES,
     "statistics.NormalDist.samples": Verdict.RANDOM,
@@ -224,6 +225,7 @@ IMPURE_ATTRIBUTES: Final = {
     **dict.fromkeys(("f_globals", "f_locals", "f_back", "f_builtins"), Verdict.REACH),
     **dict.fromkeys(("__globals__", "__builtins__", "__subclasses__", "__closure__", "__code__"), Verdict.REACH),
     **dict.fromkeys(("__defaults__", "__kwdefaults__", "__loader__", "__spec__", "__mro__"), Verdict.REACH),
+    **dict.fromkeys(("__doc__", "__annotations__"), Verdict.REACH),  # neither is in a fingerprint
 }
 """Attributes whose name alone says so, of whatever object they are."""
 
