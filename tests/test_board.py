@@ -95,6 +95,12 @@ BAD: dict[str, tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = {
     "object": (("mul", [1.0], [None]), {}, DtypeError, "slot 1"),
     "mixed": (("mul", [1.0], np.ones(1, "f4")), {}, DtypeError, "expected dtype float64 as in slot 0, got float32"),
     "shapes": (("mul", np.ones(2), np.ones(3)), {}, ShapeError, "op 'mul'"),
+    "ragged": (
+        ("mul", [1.0], [[1.0], [2.0, 3.0]]),
+        {},
+        ShapeError,
+        "op 'mul', source 1: list makes no array: .*inhomogeneous",
+    ),
     "param": (("mul", [1.0], [1.0]), {"params": {"axis": 1}}, ParamError, "unknown parameter 'axis'"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -35,6 +36,16 @@ class ResultSink(Protocol):
 def shown(value: Any) -> Any:
     """Return a value as errors tell it: a number of NumPy's as a number."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def is_masked(value: object) -> bool:
+    """Return whether something is a masked array, or a list of some: masks are lost where it becomes a plain array."""
+    # There is none before numpy.ma is imported, which takes 15 ms, nor while another thread is at that.
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is None:
+        return False
+    kinds = {type(value), *map(type, value)} if isinstance(value, list | tuple) else {type(value)}
+    return any(issubclass(kind, masked) for kind in kinds)
 
 
 def is_name(name: object) -> bool:

@@ -29,6 +29,7 @@ GIVEN: dict[str, tuple[Callable[[wb.Board, wb.System], Any], str]] = {
     "a source": (lambda board, _: board.call("mean", MASKED), "op 'mean', source 0"),
     "a second source": (lambda board, _: board.call("mul", np.ones(3), MASKED), "op 'mul', source 1"),
     "sources": (lambda board, _: board.call_many("mean", MASKED[None]), "op 'mean', source 0"),
+    "a list of sources": (lambda board, _: board.call_many("mean", [MASKED, MASKED]), "op 'mean', source 0"),
     "a node's value": (lambda _, system: system.add_nodes([7], theta=MASKED[None]), "theta"),
     "a node's position": (lambda _, system: system.add_nodes([7], p=MASKED[None]), "p"),
     "a target": (lambda _, system: system.process([wb.Job("exp", (0,), target=MASKED)]), "target"),

@@ -118,6 +118,18 @@ WRONG: dict[str, tuple[Any, Any, type[WhiteboardError], str]] = {
     "y shape": (lambda xs, out: (np.ones(5), None), None, ShapeError, r"forward: expected shape \(2, 3\), got \(5,\)"),
     "y dtype": (lambda xs, out: (np.ones((2, 3), "f4"), None), None, DtypeError, "expected dtype float64, got float32"),
     "y none": (lambda xs, out: (None, None), None, ShapeError, "forward: expected an array, got NoneType"),
+    "y masked": (
+        lambda xs, out: (np.ma.masked_array(xs[0]), None),
+        None,
+        DtypeError,
+        "forward: a masked array is refused",
+    ),
+    "grad masked": (
+        None,
+        lambda s, c, n: (np.ma.masked_array(c),),
+        DtypeError,
+        "vjp, slot 0: a masked array is refused",
+    ),
     "grad count": (None, lambda s, c, n: (c, c), ShapeError, "vjp: expected 1 gradients, got 2"),
     "grad shape": (None, lambda s, c, n: (np.ones((2, 4)),), ShapeError, "vjp, slot 0"),
     "grad dtype": (None, lambda s, c, n: (c.astype("f4"),), DtypeError, "vjp, slot 0: expected dtype float64"),

@@ -298,6 +298,11 @@ WRONG = [
     Wrong("pullback", lambda x, a: (x, lambda c: (c,)), ShapeError, "one gradient for each of 2 sources, got 1"),
     Wrong("pullback", lambda x, a: (x, lambda c: (c, c)), ShapeError, r"source 1: expected shape \(2,\), got \(3,\)"),
     Wrong("pullback", lambda x, a: (x.astype("f4"), lambda c: (c, c)), DtypeError, "forward: expected dtype float64"),
+    Wrong(
+        "returned", lambda x, a: (1.0, (np.ma.masked_array(G), A)), DtypeError, "source 0: a masked array is refused"
+    ),
+    Wrong("pullback", lambda x, a: (x, lambda c: (np.ma.masked_array(c), A)), DtypeError, "source 0: a masked array"),
+    Wrong("none", lambda x, a: np.ma.masked_array(x), DtypeError, "forward: a masked array is refused"),
     Wrong("none", lambda x, a: "y", ShapeError, "forward: expected an array, got str"),
     Wrong("none", lambda x, a: x.astype("f4"), DtypeError, "forward: expected dtype float64, got float32"),
 ]

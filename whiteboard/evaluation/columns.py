@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from whiteboard.errors import DtypeError, NonFiniteError, ShapeError
-from whiteboard.types import FLOATS, Array, Ids, Shape
+from whiteboard.types import FLOATS, Array, Ids, Shape, is_masked
 
 
 def plain(value: Any, where: str) -> Array:
@@ -18,14 +17,18 @@ def plain(value: Any, where: str) -> Array:
     Raises
     ------
     DtypeError
-        For a masked array, whose mask would be lost; `where` opens the message.
+        For a masked array, or a list of some, whose masks would be lost; `where` opens the message.
+    ShapeError
+        For lists that are no array, as they are not of one length.
     """
-    # There is none before numpy.ma is imported, which takes 15 ms, nor while another thread is at that.
-    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
-    if masked is not None and isinstance(value, masked):
+    if is_masked(value):
         msg = f"{where}: a masked array is refused: give its filled(…) values, and its mask as a source of its own"
         raise DtypeError(msg)
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        msg = f"{where}: {type(value).__name__} makes no array: {error}"
+        raise ShapeError(msg) from error
 
 
 def ids_column(value: ArrayLike, where: str) -> Ids:

@@ -16,7 +16,7 @@ from whiteboard.evaluation.results import Place, place
 from whiteboard.memory.room import LEAST_BYTES
 from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
-from whiteboard.types import FLOATS, Array, Shape
+from whiteboard.types import FLOATS, Array, Shape, is_masked
 
 
 class Session:
@@ -287,7 +287,7 @@ class Session:
             target[...] = grad
 
     def _check(self, array: Any, shape: Shape, where: str, slot: int | None = None) -> None:
-        if isinstance(array, np.ndarray) and array.shape == shape and array.dtype == self._dtype:
+        if type(array) is np.ndarray and array.shape == shape and array.dtype == self._dtype:
             return
         if slot is not None:
             where = f"{where}, slot {slot}"
@@ -306,6 +306,9 @@ class Session:
         if not isinstance(array, np.ndarray | np.generic):
             msg = f"op {self._spec.name!r}: {where}: expected an array, got {type(array).__name__}"
             raise ShapeError(msg)
+        if is_masked(array):
+            msg = f"op {self._spec.name!r}: {where}: a masked array is refused: return its filled(…) values"
+            raise DtypeError(msg)
 
     def _open(self) -> tuple[Array, ...]:
         if self._xs is None:

@@ -73,6 +73,9 @@ BROKEN = (
     Broken(
         lambda x: 2 * x, lambda c, y, x: (2 * c).astype("f4"), {}, "expected dtype float64, got float32", "its dtype"
     ),
+    Broken(
+        lambda x: 2 * x, lambda c, y, x: np.ma.masked_array(2 * c), {}, "a masked array is refused", "a masked array"
+    ),
     Broken(lambda x: 2 * x, lambda c, y, x: None, {}, "expected an array, got NoneType", "no gradient"),
     Broken(lambda x: (2 * x).astype("f8"), double, {}, "y: expected dtype float32, got float64", "the dtype of y"),
     Broken(lambda x: 2 * x[:, None], double, {"kind": E}, "y: expected shape", "the shape of y"),

@@ -11,7 +11,7 @@ import numpy as np
 from whiteboard.errors import OpCheckError
 from whiteboard.ops.kernels.rows import sum_back
 from whiteboard.ops.spec import OpSpec
-from whiteboard.types import Array, Params, Shape
+from whiteboard.types import Array, Params, Shape, is_masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,8 @@ def _bench(spec: OpSpec, sources: list[Array], shapes: list[Shape], params: dict
 def _expect(spec: OpSpec, array: Any, shape: Shape, dtype: np.dtype[Any], what: str) -> Array:
     if not isinstance(array, np.ndarray | np.generic):
         raise fault(spec, f"{what}: expected an array, got {type(array).__name__}")
+    if is_masked(array):
+        raise fault(spec, f"{what}: a masked array is refused: return its filled(…) values")
     if array.shape != shape:
         raise fault(spec, f"{what}: expected shape {shape}, got {array.shape}")
     if array.dtype != dtype:

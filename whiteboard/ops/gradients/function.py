@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from whiteboard.errors import DtypeError, MissingExtraError, ShapeError
-from whiteboard.types import Array, Shape
+from whiteboard.types import Array, Shape, is_masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,9 @@ class Function:
         if not isinstance(found, np.ndarray | np.generic):
             msg = f"op {self.name!r}: {what}: expected an array, got {_told(found)}"
             raise ShapeError(msg)
+        if is_masked(found):
+            msg = f"op {self.name!r}: {what}: a masked array is refused: return its filled(…) values"
+            raise DtypeError(msg)
         if found.shape != shape:
             msg = f"op {self.name!r}: {what}: expected shape {shape}, got {found.shape}"
             raise ShapeError(msg)
