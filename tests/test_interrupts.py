@@ -21,7 +21,7 @@ import whiteboard as wb
 from whiteboard.errors import ClosedError
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.page_index import PageIndex
-from whiteboard.storage.sqlite import rows
+from whiteboard.storage.sqlite import one_package
 from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.database import Database
 from whiteboard.storage.sqlite.pool import Pool
@@ -235,7 +235,7 @@ def test_a_submit_that_races_close_is_answered_or_refused() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        rows.look.__code__,
+        one_package.look.__code__,
         Database.look.__code__,
         Pool.register.__code__,
         Held.looking.__code__,
@@ -267,7 +267,7 @@ def test_a_look_that_was_interrupted_holds_up_nothing(tmp_path: Path, code: Code
         closing.start()
         closing.join(20)
         assert not closing.is_alive()
-    assert raised or store == ":memory:" or code is not rows.look.__code__  # in some no signal is looked for
+    assert raised or store == ":memory:" or code is not one_package.look.__code__  # in some no signal is looked for
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -16,7 +16,7 @@ from whiteboard.records.packages import Page
 from whiteboard.storage.sql import backend
 from whiteboard.storage.sql.location import Location
 from whiteboard.storage.sql.tables import VERSION_TABLE
-from whiteboard.storage.sqlite import claim_locks, rows
+from whiteboard.storage.sqlite import claim_locks, one_package
 from whiteboard.storage.sqlite.connecting import WAIT_MS, WRITE_CACHE_KIB
 from whiteboard.storage.sqlite.connection import Held
 from whiteboard.storage.sqlite.failures import TRANSLATED, primary, translate, translated, translation
@@ -238,7 +238,7 @@ class Database(backend.Database):
     def look(self, hashed: int, seen: Container[int] | None) -> tuple[int, Page] | bool:
         if self.location.path is None:
             with self.read() as connection:
-                return rows.look(connection.connection, hashed, seen)
+                return one_package.look(connection.connection, hashed, seen)
         # What `read` does, without generators, and what a connection that came back was registered by: they would take
         # as long as what is read.
         pool = self._pool
@@ -249,7 +249,7 @@ class Database(backend.Database):
                     if spare and spare is pool.spare and pool.raw is not None and not pool.closed:
                         raw = spare.pop()
                         raw.thread = threading.get_ident()
-                found = self._look_anew(hashed, seen) if raw is None else rows.look(raw, hashed, seen)
+                found = self._look_anew(hashed, seen) if raw is None else one_package.look(raw, hashed, seen)
             finally:
                 if raw is not None:
                     if raw.looks:
@@ -273,7 +273,7 @@ class Database(backend.Database):
         try:
             raw = self._pool.reader()
             try:
-                return rows.look(raw, hashed, seen)
+                return one_package.look(raw, hashed, seen)
             finally:
                 raw.close()
         finally:

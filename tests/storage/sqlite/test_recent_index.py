@@ -17,7 +17,7 @@ from whiteboard.records.packages import DISK, MISS, Page
 from whiteboard.storage import Stores, open_store
 from whiteboard.storage.sql.page_row import PageRow, hashes_of
 from whiteboard.storage.sql.rows import count_packages, select_index
-from whiteboard.storage.sqlite import gathered_index, known_hashes, recent_index, rows
+from whiteboard.storage.sqlite import gathered_index, known_hashes, one_package, recent_index, rows
 from whiteboard.storage.upkeep.gc import gc
 from whiteboard.storage.upkeep.verify import verify
 
@@ -94,7 +94,7 @@ def test_settled_or_not_is_the_same(
             assert {h: (page << 8) + slot for h, page, slot in index.tolist()} == expected
             patch.setattr(recent_index, "_OFTEN", data.draw(st.integers(1, 9)))
             asked = [0, *expected, 2**63 - 1]
-            places = {h: place for h in asked if (place := rows.place_of(cursor, h)) is not None}
+            places = {h: place for h in asked if (place := one_package.place_of(cursor, h)) is not None}
             assert places == {h: divmod(p, 256) for h, p in expected.items()}
         with transaction(database) as connection:
             recent_index.settle(connection)
