@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from whiteboard.evaluation.session import canonical
+from whiteboard.evaluation.canonical import canonical
 from whiteboard.ops.kernels import jacobians
 from whiteboard.records.packages import MISS
 from whiteboard.types import Array, Ids, Shape

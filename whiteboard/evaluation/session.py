@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, Self, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 
 from whiteboard.errors import ClosedError, DtypeError, SecondBackwardError, ShapeError, WhiteboardError
 from whiteboard.evaluation import contents
+from whiteboard.evaluation.canonical import all_canonical, canonical
 from whiteboard.evaluation.results import Place, place
 from whiteboard.memory.room import LEAST_BYTES
 from whiteboard.ops.kernels.rows import sum_back
@@ -90,7 +90,7 @@ class Session:
         grads = self._empties([] if self._spec.gradient == "none" else self._shapes)
         for number, saved in enumerate(self._saved):
             self._each(self._pull, number, saved, cotangent, grads)
-        return _canonical(grads)
+        return all_canonical(grads)
 
     def run(self, cotangent: Array | None = None, failed: dict[int, Exception] | None = None) -> tuple[Array, ...]:
         """Return what a package holds, all in memory of its own: y, (n, *y_shape), and what `backward` gives.
@@ -167,11 +167,11 @@ class Session:
         whole = (self._whole_y(), *beside)
         if rows == slice(0, self._n):
             return self._done(whole)
-        return _canonical(tuple(array[rows].copy() for array in whole))
+        return all_canonical(tuple(array[rows].copy() for array in whole))
 
     def _done(self, whole: tuple[Array, ...]) -> tuple[Array, ...]:
         """Return all results as they are to be read."""
-        _canonical(whole)
+        all_canonical(whole)
         results = {id(target): result for target, result in self._places}
         return tuple([results.get(id(array), array) for array in whole])
 
@@ -382,24 +382,3 @@ _ONE = {dtype: np.ones((), dtype).tobytes() for dtype in FLOATS}
 def _ones(shape: Shape, dtype: np.dtype[Any]) -> Array:
     """Return ones of a shape: one number in memory, read-only, with no stride."""
     return np.ndarray(shape, dtype, buffer=_ONE[dtype], strides=(0,) * len(shape))
-
-
-def _canonical(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-    for array in arrays:
-        canonical(array)
-    return arrays
-
-
-_FEW: Final = 4096
-"""Numbers of which BLAS makes a product in the thread that asks."""
-
-
-def canonical(array: Array) -> None:
-    """Make every NaN the same one.
-
-    Which of two NaNs a sum or product returns, and so its sign and payload, follows the lane of the vector register
-    that the element is in (NumPy's loops and remainders differ), and with it the bin.
-    """
-    # A sum of squares is NaN where one of them is, as none is negative, and so is a maximum, which takes twice as long.
-    if math.isnan(np.vdot(array, array) if array.size <= _FEW else np.maximum.reduce(array, axis=None)):
-        np.copyto(array, np.nan, where=np.isnan(array))

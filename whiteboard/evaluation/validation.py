@@ -8,7 +8,7 @@ import numpy as np
 
 from whiteboard.errors import DtypeError, ShapeError
 from whiteboard.evaluation import contents
-from whiteboard.evaluation.session import canonical
+from whiteboard.evaluation.canonical import canonical
 from whiteboard.evaluation.sources import Sources
 from whiteboard.ops.spec import OpSpec
 from whiteboard.records.packages import Page
