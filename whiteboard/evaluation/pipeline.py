@@ -19,6 +19,7 @@ from whiteboard.evaluation import bins, contents, jacobians, separate, single, v
 from whiteboard.evaluation.agreement import Agreement
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.evaluation.costs import Costs
+from whiteboard.evaluation.counts import Counts
 from whiteboard.evaluation.elsewhere import DEAR_NS
 from whiteboard.evaluation.execution import Execution, InThread, Outcome, Task
 from whiteboard.evaluation.filling import Filling, Ground
@@ -32,7 +33,7 @@ from whiteboard.evaluation.thrift import Thrift
 from whiteboard.evaluation.triage import Form, Triage, compute_all, triage
 from whiteboard.identity import keys, lineage
 from whiteboard.ops.spec import OpSpec
-from whiteboard.records.packages import DISK, MEMORY, MISS, Page
+from whiteboard.records.packages import MEMORY, MISS, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.types import Array, Errors, Ids, Params
 
@@ -51,20 +52,6 @@ class Evaluated:
     keys: NDArray[np.uint8]
     jacobians: tuple[Array, ...] | None = None
     failed: Mapping[int, Exception] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a pipeline has answered so far."""
-
-    hits_memory: int = 0
-    hits_disk: int = 0
-    misses: int = 0
-    seconds_saved: float = 0.0
-    waited: int = 0
-    """Hits that another process computed while they were asked for here."""
-    without_residual: int = 0
-    """Jobs over nodes that had neither residual nor target, and so sent no impulse."""
 
 
 class Pipeline:
@@ -88,7 +75,6 @@ class Pipeline:
         costs = Costs()
         ways = execution(InThread(pool, Promises()), costs)
         self._ground = Ground(store, ways, Flights(), costs, max_bin_bytes, max_bin_jobs)
-        self._lock = locks.lock()
         self._one_at_a_time = locks.rlock()
         self.agreement = Agreement()
         self.thrift = Thrift(on=thrifty)
@@ -137,7 +123,7 @@ class Pipeline:
         task = Task(spec, bound, shape, sources, cotangent)
         with self._one_at_a_time if spec.exactness == "tolerance" else nullcontext():
             plan, raw = self._filled(task, None if report is None else Meter(report), looked)
-        self._count(plan, jobs=driving is None)
+        self.counts.batch(plan, jobs=driving is None)
         if plan.failed and errors == "raise":
             raise _raised(spec, sources.n, plan.failed)
         one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
@@ -154,14 +140,14 @@ class Pipeline:
             known, tokens, key = job
             since = self._ground.flights.landed
             if (place := single.held(self._store, self.agreement, spec, key)) is not None:
-                self.count(place[0])
+                self.counts.hit(place[0])
                 return *single.taken(*place), MEMORY
             if not self.thrift.on:  # else a key may be more than the job is worth
                 looked = single.looked(self._ground, key, since)
                 if looked.found.pages and (hit := single.found(looked, self.agreement, known)) is not None:
-                    self.count(hit[0], hit[2])
+                    self.counts.hit(hit[0], hit[2])
                     return *single.taken(hit[0], hit[1]), hit[2]
-                if (page := single.computed(self._ground, job, sources, looked, self._count_miss)) is not None:
+                if (page := single.computed(self._ground, job, sources, looked, self.counts.miss)) is not None:
                     return *single.taken(page, 0), MISS
         done = self.evaluate(spec, params, one_job(spec.name, sources, tokens), looked=looked)
         return done.y[0], tuple(grad[0] for grad in done.grads), int(done.hit[0])
@@ -170,18 +156,6 @@ class Pipeline:
         """Return the page and row in memory of one job over arrays, or None where `evaluate` has to answer it."""
         job = single.asked(self.agreement, spec, params, sources)
         return None if job is None else single.held(self._store, self.agreement, spec, job[2])
-
-    def count(self, page: Page, hit: int = MEMORY, *, drives: bool = True) -> None:
-        """Count a job that a page has answered; without `drives` it had no residual, and was over nodes."""
-        counts = self.counts
-        with self._lock:
-            if hit == MEMORY:
-                counts.hits_memory += 1
-            else:
-                counts.hits_disk += 1
-            counts.seconds_saved += page.cost_ns / len(page.keys) / 1e9
-            if not drives:
-                counts.without_residual += 1
 
     def _filled(
         self, task: Task, meter: Meter | None, looked: single.Looked | None
@@ -361,27 +335,9 @@ class Pipeline:
         """
         before = evaluated.hit[rows]
         after = np.where((before == MISS) | (hit == MISS), np.uint8(MISS), np.maximum(before, hit))
-        with self._lock:
+        with self.counts.lock:
             evaluated.hit[rows] = after
-            self._tally(np.bincount(after, minlength=3) - np.bincount(before, minlength=3))
-
-    def _count_miss(self) -> None:
-        with self._lock:
-            self.counts.misses += 1
-
-    def _tally(self, tiers: NDArray[np.int64]) -> None:
-        self.counts.misses += int(tiers[MISS])
-        self.counts.hits_memory += int(tiers[MEMORY])
-        self.counts.hits_disk += int(tiers[DISK])
-
-    def _count(self, plan: Triage, *, jobs: bool) -> None:
-        """Count the tiers of jobs, and the time that hits of pages with a known cost have saved."""
-        saved = plan.saved_ns() / 1e9
-        with self._lock:
-            self.counts.seconds_saved += saved
-            self.counts.waited += plan.waited
-            if jobs:
-                self._tally(np.bincount(plan.hit, minlength=3))
+            self.counts.tally(np.bincount(after, minlength=3) - np.bincount(before, minlength=3))
 
 
 @dataclass(slots=True, eq=False)

@@ -63,7 +63,7 @@ def at_once(
         squares = [np.vdot(vector, vector) for vector in vectors]
         if not y.size or not all(map(math.isfinite, squares)):  # no sum of squares of what is not finite is
             return None
-    pipeline.count(place[0], drives=residual is not None)
+    pipeline.counts.hit(place[0], drives=residual is not None)
     if sink is not None:
         sink.publish(OpResult(job_ids[0], out_id, y, grads, "memory"))
     for source, vector in zip(src_ids, vectors):  # noqa: B905 - without a residual there are none
