@@ -7,48 +7,42 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whiteboard.concurrency.alarm import Alarm
 from whiteboard.concurrency.at_fork import watch
-from whiteboard.concurrency.parallel import overlapped
 from whiteboard.errors import ClosedError, CorruptPackageError, ReadOnlyError, StoreError, WhiteboardError
 from whiteboard.records.claims import Holder
 from whiteboard.records.packages import DISK, MEMORY, NOT_FOUND, Found, Page
 from whiteboard.storage.base import Claim, PackageStore
 from whiteboard.storage.cache.admission import Admission
 from whiteboard.storage.cache.claims import ClaimLostError, SqlClaim, holders
+from whiteboard.storage.cache.encoding import encoded, uses_of
 from whiteboard.storage.cache.lookup import Gathering, Lookup, Wanted
 from whiteboard.storage.cache.write_behind import Pending, WriteBehind
 from whiteboard.storage.page.codec import MOST_BYTES
-from whiteboard.storage.page.format import THREADED_BYTES, check_page
-from whiteboard.storage.page.grouping import fits, merged, owned, take
+from whiteboard.storage.page.format import check_page
+from whiteboard.storage.page.grouping import fits, owned
 from whiteboard.storage.sql.backend import Connection, Database
-from whiteboard.storage.sql.page_row import HASH_BITS, PageRow, firsts, hashes_of
-from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty, select_index
+from whiteboard.storage.sql.page_row import HASH_BITS, hashes_of
+from whiteboard.storage.sql.rows import Batch, Broken, count_packages, is_empty
 
 _log = logging.getLogger(__name__)
 
 # From so many keys on, to ask first whether there is any package at all costs nothing.
 _MANY = 32
 
-# Another process may have stored what waited here: hardly ever a few packages alone.
-_SAMPLE = 512
-
 # Evicting to a little less than the bound makes room for several flushes at a time.
 _EVICT_TO = 0.9
 
 _MOST_SEEN = 1024
 
-# Pages are encoded in threads once one of them came out as so small a part of what it holds, or is large.
-_SHRUNK = 0.9
 _FIRST_RETRY_SECONDS = 0.1
 
 
@@ -282,8 +276,8 @@ class SqlitePackages(PackageStore):
             broken = self._broken()
             started = time.perf_counter()
             claimed = np.empty(0, np.int64) if claim is None else claim.hashes
-            uses = self._uses(used, touched)
-            with closing(self._encoded(pages, broken, claimed)) as rows:
+            uses = uses_of(self.database, self._bits, used, touched)
+            with closing(encoded(self.database, self._bits, pages, broken, claimed)) as rows:
                 for batch in Batch.parts(rows, broken, uses) if in_parts else (Batch(list(rows), broken, uses),):
                     self._make_room(batch.nbytes)
                     write(batch)
@@ -345,58 +339,6 @@ class SqlitePackages(PackageStore):
             self._used.clear()
             self._touched.clear()
             self._timer = None
-
-    def _encoded(
-        self, pages: Sequence[Page], broken: Broken, claimed: NDArray[np.int64]
-    ) -> Generator[PageRow, None, None]:
-        """Drop what is stored already, join the rest into pages and encode them: all of it outside the write lock."""
-        if not pages:
-            return
-        hashes = hashes_of(np.concatenate([page.keys for page in pages]), self._bits)
-        first = firsts(hashes)
-        unique = hashes[first]
-        fresh = np.zeros(len(hashes), np.bool_)
-        asked = unique if not len(claimed) else unique[np.isin(unique, claimed, invert=True)]
-        fresh[first[np.isin(unique, self._stored(asked, broken), invert=True)]] = True
-        rest: Iterable[Page] = pages
-        if not fresh.all():
-            edges = np.cumsum([0, *(page.n for page in pages)])
-            kept = zip(pages, np.split(fresh, edges[1:-1]), strict=True)
-            rest = (page if new.all() else take(page, np.flatnonzero(new)) for page, new in kept)
-        left = merged(rest, self.database.page_bytes)
-        for page in left:
-            if page.nbytes >= THREADED_BYTES:
-                yield from overlapped(self._row, chain((page,), left), len(hashes))
-                return
-            yield (row := self._row(page))
-            if row.nbytes < _SHRUNK * page.nbytes:  # threads take longer over what stays raw than it takes
-                yield from overlapped(self._row, left, len(hashes))
-
-    def _uses(self, used: Counter[int], touched: Counter[bytes]) -> Counter[int]:
-        """How often each page was used."""
-        uses = Counter(used)
-        if touched:
-            keys = np.frombuffer(b"".join(touched), np.uint8).reshape(-1, 16)
-            counts = dict(zip(hashes_of(keys, self._bits).tolist(), touched.values(), strict=True))
-            index = self.database.glance(partial(select_index, hashes=np.array(list(counts), np.int64)))
-            for hashed, page_id, _ in index.tolist():
-                uses[page_id] += counts[hashed]
-        return uses
-
-    def _stored(self, hashes: NDArray[np.int64], broken: Broken) -> NDArray[np.int64]:
-        """Which hashes have a package by now; of many, none if none of a sample has."""
-        if not len(hashes):
-            return hashes
-        some = hashes[:: max(1, len(hashes) // _SAMPLE)]
-        for each in (some, hashes) if len(some) < len(hashes) else (hashes,):
-            index = self.database.glance(partial(select_index, hashes=each))
-            if not len(index):
-                break
-        good = [h for h, page_id, _ in index.tolist() if page_id not in broken.pages and h not in broken.hashes]
-        return np.array(good, np.int64)
-
-    def _row(self, page: Page) -> PageRow:
-        return PageRow.of(page, bits=self._bits)
 
     def _make_room(self, nbytes: int) -> None:
         """Evict before the file would grow beyond its bound."""

@@ -100,13 +100,13 @@ def test_who_encodes(tmp_path: Path, nbytes: int, smooth: bool, apart: int, monk
             for array in each.arrays.values():
                 array[:] = np.linspace(0, RNG.random(), array.shape[1])
         store._pending.add(each)
-    encode, mine = store._row, []
+    encode, mine = PageRow.of, []
 
-    def encoded(each: Page) -> PageRow:
+    def encoded(each: Page, *, bits: int) -> PageRow:
         mine.append(threading.current_thread() is threading.main_thread())
-        return encode(each)
+        return encode(each, bits=bits)
 
-    monkeypatch.setattr(store, "_row", encoded)
+    monkeypatch.setattr(PageRow, "of", encoded)
     store.flush()
     assert mine.count(False) == apart
     assert len(mine) == 6
