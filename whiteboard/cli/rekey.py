@@ -20,7 +20,7 @@ from whiteboard.storage.upkeep.rename_keys import Report, headers, rename
 _SHOWN_CONFLICTS = 10
 
 
-class _Fingerprint(click.ParamType[bytes]):
+class _Fingerprint(click.ParamType):  # type: ignore[type-arg]
     """32 hexadecimal digits."""
 
     name = "fingerprint"
