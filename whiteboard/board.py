@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from whiteboard import ops
 from whiteboard.concurrency import locks
-from whiteboard.errors import (
-    ClosedError,
-    ParamError,
-    SpecError,
-    UnknownSystemError,
-)
+from whiteboard.errors import ClosedError, ParamError
 from whiteboard.evaluation import bins
 from whiteboard.evaluation.bound import Bound
 from whiteboard.evaluation.buffers import BufferPool
@@ -30,10 +24,8 @@ from whiteboard.evaluation.progress import Reporter, shown
 from whiteboard.evaluation.queue import JobQueue, Ticket
 from whiteboard.evaluation.sources import ArraySources
 from whiteboard.records.packages import HIT_NAMES, Hit, results_told
-from whiteboard.records.systems import State, SystemRecord
 from whiteboard.storage import open_store
 from whiteboard.storage.base import Durability, Persist, Store
-from whiteboard.systems import specification
 from whiteboard.types import Array, Errors, OpLike, Params, Stale
 
 # These are imported where they are used: many processes ask for packages alone.
@@ -43,13 +35,11 @@ if TYPE_CHECKING:
     from whiteboard.inspection.explain import Explanation
     from whiteboard.inspection.table import Omission, Table
     from whiteboard.records.reports import Evicted, GcReport, Removed, VerifyReport
-    from whiteboard.systems.history import Commit
     from whiteboard.systems.jobs import Job, OpResult
+    from whiteboard.systems.opened import OpenSystems
     from whiteboard.systems.submission import Submission
     from whiteboard.systems.system import System
     from whiteboard.workers.client import Workers
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)  # frozen, it would take 0.3 of the 7 µs of a hit
@@ -100,7 +90,7 @@ class Board:
         self._pipeline = Pipeline(
             store.packages, BufferPool(), max_bin_bytes=bin_bytes, max_bin_jobs=bin_jobs, thrifty=thrifty, **ways
         )
-        self._systems: dict[str, System] = {}
+        self._opened: OpenSystems | None = None
         self._queue: JobQueue[Submission, OpResult] = JobQueue()
         self._lock = locks.rlock()
         self._closed = False
@@ -208,55 +198,20 @@ class Board:
             The system exists with another specification; the message says what differs.
         """
         self._open()
-        spec = None if spec is None else specification.plain(name, spec)
+        return self._systems().system(name, spec, takeover=takeover)
+
+    def _systems(self) -> OpenSystems:
+        """The systems that are open; most boards have none, and need not know what they are."""
+        from whiteboard.systems.opened import OpenSystems
+
         with self._lock:
-            if takeover:
-                self._take_over(name, spec)
-            system = self._systems.get(name) or self._load(name, spec)
-        _check_spec(name, system.spec, spec)
-        return system
-
-    def _take_over(self, name: str, spec: Mapping[str, Any] | None) -> None:
-        """Become the writer of a system that is not another one, and let what is older than the store's go."""
-        specification.check_name(name)
-        record = self._store.versions.system(name)
-        if record is not None:
-            _check_spec(name, record.spec, spec)
-        self._claim(name, takeover=True)  # before it is read, so that nobody moves it on after that
-        if name in self._systems and self._systems[name].head != self._head(name):
-            del self._systems[name]
-
-    def _head(self, name: str) -> Commit | None:
-        """The last commit of a system in the store."""
-        from whiteboard.systems.history import Commit
-
-        if self._store.versions.system(name) is None:
-            return None
-        return next((Commit.of(record) for record in self._store.versions.commits(name)[-1:]), None)
-
-    def _load(self, name: str, spec: Mapping[str, Any] | None) -> System:
-        specification.check_name(name)
-        record = self._store.versions.system(name)
-        kept = None if record is None else self._store.versions.state(name)
-        _log.info("system %r: %s", name, "new" if kept is None else f"goes on from commit {kept.commit.number}")
-        if record is None:
-            record = SystemRecord(name, os.urandom(16).hex(), spec)
-        return self._make(record, kept)
+            if self._opened is None:
+                self._opened = OpenSystems(self._store, self._pipeline, self._claim, self._lock)
+            return self._opened
 
     def _claim(self, name: str, *, takeover: bool = False) -> None:
         self._open()
         self._store.claim(name, takeover=takeover)
-
-    def _make(self, record: SystemRecord, kept: State | None) -> System:
-        with self._lock:
-            system = self._systems[record.name] = self._made(record, kept)
-            return system
-
-    def _made(self, record: SystemRecord, kept: State | None) -> System:
-        from whiteboard.systems.system import System
-
-        claim = partial(self._claim, record.name)
-        return System(record, kept, self._store.versions, self._pipeline, ops.get, self._make, claim)
 
     def systems(self) -> list[str]:
         """Return the names of the systems in the store."""
@@ -276,12 +231,7 @@ class Board:
         UnknownSystemError
         """
         self._open()
-        specification.check_name(name)
-        record = self._store.versions.system(name)
-        if record is None:
-            msg = f"{self._store} has no system {name!r}"
-            raise UnknownSystemError(msg)
-        return self._made(record, self._store.versions.state(name))
+        return self._systems().look(name)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -300,25 +250,17 @@ class Board:
             What happens where a source got a new version before the drain: ``requeue`` answers for the new version
             and marks the result `stale`; ``raise`` puts a `StaleImpulseError` into the future.
         """
-        from whiteboard.systems.submission import Submission
+        from whiteboard.systems.submission import Submission, check
 
         self._open()
-        _expect_job(job)
-        if stale not in get_args(Stale):
-            msg = f"submit: stale: expected {' or '.join(map(repr, get_args(Stale)))}, got {stale!r}"
-            raise ParamError(msg)
-        system = self._only(system, "submit")
-        return self._queue.submit(Submission(system, job, system.versions(job.src_ids), stale == "raise"))
+        check(job, stale)
+        return self._queue.submit(Submission.of(job, self._only(system, "submit"), stale))
 
     def _only(self, system: System | None, where: str) -> System:
         """Return the system that is meant: the given one, or the only one that is open."""
         if system is not None:
             return system
-        if len(self._systems) != 1:
-            msg = f"{where}: say which system: the board has {len(self._systems)} open"
-            raise ParamError(msg)
-        (system,) = self._systems.values()
-        return system
+        return self._systems().only(where)
 
     def drain(self) -> int:
         """Run what is queued, in the order it came; return how many jobs were taken.
@@ -440,7 +382,8 @@ class Board:
             return self._store.remove(name, dry_run=True)
         with self._store.claimed(name), self._lock:
             done = self._store.remove(name)
-            self._systems.pop(name, None)
+            if self._opened is not None:
+                self._opened.let_go(name)
         return done
 
     def verify(self, *, sample: float = 1.0, repair: bool = False, seed: int = 0) -> VerifyReport:
@@ -639,18 +582,7 @@ class Board:
 def _answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
     from whiteboard.systems.submission import answer
 
-    by_system: dict[int, list[Ticket[Submission, OpResult]]] = {}
-    for ticket in tickets:
-        by_system.setdefault(id(ticket.item.system), []).append(ticket)
-    for group in by_system.values():
-        answer(group)
-
-
-def _check_spec(name: str, has: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> None:
-    """Raise where a system is asked for with another specification than it has."""
-    if asked is not None and (differs := specification.differences(has or {}, asked)):
-        msg = f"system {name!r} exists with another specification: {differs}"
-        raise SpecError(msg)
+    answer(tickets)
 
 
 def open(
@@ -715,11 +647,3 @@ def open(
         readonly=readonly,
     )
     return Board(store, bin_bytes=bin_bytes, bin_jobs=bin_jobs, workers=workers)
-
-
-def _expect_job(job: object) -> None:
-    from whiteboard.systems.jobs import Job
-
-    if not isinstance(job, Job):
-        msg = f"submit: expected a Job, got {type(job).__name__}"
-        raise ParamError(msg)

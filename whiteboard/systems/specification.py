@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from whiteboard.errors import ParamError
+from whiteboard.errors import ParamError, SpecError
 from whiteboard.types import is_name
 
 
@@ -68,6 +68,19 @@ def _plain(value: object, where: str) -> Any:
             got = repr(value) if isinstance(value, float | np.floating) else type(value).__name__
             msg = f"{where}: expected what JSON can hold (a finite number, a text, a list, a mapping), got {got}"
             raise ParamError(msg)
+
+
+def expect(name: str, has: Mapping[str, Any] | None, asked: Mapping[str, Any] | None) -> None:
+    """Raise where a system is asked for with another specification than it has; None asks for none.
+
+    Raises
+    ------
+    SpecError
+        The message says what differs.
+    """
+    if asked is not None and (differs := differences(has or {}, asked)):
+        msg = f"system {name!r} exists with another specification: {differs}"
+        raise SpecError(msg)
 
 
 def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
-from whiteboard.errors import StaleImpulseError
+from whiteboard.errors import ParamError, StaleImpulseError
 from whiteboard.evaluation.queue import Ticket
 from whiteboard.systems.jobs import Job, OpResult
 from whiteboard.systems.system import System
-from whiteboard.types import shown
+from whiteboard.types import Stale, shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,8 +22,37 @@ class Submission:
     versions: tuple[int, ...]
     refuse_stale: bool
 
+    @classmethod
+    def of(cls, job: Job, system: System, stale: Stale) -> Submission:
+        """Return a job as it is submitted now."""
+        return cls(system, job, system.versions(job.src_ids), stale == "raise")
+
+
+def check(job: object, stale: object) -> None:
+    """Raise unless a job can be submitted so.
+
+    Raises
+    ------
+    ParamError
+    """
+    if not isinstance(job, Job):
+        msg = f"submit: expected a Job, got {type(job).__name__}"
+        raise ParamError(msg)
+    if stale not in get_args(Stale):
+        msg = f"submit: stale: expected {' or '.join(map(repr, get_args(Stale)))}, got {stale!r}"
+        raise ParamError(msg)
+
 
 def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
+    """Run tickets, those of each system together, and set their futures."""
+    by_system: dict[int, list[Ticket[Submission, OpResult]]] = {}
+    for ticket in tickets:
+        by_system.setdefault(id(ticket.item.system), []).append(ticket)
+    for group in by_system.values():
+        _answer(group)
+
+
+def _answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
     """Run the tickets of one system together and set their futures.
 
     After an error of what they are asked for they run one by one, so that it goes to the job that made it and to no
@@ -42,7 +72,7 @@ def answer(tickets: Sequence[Ticket[Submission, OpResult]]) -> None:
             fresh[0].future.set_exception(error)
             return
         for ticket in fresh:
-            answer([ticket])
+            _answer([ticket])
         return
     for ticket, result in zip(fresh, results, strict=True):
         _finish(ticket, result)
