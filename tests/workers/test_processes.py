@@ -26,6 +26,7 @@ class Scale:
         return x * WEIGHT
 
 def helper(x):
+    assert np.ndim(x) == 1
     return anp.sum(Scale().of(x) ** 2)
 
 @wb.op(ignore=("time", "os"))
@@ -41,10 +42,10 @@ with wb.open(sys.argv[1], executor=2) as board:
 """
 
 
-def begun(folder: Path, n: int) -> subprocess.Popen[str]:
+def begun(folder: Path, n: int, *flags: str) -> subprocess.Popen[str]:
     """Run the script, which has no ``if __name__``, over n jobs."""
     (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-W", "error", "script.py", "cache.db", str(n)]
+    command = [sys.executable, "-W", "error", *flags, "script.py", "cache.db", str(n)]
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -83,9 +84,10 @@ def zombie(number: int) -> bool:
         return True
 
 
-def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("-O",)], ids=["plain", "optimized"])
+def test_a_script_needs_no_guard(tmp_path: Path, flags: tuple[str, ...]) -> None:
     """Ops of ``__main__`` with helpers, classes and globals of it are computed in two processes, without a warning."""
-    with begun(tmp_path, 40) as script:
+    with begun(tmp_path, 40, *flags) as script:
         out, err = script.communicate()
     assert (out.split(), err) == ([str(9.0 * sum(i * i for i in range(40))), "40"], "")
     done = pids(tmp_path, 40)

@@ -138,10 +138,11 @@ class _Process:
             "from whiteboard.workers import process\n"
             f"process.main({theirs.fileno()}, {os.getpid()})"
         )
+        flags = [*["-O"] * sys.flags.optimize, *(f"-W{each}" for each in sys.warnoptions)]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it inherits that, and so misses no Ctrl-C
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                [sys.executable, *flags, "-c", code], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

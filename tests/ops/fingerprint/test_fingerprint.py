@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.ops.conftest import Write
+from tests.storage.samples import environment
 from whiteboard.ops.fingerprint.digest import Fingerprint, fingerprint
 from whiteboard.ops.fingerprint.walk import Terms
 
@@ -131,6 +134,36 @@ def test_what_computes_otherwise_has_another_fingerprint(write: Write, edit: Edi
     one, two = of(write(OP)), of(write(edited(edit)))
     assert two.opaque == ""
     assert one.digest != two.digest
+
+
+ASSERTIONS = (
+    ("def f(x): return x", False, "none"),
+    ('def f(x):\n    """Doc."""\n    return x', False, "a docstring"),
+    ("def f(x):\n    assert x.ndim\n    return x", True, "an assertion"),
+    ("def f(x): return x if __debug__ else 2 * x", True, "__debug__"),
+    ("def g(x):\n    assert x.ndim\n    return x\ndef f(x): return g(x)", True, "an assertion of a helper"),
+)
+
+
+@pytest.mark.parametrize(("text", "differs"), [row[:2] for row in ASSERTIONS], ids=[row[2] for row in ASSERTIONS])
+def test_what_python_leaves_out_is_told(write: Write, text: str, differs: bool) -> None:
+    """``python -O`` runs no assertion and nothing of ``if __debug__``: what it computes has another fingerprint."""
+    module = write(text)
+    told = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import mine\n"
+        "from whiteboard.ops.fingerprint.digest import fingerprint\n"
+        "from whiteboard.ops.fingerprint.walk import Terms\n"
+        "print(fingerprint((mine.f,), Terms('mine')).digest.hex())"
+    )
+    folder = str(Path(module.__file__ or "").parent)
+    digests = []
+    for flags in ([], ["-O"], ["-OO"]):
+        command = [sys.executable, *flags, "-c", told, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
+        digests.append(bytes.fromhex(done.stdout))
+    assert digests[0] == of(module).digest
+    assert digests[1] == digests[2]
+    assert (digests[0] != digests[1]) is differs
 
 
 def test_a_fingerprint_is_the_same_in_every_python(write: Write) -> None:

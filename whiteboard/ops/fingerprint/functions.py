@@ -23,7 +23,7 @@ from whiteboard.ops.fingerprint.modules import write_attribute
 from whiteboard.ops.fingerprint.primitives import write_rule
 from whiteboard.ops.fingerprint.purity import REMEDY, Verdict, verdict
 from whiteboard.ops.fingerprint.referenced_names import Chain
-from whiteboard.ops.fingerprint.walk import Walk
+from whiteboard.ops.fingerprint.walk import BUILT_IN, Walk
 from whiteboard.ops.fingerprint.watch import MISSING
 
 
@@ -51,6 +51,8 @@ def write(walk: Walk, function: Any, where: str, *_: object, first: str = "") ->
         nodes = referenced_names.read(node)
         uses = referenced_names.chains(nodes)
         walk.put("function", canonical(node))
+        if not __debug__ and walk.terms.own != BUILT_IN and referenced_names.tells_debug(nodes):
+            walk.put("python -O")  # leaves out its assertions, and what `if __debug__` begins
         walk.blas |= blas.written(node)
         walk.place = _place(function, node.lineno)
         _refuse_memory(walk, function, nodes, first)

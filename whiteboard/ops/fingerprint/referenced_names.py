@@ -100,6 +100,13 @@ def global_names(function: FunctionType) -> set[str]:
     return {name for code in _codes(function) for name in code.co_names}
 
 
+def tells_debug(nodes: list[ast.AST]) -> bool:
+    """Return whether something runs that ``python -O`` leaves out."""
+    return any(
+        isinstance(item, ast.Assert) or (isinstance(item, ast.Name) and item.id == "__debug__") for item in nodes
+    )
+
+
 def imports(nodes: list[ast.AST]) -> Iterator[Import]:
     """Yield the imports inside a function; a relative one has the module ``""``."""
     for item in nodes:
