@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import importlib.util
 import os
 import signal
 import threading
@@ -12,12 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
 
 import numpy as np
 import pytest
 
 import whiteboard as wb
+from scripts.torturing.interrupting import Interrupting
 from whiteboard.errors import ClosedError
 from whiteboard.storage.cache.memory import MemoryTier
 from whiteboard.storage.cache.page_index import PageIndex
@@ -29,26 +28,13 @@ from whiteboard.systems.nodes import Nodes
 from whiteboard.systems.rounds import prepare
 
 RULE = wb.rules.StressDescent(0.5)
-TORTURE = Path(__file__).parents[1] / "scripts" / "torturing" / "interrupts.py"
-
-
-def _torture() -> Any:
-    spec = importlib.util.spec_from_file_location("torturing_interrupts", TORTURE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-interrupts = _torture()
 
 
 def at_each_line(code: CodeType, work: Callable[[], Callable[[], object]]) -> Iterator[BaseException]:
     """Make a piece of work anew for each line of a function, run it interrupted there, and yield what it raised."""
     for error in (KeyboardInterrupt, MemoryError):
         for number in range(1, 200):
-            trace = interrupts.Interrupting(number, error, code)
+            trace = Interrupting(number, error, code)
             raised = trace.run(work())
             if raised is None:
                 break

@@ -33,7 +33,8 @@ from typing import Any, Final
 import numpy as np
 
 import whiteboard as wb
-from scripts.torturing.mutants import archives, stores
+from scripts.torturing.archive_mutants import archives
+from scripts.torturing.store_mutants import stores
 from scripts.torturing.workload import finish
 from whiteboard import cli
 from whiteboard.errors import ArchiveError, WhiteboardError

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import whiteboard as wb
-from tests.test_interrupts import interrupts
+from scripts.torturing.interrupting import Interrupting
 from whiteboard.evaluation import agreement
 from whiteboard.evaluation.execution import InThread
 from whiteboard.evaluation.filling import Filling
@@ -186,7 +186,7 @@ def test_an_interrupt_at_any_line_holds_up_nobody(code: CodeType) -> None:
     few = X[:3]
     for number in range(1, 100):
         with wb.open(":memory:") as board:
-            raised = interrupts.Interrupting(number, KeyboardInterrupt, code).run(lambda: board.call_many("tanh", few))
+            raised = Interrupting(number, KeyboardInterrupt, code).run(lambda: board.call_many("tanh", few))
             answers: list[Any] = []
             other = threading.Thread(target=lambda to=answers, on=board: to.append(on.call_many("tanh", few)))
             other.start()
