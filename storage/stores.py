@@ -150,7 +150,11 @@ class Stores(Store):
         return pages, values
 
     def close(self) -> None:
-        """Flush and close both halves, and let others write the systems. Closing twice is allowed."""
+        """Flush and close both halves, and let others write the systems. Closing twice is allowed.
+
+        Where nothing can be written for now, as on a full disk, what waits is kept, for another call or the end of
+        the process.
+        """
         try:
             if not self.database.closed:
                 try:
@@ -159,7 +163,8 @@ class Stores(Store):
                 finally:
                     self.packages.close()
         except WhiteboardError:
-            _OPEN.discard(self)
+            if self.database.closed:
+                _OPEN.discard(self)
             raise
         _OPEN.discard(self)
 

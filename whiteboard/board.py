@@ -558,7 +558,11 @@ class Board:
         return asking.Inspection(self._store, self._pipeline)
 
     def close(self) -> None:
-        """Cancel what is queued, flush, and release the store; called again, it goes on where an interrupt came."""
+        """Cancel what is queued, flush, and release the store; called again, it goes on where an interrupt came.
+
+        Where nothing can be written for now, as on a full disk, that is an error, and what waits is kept for another
+        call.
+        """
         self._closed = True
         self._queue.close()
         if self._workers is not None:

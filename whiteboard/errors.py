@@ -235,7 +235,15 @@ class MissingExtraError(WhiteboardError, ImportError):
 
 
 class StoreError(WhiteboardError, OSError):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written.
+
+    Attributes
+    ----------
+    passing : bool
+        Whether what is in the way may go, as a full disk does: what waits to be written is kept meanwhile.
+    """
+
+    passing = False
 
 
 class SchemaError(StoreError):

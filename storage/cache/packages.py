@@ -302,8 +302,9 @@ class SqlitePackages(PackageStore):
                 self.flush()
         except ClosedError:
             pass
-        except WhiteboardError:
-            self._release()
+        except WhiteboardError as error:
+            if not (isinstance(error, StoreError) and error.passing):
+                self._release()
             raise
         self._release()
 

@@ -17,6 +17,8 @@ from whiteboard.storage.sql.results import MissingRowError
 class Lost(StoreError):
     """A connection ended: nothing of the transaction was written, and it may be run again."""
 
+    passing = True
+
 
 class Again(StoreError):
     """The server asks for the transaction to be run again: it met another one."""

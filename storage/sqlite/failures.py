@@ -52,6 +52,9 @@ def primary(error: BaseException | None) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY)
+
+
 def translate(location: Location, error: BaseException | None) -> StoreError | KeyboardInterrupt:
     """The error of the store for one of SQLite's, or the interrupt that has ended what was under way."""
     code = primary(error)
@@ -76,4 +79,6 @@ def translate(location: Location, error: BaseException | None) -> StoreError | K
         sqlite3.SQLITE_NOTADB: "it is not a SQLite file, or is damaged; restore it from a copy",
         sqlite3.SQLITE_CANTOPEN: "it cannot be opened; look at the permissions of the file and its folder",
     }.get(code, "SQLite refused")
-    return StoreError(f"the store {location}: {why} ({error})")
+    failed = StoreError(f"the store {location}: {why} ({error})")
+    failed.passing = code in _PASSING
+    return failed

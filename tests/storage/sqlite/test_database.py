@@ -198,6 +198,29 @@ def test_a_store_that_cannot_queue_is_closed(tmp_path: Path, reads: bool, monkey
         assert_found(stores.packages.find([key_of(i) for i in range(3)]), range(3), lambda _: True)
 
 
+@pytest.mark.parametrize("claims", [False, True])
+def test_a_close_that_finds_no_room_keeps_what_waits(tmp_path: Path, claims: bool) -> None:
+    """Once there is room another call writes it; what says so in between is one line."""
+    path = tmp_path / "a.db"
+    stores = open_store(path)
+    if claims:
+        stores.writers.claim("s")
+    stores.packages.put(page_of(range(2000)))
+    pages = stores.database.write(
+        lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1").scalar_one()
+    )  # no less than it has
+    for _ in range(2):
+        with pytest.raises(StoreError, match="no room left on its disk"):
+            stores.close()
+    assert stores.packages.stats()["bytes_pending"]
+    stores.database.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 9999}"))
+    stores.close()
+    assert stores.database.closed
+    with open_store(path) as again:
+        again.writers.claim("s")
+        assert_found(again.packages.find([key_of(i) for i in range(2000)]), range(2000), lambda _: True)
+
+
 def test_a_closed_store(tmp_path: Path) -> None:
     """A store that was closed refuses everything with a `ClosedError`, and leaves no log behind."""
     stores = open_store(tmp_path / "a.db")
