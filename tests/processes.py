@@ -124,8 +124,8 @@ def forked(
 def _run(what: str, text: str, arguments: Sequence[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         with forked(what, text, arguments, cwd, out, err) as process:
-            status = process.poll(120.0)
-        assert status is not None, "it did not end within 120 s"
+            status = process.poll(300.0)
+        assert status is not None, "it did not end within 300 s"
         for file in (out, err):
             file.seek(0)
         return subprocess.CompletedProcess([text, *arguments], status, out.read(), err.read())
