@@ -26,9 +26,9 @@ def answer_batch(
 
 
 def answer_list(
-    jobs: Sequence[Job], nodes: Nodes, pipeline: Pipeline, op: Callable[[OpLike], OpSpec], errors: Errors, where: str
+    jobs: Sequence[Job], nodes: Nodes, pipeline: Pipeline, op: Callable[[OpLike], OpSpec], errors: Errors, system: str
 ) -> tuple[list[OpResult], list[Propagated]]:
-    """Answer jobs of any signatures, in their order; otherwise as `answer_batch`. `where` opens the message."""
+    """Answer jobs of any signatures, in their order; otherwise as `answer_batch`. `system` is named by the message."""
     placed: dict[int, OpResult] = {}
     failed: dict[int, Exception] = {}
     parts: list[Propagated] = []
@@ -41,7 +41,8 @@ def answer_list(
             failed |= {int(at[rows[row]]): error for row, error in part.result.errors.items()}
             parts.append(part)
     if errors == "raise" and failed:
-        raise raised(where, len(jobs), failed, lambda position: _told(position, jobs[position]))
+        what = f"system {system!r}"
+        raise raised(what, len(jobs), failed, lambda position: _told(position, jobs[position]))
     return [placed[position] for position in range(len(jobs))], parts
 
 

@@ -251,7 +251,7 @@ class System:
         if isinstance(jobs, JobBatch):
             results, parts = answer_batch(jobs, self.nodes, self._pipeline, self._op, errors)
         else:
-            results, parts = answer_list(jobs, self.nodes, self._pipeline, self._op, errors, f"system {self.name!r}")
+            results, parts = answer_list(jobs, self.nodes, self._pipeline, self._op, errors, self._record.name)
         impulses = chain.from_iterable(part.impulses for part in parts)
         return results, Parcel.of(impulses, chain.from_iterable(part.measures for part in parts))
 
