@@ -133,6 +133,7 @@ BAD = {
     "unknown system": Bad(("show", "asia", "--store", "good.db"), 1, "good.db has no system 'asia'; it has europe"),
     "plot of nothing": Bad(("run", "line.toml", "--plot", "map.png"), 1, "'line' draws nothing: leave --plot"),
     "fork without a name": Bad(("fork", "europe", "", "--store", "good.db"), 1, "system name: expected printable"),
+    "fork in no store": Bad(("fork", "europe", "b", "--store", "none.db"), 1, "does not exist"),
     "fork with a line": Bad(("fork", "europe", "a\nb", "--store", "good.db"), 1, "system name: expected printable"),
     "bad name": Bad(("run", "europe", "--store", "good.db", "--name", ""), 1, "system name"),
 }

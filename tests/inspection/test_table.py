@@ -236,6 +236,7 @@ MISUSE = [
     ({"where": "x0 > 1"}, wb.ParamError, "element by element, as in y"),
     ({"where": lambda row: True}, wb.ParamError, "where: expected a text"),
     ({"columns": ["mahc"]}, wb.ParamError, "columns: the table of op 'drag' has no column 'mahc'"),
+    ({"columns": ["mahc"], "limit": 1}, wb.ParamError, "columns: the table of op 'drag' has no column 'mahc'"),
     ({"columns": ["g1"]}, wb.ParamError, "no column 'g1'; it has mach, y, g0"),
     ({"columns": "mach"}, wb.ParamError, "columns: expected a list of names, got 'mach'"),
     ({"columns": []}, wb.ParamError, "columns: expected names of columns, each once"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whiteboard import board as boards
-from whiteboard.cli.options import MOST, echo, existing, json_option, store_option
+from whiteboard.cli.options import MOST, echo, existing, existing_store, json_option, store_option
 
 
 @click.command(epilog="For example: whiteboard fork europe other --at 10")
@@ -16,7 +15,7 @@ from whiteboard.cli.options import MOST, echo, existing, json_option, store_opti
 @json_option
 def fork(name: str, new: str, at: int | None, store: str, *, as_json: bool) -> None:
     """Create the system NEW, which goes on from a commit of NAME and shares all before it."""
-    with boards.open(store) as board:
+    with existing_store(store, readonly=False) as board:
         forked = existing(board, name, store).fork(new, at=at)
         head = forked.head
         echo(

@@ -137,7 +137,9 @@ class Reading:
         left = self._limit
         for each in pages:
             self.pages += 1
-            if left == 0:
+            if left == 0 and not any(
+                self._unknown()
+            ):  # else the pages that are left say whether there is such a column
                 return
             rows = self._rows(each)
             self._known |= rows.columns.keys()
@@ -151,12 +153,17 @@ class Reading:
 
     def _expect_known(self) -> None:
         """Raise for a column that is named and that no row has; of an empty table nothing is known."""
-        for word, names in (("columns", self.columns or ()), ("where", self._where.columns if self._where else ())):
-            missing = sorted(set(names) - self._known)
-            if missing and self._rows_seen:
+        for word, missing in self._unknown():
+            if self._rows_seen:
                 there = ", ".join(sorted(self._known, key=place))
-                msg = f"{word}: the table of op {self.op!r} has no column {missing[0]!r}; it has {there}"
+                msg = f"{word}: the table of op {self.op!r} has no column {missing!r}; it has {there}"
                 raise ParamError(msg)
+
+    def _unknown(self) -> Iterator[tuple[str, str]]:
+        """Yield the first column of each argument that was in no page so far."""
+        for word, names in (("columns", self.columns or ()), ("where", self._where.columns if self._where else ())):
+            if missing := sorted(set(names) - self._known):
+                yield word, missing[0]
 
     def _rows(self, each: Sampled) -> Rows:
         """All rows of a page, as columns; what is not to be believed is left out and told."""
