@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -143,6 +145,20 @@ def test_a_closed_board_says_so(tmp_path: Path) -> None:
     for use in (lambda: board.call("tanh", 1.0), board.stats, board.flush, lambda: board.system("s"), system.commit):
         with pytest.raises(ClosedError):
             use()
+
+
+@pytest.mark.parametrize("what", ["board", "system", "bound"])
+def test_what_stays_in_its_process_says_so(what: str) -> None:
+    """What has an open store is not pickled, as a pool would, nor doubled; the error says what to do."""
+    with wb.open(":memory:") as board:
+        held = {"board": board, "system": board.system("s"), "bound": board.bind("exp")}[what]
+        with pytest.raises(ParamError, match=f"^{re.escape(repr(held))} cannot be pickled.*in each process"):
+            pickle.dumps(held)
+        if what == "bound":
+            assert copy.deepcopy([held])[0] is copy.copy(held) is held
+        else:
+            with pytest.raises(ParamError, match="or copied"):
+                copy.copy(held)
 
 
 def test_threads_compute_equal_keys_once() -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -568,6 +568,10 @@ class Board:
         if self._workers is not None:
             self._workers.close()
         self._store.close()
+
+    def __reduce__(self) -> NoReturn:
+        msg = f"{self!r} cannot be pickled or copied: open the store in each process, by its path"
+        raise ParamError(msg)
 
     def __enter__(self) -> Self:
         return self

@@ -48,6 +48,11 @@ def is_masked(value: object) -> bool:
     return any(issubclass(kind, masked) for kind in kinds)
 
 
+def is_number(value: object) -> bool:
+    """Return whether something is a real number, Python's or NumPy's."""
+    return isinstance(value, int | float | np.integer | np.floating)
+
+
 def is_name(name: object) -> bool:
     """Return whether something can be a name: a text of printable characters, at least one."""
     return isinstance(name, str) and bool(name) and name.isprintable()

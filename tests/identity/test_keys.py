@@ -166,7 +166,7 @@ REFUSED = (
     Refused({1, 2}, "type set has no canonical bytes", "a set"),
     Refused(_LOOP, f"more than {DEEPEST} levels", "a list that contains itself"),
     Refused(_DEEP, f"more than {DEEPEST} levels", "a very deep tuple"),
-    Refused(Plain(), "Plain", "an object"),
+    Refused(Plain(), "Plain has no canonical bytes: it is a mutable or unknown object of type 'Plain'$", "an object"),
     Refused(Cache(a=1), "Cache", "a subclass of dict"),
     Refused(collections.defaultdict(int, a=1), "defaultdict", "a mapping that makes what it lacks"),
     Refused(np.ma.masked_array([1.0], [True]), "MaskedArray.*pass its array", "a masked array"),

@@ -28,6 +28,7 @@ BAD_NODES: dict[str, tuple[dict[str, Any], type[WhiteboardError], str]] = {
     "complex": ({"ids": [20], "theta": [1j]}, DtypeError, "theta: complex dtype complex128 is refused"),
     "integer": ({"ids": [20], "theta": [1]}, DtypeError, "theta: integer dtype int64 is refused"),
     "ids": ({"ids": [2.5], "theta": [1.0]}, DtypeError, "ids: expected integer ids"),
+    "attrs": ({"ids": [20], "attrs": ["a"]}, ParamError, "attrs: expected a mapping of names to values, got list"),
     "fixed": ({"ids": [20], "theta": [1.0], "fixed": [1]}, ShapeError, "fixed: expected bool"),
 }
 

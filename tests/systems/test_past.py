@@ -9,7 +9,7 @@ import pytest
 
 import whiteboard as wb
 from tests.systems.samples import N, edges, filled
-from whiteboard.errors import SpecError, UnknownCommitError
+from whiteboard.errors import ParamError, SpecError, UnknownCommitError
 
 
 @pytest.mark.parametrize("where", ["store.db", ":memory:"])
@@ -24,10 +24,12 @@ def test_history_and_past_states_are_kept(where: str, tmp_path: Path) -> None:
             commits.append(system.commit(wb.rules.StressDescent(0.4)))
         assert system.history() == commits
         for commit in commits:
-            past = system.at(commit.id)
+            past = system.at(np.int64(commit.id))  # type: ignore[arg-type]
             assert (past.digest(), past.commit) == (commit.digest, commit)
         with pytest.raises(UnknownCommitError, match="99"):
             system.at(99)
+        with pytest.raises(ParamError, match=r"expected the number of a commit, got 'last'"):
+            system.at("last")  # type: ignore[arg-type]
 
 
 def test_a_system_resumes_at_its_last_commit(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_rules_keep_shape_and_dtype(dtype: Any, shape: tuple[int, ...]) -> None:
     [
         (lambda: StressDescent(0), "omega: expected 0 < omega < 1, got 0"),
         (lambda: StressDescent(1.0), "omega"),
+        (lambda: StressDescent("x"), "omega: expected 0 < omega < 1, got 'x'"),  # type: ignore[arg-type]
+        (lambda: Relax(None), "eta: expected a finite number > 0, got None"),  # type: ignore[arg-type]
         (lambda: Relax(0, 0.1, 0.1), "eta: expected a finite number > 0, got 0"),
         (lambda: Relax(1, -1, 0.1), "rtol: expected a finite number >= 0, got -1"),
         (lambda: Relax(1, 0, 0), "atol"),

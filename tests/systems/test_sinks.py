@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import whiteboard as wb
 from whiteboard import BatchResult, CallbackSink, JsonlSink, ListSink, NullSink, OpResult
-from whiteboard.errors import SinkError
+from whiteboard.errors import ParamError, SinkError
 from whiteboard.systems.history import Commit
 
 RESULT = OpResult("a", None, np.array([1.5, np.nan]), (np.array([np.inf, -np.inf]),), "miss")
@@ -89,3 +90,20 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A sink into a folder that does not exist says so at once."""
     with pytest.raises(SinkError, match=r"nowhere.*No such file"):
         JsonlSink(tmp_path / "nowhere" / "x.jsonl")
+
+
+@pytest.mark.parametrize("sink", [3, [], print], ids=["a number", "a list", "a function"])
+def test_what_is_no_sink_is_refused_at_once(sink: Any) -> None:
+    """Before anything is computed for it."""
+    with wb.open(":memory:") as board:
+        system = board.system("s")
+        system.add_nodes([0], theta=[1.0])
+        with pytest.raises(ParamError, match="sink: expected an object with a method publish"):
+            system.process([wb.Job("exp", (0,))], sink)
+        assert board.stats()["misses"] == 0
+
+
+def test_a_path_that_is_none_is_named() -> None:
+    """A sink of a file says what it expected."""
+    with pytest.raises(ParamError, match=r"^JsonlSink: path: expected the path of a file, got None"):
+        JsonlSink(None)  # type: ignore[arg-type]

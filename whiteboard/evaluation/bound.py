@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,6 +41,16 @@ class Bound:
         self._pipeline, self._spec = pipeline, spec
         self.op, self.params = op, params
         self.__name__ = op
+
+    def __reduce__(self) -> NoReturn:
+        msg = f"{self!r} cannot be pickled: open the store and bind the op in each process"
+        raise ParamError(msg)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __call__(self, *sources: ArrayLike) -> Number:
         """Return y: a float where it is a scalar."""

@@ -25,6 +25,7 @@ from whiteboard.integration.foreign_nodes import HasNodes, Read
 from whiteboard.integration.foreign_single import at_once
 from whiteboard.records.packages import Hit
 from whiteboard.systems.jobs import Job, OpResult, Weight
+from whiteboard.systems.sinks import check_sink
 from whiteboard.systems.system import System
 from whiteboard.types import Array, ResultSink
 
@@ -319,6 +320,7 @@ class _Door:
         self, made: Sequence[Call], sink: ResultSink | None, push: Push | None, *, keep: bool = False
     ) -> Sequence[Answer | _Own]:
         """Answer calls, publish the results, and push the impulses."""
+        check_sink(sink, type(self.sys).__name__)
         if isinstance(self.sys, System):
             jobs = [call.over_nodes(f"system {self.sys.name!r}") for call in made]
             results = self.sys.process(jobs, sink)

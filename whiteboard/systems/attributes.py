@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,9 +15,7 @@ from whiteboard.systems.nodes import Nodes
 from whiteboard.types import Array, Ids
 
 
-def of_new_nodes(
-    n: int, often: Mapping[str, ArrayLike | None], others: Mapping[str, ArrayLike], where: str
-) -> dict[str, Array]:
+def of_new_nodes(n: int, often: Mapping[str, ArrayLike | None], others: Any, where: str) -> dict[str, Array]:
     """Return the attributes of n new nodes, (n, …) each.
 
     Raises
@@ -25,6 +24,9 @@ def of_new_nodes(
         There is none, or one that cannot be; `where` opens the message.
     """
     given = {name: value for name, value in often.items() if value is not None}
+    if not isinstance(others, Mapping):
+        msg = f"{where}: attrs: expected a mapping of names to values, got {type(others).__name__}"
+        raise ParamError(msg)
     for name in others:
         _check_name(name, f"{where}: attrs")
     if twice := given.keys() & others.keys():

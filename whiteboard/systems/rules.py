@@ -16,7 +16,7 @@ import numpy as np
 
 from whiteboard.errors import ParamError
 from whiteboard.systems.impulses import Sums
-from whiteboard.types import Array
+from whiteboard.types import Array, is_number
 
 
 class Rule(Protocol):
@@ -47,7 +47,7 @@ class StressDescent:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.omega < 1:
+        if not (is_number(self.omega) and 0 < self.omega < 1):
             msg = f"StressDescent: omega: expected 0 < omega < 1, got {self.omega!r}"
             raise ParamError(msg)
 
@@ -81,7 +81,7 @@ class Relax:
 
     def __post_init__(self) -> None:
         for name, value, low in (("eta", self.eta, 0), ("atol", self.atol, 0), ("rtol", self.rtol, -math.ulp(0))):
-            if not low < value <= sys.float_info.max:
+            if not (is_number(value) and low < value <= sys.float_info.max):
                 msg = f"Relax: {name}: expected a finite number {'>= 0' if low else '> 0'}, got {value!r}"
                 raise ParamError(msg)
 

@@ -14,8 +14,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from whiteboard.errors import SinkError
+from whiteboard.errors import ParamError, SinkError
 from whiteboard.systems.jobs import BatchResult
+
+
+def check_sink(sink: Any, where: str) -> None:
+    """Raise `ParamError`, opened by `where`, for what is no sink: before anything is computed for it."""
+    if sink is not None and not callable(getattr(sink, "publish", None)):
+        msg = f"{where}: sink: expected an object with a method publish(result), or None, got {sink!r}"
+        raise ParamError(msg)
 
 
 class NullSink:
@@ -71,6 +78,10 @@ class JsonlSink:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        given: Any = path
+        if not isinstance(given, str | os.PathLike):
+            msg = f"JsonlSink: path: expected the path of a file, got {path!r}"
+            raise ParamError(msg)
         self._path = os.fspath(path)
         with self._named():
             # A pipe would be waited for until somebody reads it.

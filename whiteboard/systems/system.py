@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +35,7 @@ from whiteboard.systems.node_impulse import impulse
 from whiteboard.systems.nodes import Nodes
 from whiteboard.systems.rounds import Round, Step, prepare
 from whiteboard.systems.rules import Rule
+from whiteboard.systems.sinks import check_sink
 from whiteboard.types import Errors, OpLike, ResultSink
 
 _log = logging.getLogger(__name__)
@@ -68,6 +70,10 @@ class System:
     def __repr__(self) -> str:
         where = "before its first commit" if self.head is None else f"at commit {self.head.id}"
         return f"<system {self.name!r} {where}: {len(self.nodes):,} nodes>"
+
+    def __reduce__(self) -> NoReturn:
+        msg = f"{self!r} cannot be pickled or copied: open it in each process, or fork it"
+        raise ParamError(msg)
 
     def _begin(self) -> None:
         """Become the system's writer, at the first call that needs it, and before anything is computed."""
@@ -227,6 +233,7 @@ class System:
             msg = f"system {self.name!r}: process: expected a JobBatch or a sequence of Job, got {type(jobs).__name__}"
             raise ParamError(msg)
         check_errors(errors, f"system {self.name!r}: process")
+        check_sink(sink, f"system {self.name!r}: process")
         with self._lock:
             results, parcel = self.answer(jobs, errors)
             if sink is not None:
@@ -454,7 +461,12 @@ class System:
         if self.head is None or commit_id is None:
             msg = f"system {self.name!r} has no commit yet"
             raise UnknownCommitError(msg)
-        if not 0 <= commit_id <= self.head.id:
-            msg = f"system {self.name!r} has no commit {commit_id}: it stands at commit {self.head.id}"
+        try:
+            number = operator.index(commit_id)
+        except TypeError as error:
+            msg = f"system {self.name!r}: expected the number of a commit, got {commit_id!r}"
+            raise ParamError(msg) from error
+        if not 0 <= number <= self.head.id:
+            msg = f"system {self.name!r} has no commit {number}: it stands at commit {self.head.id}"
             raise UnknownCommitError(msg)
-        return self._store.state(self.name, commit_id)
+        return self._store.state(self.name, number)

@@ -180,7 +180,9 @@ def _code(value: Any) -> bytes:
         module = getattr(value, "__module__", None) or type(value).__module__
         found = fingerprint((value,), Terms(str(module).partition(".")[0]))
         if found.digest is None:
-            msg = f"a value of type {_name(value)} has no canonical bytes: {found.opaque}"
+            # What helps an op's code, `ignore`, helps no parameter.
+            why = found.opaque.replace("part 0", "it", 1).partition("; pass ignore=")[0]
+            msg = f"a value of type {_name(value)} has no canonical bytes: {why}"
             raise ParamError(msg)
         held = (value, found)
         with _lock:
