@@ -28,7 +28,7 @@ from whiteboard.evaluation import bins, pipeline, queue, separate, session
 from whiteboard.evaluation.buffers import BufferPool
 from whiteboard.identity import keys
 from whiteboard.storage.cache.memory import MemoryTier
-from whiteboard.systems import node_sources, propagate, submission, system
+from whiteboard.systems import answering, node_sources, propagate, submission
 from whiteboard.systems.nodes import Nodes
 
 SIZES = (8, 64, 1024)
@@ -229,9 +229,9 @@ PLACES = (
     (queue.JobQueue, "submit", "queue"),
     (queue.JobQueue, "drain", "queue"),
     (submission, "answer", "queue"),
-    (system, "batches", "columns"),
+    (answering, "batches", "columns"),
     (propagate, "locate", "locate"),
-    (system, "locate", "locate"),
+    (answering, "locate", "locate"),
     (node_sources.NodeSources, "tokens", "token"),
     (pipeline.Pipeline, "_keys", "key"),
     (pipeline, "triage", "triage"),
