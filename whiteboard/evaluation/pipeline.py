@@ -124,14 +124,15 @@ class Pipeline:
         with self._one_at_a_time if spec.exactness == "tolerance" else nullcontext():
             plan, raw = self._filled(task, None if report is None else Meter(report), looked)
         self.counts.batch(plan, jobs=driving is None)
-        if plan.failed and errors == "raise":
-            raise _raised(spec, sources.n, plan.failed)
+        failed = dict(sorted(plan.failed.items())) if plan.failed else plan.failed  # in the order of the jobs
+        if failed and errors == "raise":
+            raise _raised(spec, sources.n, failed)
         one = validation.one_shape(spec, plan.pages, plan.page) if shape is None else shape
         fields = {"y": one, **_named(contents.beside(spec.gradient, one, sources.shapes))}
         y, *beside = separate.columns(fields, plan.pages, plan.page, plan.slot, sources.dtype)
         if spec.gradient != "jacobian":
-            return Evaluated(y, tuple(beside), plan.hit, raw, failed=plan.failed)
-        return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside), plan.failed)
+            return Evaluated(y, tuple(beside), plan.hit, raw, failed=failed)
+        return Evaluated(y, jacobians.pulled(y, beside, driving), plan.hit, raw, tuple(beside), failed)
 
     def one(self, spec: OpSpec, params: Params | None, sources: Sequence[Any]) -> One:
         """Answer one job of arrays, which have no axis of jobs; otherwise as `evaluate`."""
