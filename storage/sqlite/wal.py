@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakMethod
 
 from whiteboard.concurrency.alarm import Alarm
 from whiteboard.errors import ClosedError, StoreError
@@ -15,8 +16,10 @@ from whiteboard.storage.sqlite.location import wal_bytes
 # All writers wait while it is cut, so it is done while there is little to move.
 _CUT_BYTES = 8 * 2**20
 _CUT_AFTER_SECONDS = 0.1
-# A reader that uses it keeps it from being cut: what could be moved is moved, and it is tried again so much later.
+# A reader that uses it keeps it from being cut: what could be moved is moved, and it is tried again after so much more,
+# or after twice as long as before.
 _CUT_AGAIN_BYTES = 4 * 2**20
+_MOST_SECONDS = 10.0
 # From this size on readers that were in the way are waited for, while they that come use the file alone, and not for
 # long. Where none was, it has grown so in one burst, of large packages: that it is cut behind, but for a bound.
 _MOST_BYTES = 32 * 2**20
@@ -49,6 +52,7 @@ class LogKeeper:
         self._path, self._idle, self._exclusive, self._wait_ms = path, idle, exclusive, wait_ms
         self._cut_at: int = _CUT_BYTES
         self._waiting = False
+        self._pause = _CUT_AFTER_SECONDS
 
     def written(self) -> None:
         """Hear of a transaction; the caller still keeps others from writing."""
@@ -68,8 +72,14 @@ class LogKeeper:
 
     def _wait(self, size: int) -> None:
         # While the interpreter ends no thread can be started, and the last connection that closes cuts it.
+        later = WeakMethod(self._cut_later)  # a store that was dropped is not kept
+
+        def work() -> None:
+            if cut := later():
+                cut(size)
+
         with suppress(RuntimeError):
-            Alarm(_CUT_AFTER_SECONDS, lambda: self._cut_later(size))
+            Alarm(self._pause, work)
             self._waiting = True
 
     def _cut_later(self, before: int) -> None:
@@ -92,8 +102,9 @@ class LogKeeper:
         if self._goes_on(before):  # what was written meanwhile had its turn first
             return
         # Another process may have cut it meanwhile.
-        if wal_bytes(self._path) >= self._cut_at:
-            self._cut(0)
+        if (size := wal_bytes(self._path)) >= _CUT_BYTES and not self._cut(0):
+            self._pause = min(2 * self._pause, _MOST_SECONDS)
+            self._wait(size)  # there may be no other write
 
     def _cut(self, wait_ms: int) -> bool:
         raw = self._idle()
@@ -104,5 +115,8 @@ class LogKeeper:
                 busy = bool(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
         finally:
             raw.execute(f"PRAGMA busy_timeout={self._wait_ms}")
-        self._cut_at = wal_bytes(self._path) + _CUT_AGAIN_BYTES if busy else _CUT_BYTES
+        if busy:
+            self._cut_at = wal_bytes(self._path) + _CUT_AGAIN_BYTES
+        else:
+            self._cut_at, self._pause = _CUT_BYTES, _CUT_AFTER_SECONDS
         return not busy

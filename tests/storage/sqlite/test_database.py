@@ -143,12 +143,38 @@ def test_the_log_is_moved_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         before = path.stat().st_size
         stores.packages.put(page_of(range(200), size=100))
         stores.packages.flush()
-        for _ in range(1000):
-            if path.stat().st_size > before + 100_000 and not Path(f"{path}-wal").stat().st_size:
-                break
-            threading.Event().wait(0.01)
-        else:
-            pytest.fail("the log was not moved")
+        assert _is_moved(path, before)
+
+
+def _is_moved(path: Path, before: int) -> bool:
+    for _ in range(1000):
+        if path.stat().st_size > before + 100_000 and not Path(f"{path}-wal").stat().st_size:
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+def test_the_log_is_moved_once_nobody_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is in the way when it should be moved puts that off, and no further write is needed."""
+    monkeypatch.setattr(wal, "_CUT_BYTES", 100_000)
+    monkeypatch.setattr(wal, "_CUT_AFTER_SECONDS", 0.01)
+    path, tried, cut = tmp_path / "a.db", threading.Event(), wal.LogKeeper._cut
+
+    def seen(keeper: wal.LogKeeper, wait_ms: int) -> bool:
+        done = cut(keeper, wait_ms)
+        tried.set()
+        return done
+
+    monkeypatch.setattr(wal.LogKeeper, "_cut", seen)
+    with open_store(path) as stores:
+        before = path.stat().st_size
+        with stores.database.read() as reader:
+            assert reader.exec_driver_sql("SELECT count(*) FROM page").scalar() == 0
+            stores.packages.put(page_of(range(200), size=100))
+            stores.packages.flush()
+            assert tried.wait(60)
+            assert Path(f"{path}-wal").stat().st_size > 100_000
+        assert _is_moved(path, before)
 
 
 def test_threads_share_a_store(stores: Stores) -> None:
