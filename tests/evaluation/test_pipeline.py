@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
+import warnings
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +256,76 @@ def test_a_page_that_is_not_what_the_op_gives_is_a_counted_miss(tmp_path: Path, 
         assert (board.stats()["corrupt"], board.stats()["misses"]) == (1, 2)
     with wb.open(path) as board:
         assert board.call_many("mul", a, b).hit.tolist() == ([0, 0] if readonly else [2, 2])
+
+
+_scale = 1.0
+_when = 0.0
+
+
+def _edit(x: Any) -> None:
+    """Do what somebody does in a notebook while the op runs in a thread."""
+    global _scale
+    if x[0] == _when:
+        _scale = 5.0
+
+
+def scaled(x: Any) -> Any:
+    """Return x times what the module says."""
+    _edit(x)
+    return x * _scale
+
+
+@pytest.mark.parametrize(
+    ("before", "many"), [(0, False), (0, True), (5, False), (5, True)], ids=["call", "bins", "cheap call", "cheap bins"]
+)
+def test_what_was_edited_while_it_ran_is_not_kept(before: int, many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key is that of the code as it was: what the edit made of the results answers nobody, and that is told."""
+    module = sys.modules[__name__]
+    monkeypatch.setattr(module, "_scale", 1.0)
+    wb.op(gradient="none", ignore=("_edit",))(scaled)
+    x = np.arange(1.0, 9.0)[:, None]
+    with wb.open(":memory:", bin_jobs=2) as board:
+        for number in range(before):  # then it is known to be cheap
+            board.call("scaled", [100.0 + number])
+        monkeypatch.setattr(module, "_when", 4.0)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            board.call_many("scaled", x) if many else board.call("scaled", x[3])
+        assert _scale == 5.0
+        if many or not before:  # a call in a straight line says nothing, and keeps nothing
+            assert [str(each.message).rpartition(", ")[2] for each in told] == ["was edited while it ran"]
+        monkeypatch.setattr(module, "_when", 0.0)
+        monkeypatch.setattr(module, "_scale", 1.0)
+        again = board.call_many("scaled", x)
+        assert again.y.tolist() == x.tolist()
+        assert again.hit.tolist() == [many] * 3 + [0] * 5
+        assert board.stats()["wrong"] == 0
+
+
+@dataclass(frozen=True)
+class Law:
+    """What an op keeps something of once it has run."""
+
+    rate: float = 2.0
+
+    @cached_property
+    def double(self) -> float:
+        """Computed when it is first asked for."""
+        return 2 * self.rate
+
+
+_LAW = Law()
+
+
+def lawful(x: Any) -> Any:
+    """Return x times four."""
+    return x * _LAW.double
+
+
+def test_what_an_op_keeps_for_itself_is_no_edit() -> None:
+    """A property that is computed once changes an object that the op leads to, and nothing of what it computes."""
+    wb.op(gradient="none")(lawful)
+    with wb.open(":memory:") as board:
+        assert "double" not in vars(_LAW)
+        assert [board.call("lawful", [1.0]).hit for _ in range(2)] == ["miss", "memory"]
+        assert "double" in vars(_LAW)

@@ -237,8 +237,11 @@ class Pipeline:
         return made.jacobians
 
     def is_still(self, task: Task) -> bool:
-        """Whether an op that is known by its program has the same one after it ran."""
+        """Whether an op has the code, or the program, after it ran that its key says."""
         spec, sources = task.spec, task.sources
+        if spec.holds is not None and not spec.holds():
+            self._warn(spec.name, "its code, or what that leads to, was edited while it ran")
+            return False
         if spec.at(sources.shapes, sources.dtype, task.params).fingerprint == spec.fingerprint:
             return True
         self._warn(spec.name, "the program that it lowers to is another after it was run")
@@ -363,7 +366,7 @@ class _Keeping:
         record = None if self.identity is None else lineage.record(self.identity, task.params, of)
         arrays = {"y": y, **_named(beside)}
         page = Page(task.spec.name, self.names[rows], arrays, outcome.cost_ns, src_ids, versions, record, tokens)
-        if self.cacheable and not self.seen:
+        if self.cacheable and (task.spec.holds is not None or not self.seen):
             self.cacheable, self.seen = self.pipeline.is_still(task), True
         if self.cacheable:
             # What was claimed as nothing was known of it, and was cheap, is written with the rest.

@@ -205,10 +205,13 @@ def computed(
             cost_ns = time.perf_counter_ns() - start
             ground.costs.learn(spec, 1, cost_ns)
             page = _page(job, results, cost_ns)
-            _put(ground.store, page, spec, sources)
+            still = spec.holds is None or spec.holds()  # else it was edited while it ran, and its key is another's
+            if still:
+                _put(ground.store, page, spec, sources)
             if spec.batch != "loop":
                 count()
-            flight.places[key] = page, 0
+            if still:
+                flight.places[key] = page, 0
         finally:
             ground.flights.end(flight)
     return page

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -65,9 +66,14 @@ class Entry:
             if self.identity is not None and spec.exactness == "portable":
                 blas = False  # nobody looked into the code: the user has spoken for it
             self.seen = None  # an interrupt between the two would leave a record that is not of what was seen
-            self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas)
+            holds = None if self.terms is OWN else partial(self._is_still, seen, spec.rules)
+            self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas, holds=holds)
             self.seen = seen
         return self.spec
+
+    def _is_still(self, seen: Fingerprint, rules: tuple[Any, ...]) -> bool:
+        """Whether the code is what was seen; what it has only kept or imported meanwhile is no edit."""
+        return seen.holds() or self._look(rules).digest == seen.digest
 
     def _look(self, rules: tuple[Any, ...]) -> Fingerprint:
         if self.identity is not None:

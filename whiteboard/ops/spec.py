@@ -111,6 +111,8 @@ class OpSpec:
         Of a user's op the function, and what `op` was told of it: from these it is made in another process.
     examples : tuple of Example
         Jobs from which `ops.check` and the tests try the op.
+    holds : callable, optional
+        Whether the code still is what the fingerprint was taken of, which may be edited while it runs.
 
     Raises
     ------
@@ -140,6 +142,7 @@ class OpSpec:
     doc: str = ""
     made: tuple[Callable[..., Any], Params] | None = None
     examples: tuple[Example, ...] = ()
+    holds: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         arity: Any = self.arity
