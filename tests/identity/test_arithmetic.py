@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import mmap
 import operator
 import platform
@@ -18,6 +17,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 import pytest
+import scipy.linalg
 import threadpoolctl
 
 import whiteboard as wb
@@ -27,6 +27,7 @@ from whiteboard.evaluation import single
 from whiteboard.identity import arithmetic
 from whiteboard.identity.arithmetic import arithmetic_class, float_mode
 from whiteboard.ops.fingerprint import blas
+from whiteboard.types import Blas
 
 FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO = 0x8000, 0x0040, 0x2000, 0x4000, 0x6000
 DEFAULT = 0x1F80
@@ -45,7 +46,7 @@ needs_mxcsr = pytest.mark.skipif(
     platform.machine() != "x86_64" or sys.platform != "linux", reason="sets the control register of x86-64"
 )
 needs_openblas = pytest.mark.skipif(
-    not arithmetic._blas.settings(), reason="NumPy has a BLAS whose threads nobody can set"
+    not arithmetic.blas_settings(Blas.NUMPY), reason="NumPy has a BLAS whose threads nobody can set"
 )
 
 
@@ -70,7 +71,7 @@ def test_each_mode_of_the_floating_point_unit_is_a_class() -> None:
     for bits in (FLUSH_TO_ZERO, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO, DOWNWARD, UPWARD, TOWARDS_ZERO):
         with control(bits):
             modes.add(float_mode())
-            classes = {arithmetic_class(), arithmetic_class(blas=True), arithmetic_class(portable=True)}
+            classes = {arithmetic_class(), arithmetic_class(blas=Blas.NUMPY), arithmetic_class(portable=True)}
         assert not {arithmetic_class(), arithmetic_class(portable=True)} & classes
     assert len(modes) == 6
     assert float_mode() == b""
@@ -127,19 +128,65 @@ def test_another_process_with_other_threads_misses(tmp_path: Path) -> None:
     assert said == [["miss", "miss"], ["miss", "disk"], ["disk", "disk"]]
 
 
-def test_a_blas_that_is_loaded_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NumPy and SciPy bring one each: whether SciPy was imported is no part of a key."""
-    found = arithmetic._Blas()
-    before = found.settings()
-    importlib.import_module("scipy.linalg")
+class Loaded:
+    """A BLAS that some package has brought, as threadpoolctl tells of it."""
 
-    monkeypatch.setattr(found, "_found", (0, []))
-    assert found.settings() == before
+    user_api, internal_api = "blas", "openblas"
+
+    def __init__(self, filepath: str, architecture: str) -> None:
+        self.filepath, self.architecture = filepath, architecture
+
+    def get_num_threads(self) -> int:
+        """Return how many it has."""
+        return 2
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("/venv/lib/python3.11/site-packages/numpy.libs/libscipy_openblas64_.so", True),
+        ("/venv/lib/python3.11/site-packages/numpy/.dylibs/libscipy_openblas64_.dylib", True),
+        ("/usr/lib/x86_64-linux-gnu/openblas-pthread/libblas.so.3", True),
+        ("/opt/conda/lib/libmkl_rt.so", True),
+        ("/venv/lib/python3.11/site-packages/scipy.libs/libscipy_openblas.so", False),
+        ("/usr/lib/python3/dist-packages/torch/lib/libopenblas.so", False),
+    ],
+)
+def test_whose_blas_it_is(path: str, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another package brings, of another make, counts for what may reach that, and not for NumPy's functions."""
+    monkeypatch.setattr(arithmetic, "_libraries", lambda: [Loaded(path, "Zen")])
+    assert arithmetic._Blas().settings(Blas.ANY) == (("openblas", "Zen", 2),)
+    assert arithmetic._Blas().settings(Blas.NUMPY) == ((("openblas", "Zen", 2),) if counts else ())
+
+
+@needs_openblas
+def test_what_others_import_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A package that brings a BLAS of its own is imported: a function of NumPy's, and one of an identity, still hit."""
+
+    @wb.op(replace=True, vjp=lambda g, _y, x: g * x)
+    def multiplied(x: Any) -> Any:
+        return np.dot(x, x)
+
+    @wb.op(identity="dear 1", replace=True, vjp=lambda g, _y, x: g * x)
+    def dear(x: Any) -> Any:
+        return np.dot(x, x)
+
+    @wb.op(replace=True, vjp=lambda g, _y, x: g * x)
+    def factored(x: Any) -> Any:
+        return scipy.linalg.cholesky(np.eye(3))[0] * x
+
+    names, loaded = ("multiplied", "dear", "factored"), arithmetic._libraries()
+    with wb.open(tmp_path / "a.db") as board:
+        assert [board.call(name, np.arange(3.0)).hit for name in names] == ["miss"] * 3
+        monkeypatch.setattr(arithmetic, "_libraries", lambda: [*loaded, Loaded("/site-packages/a.libs/b.so", "Other")])
+        monkeypatch.setattr(arithmetic, "_blas", arithmetic._Blas())
+        assert [board.call(name, np.arange(3.0)).hit for name in names] == ["memory", "memory", "miss"]
 
 
 CLASSES = """
 from whiteboard.identity.arithmetic import arithmetic_class
-print(arithmetic_class(portable=True).hex(), arithmetic_class().hex(), arithmetic_class(blas=True).hex())
+from whiteboard.types import Blas
+print(arithmetic_class(portable=True).hex(), arithmetic_class().hex(), arithmetic_class(blas=Blas.NUMPY).hex())
 """
 
 
@@ -233,15 +280,27 @@ def test_what_may_reach_blas(way: str) -> None:
         return inner(x)
 
     spec = wb.ops.get("reaching")
-    assert (spec.blas, spec.opaque) == (True, "")
+    assert (spec.blas, spec.opaque) == (Blas.NUMPY, "")
 
 
 def test_what_stays_off_blas() -> None:
-    """Ufuncs, reductions and shapes; the built-in ops but those of GEMM; what nobody looks into may reach it."""
+    """Ufuncs, reductions and shapes; the built-in ops but those of GEMM; what nobody looks into may reach NumPy's."""
     wb.op(name="plain", replace=True, vjp=lambda g, _y, x: g * x)(plain)
     assert not wb.ops.get("plain").blas
     wb.op(name="plain", replace=True, identity="plain 1", vjp=lambda g, _y, x: g * x)(plain)
-    assert wb.ops.get("plain").blas
+    assert wb.ops.get("plain").blas is Blas.NUMPY
     builtin = [name for name in wb.ops.names() if not wb.ops.get(name).user]
     assert [name for name in builtin if wb.ops.get(name).blas] == ["linear_gemm", "matmul_gemm"]
-    assert not any(map(blas.named, ("math.sqrt", "numpy.add.reduce", "scipy.special.gammaln", "autograd.numpy.sum")))
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        *((name, Blas.NONE) for name in ("math.sqrt", "numpy.add.reduce", "scipy.special.erf", "autograd.numpy.sum")),
+        *((name, Blas.NUMPY) for name in ("numpy", "numpy.linalg.solve", "autograd.numpy.dot", "autograd.grad")),
+        *((name, Blas.ANY) for name in ("scipy.linalg.solve", "autograd.scipy.linalg.sqrtm", "sklearn.svm.SVC")),
+    ],
+)
+def test_whose_blas_a_name_leads_to(name: str, whose: Blas) -> None:
+    """NumPy's for what is NumPy's, and that of all that are loaded for what others have made."""
+    assert blas.named(name) is whose

@@ -99,7 +99,7 @@ def _known(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Sha
     given = _given(params) if params else ()
     if given is None or spec.settings is not None:
         return _made(spec, params, dtype, shapes)
-    settings = blas_settings() if spec.blas else None
+    settings = blas_settings(spec.blas) if spec.blas else None
     named = (id(spec), float_mode(), settings, id(dtype), given, *shapes)
     if (kept := _kept.get(named)) is not None:
         return kept

@@ -13,29 +13,30 @@ import struct
 import sys
 from functools import cache, lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from whiteboard.types import FLOATS, Array
+from whiteboard.types import FLOATS, Array, Blas
 
 Setting = tuple[str, str, int]
 """Of one BLAS: its kind, its kernel, and its number of threads."""
 
 
-def arithmetic_class(*, portable: bool = False, blas: bool = False) -> bytes:
+def arithmetic_class(*, portable: bool = False, blas: Blas = Blas.NONE) -> bytes:
     """Return a digest of how the calling thread rounds now: equal where kernels and settings give equal bits.
 
     Parameters
     ----------
     portable : bool
         For what takes IEEE's basic operations alone, in NumPy's orders: equal on all machines that keep to them.
-    blas : bool
-        For what may reach BLAS: then its kernel and its number of threads count, of every BLAS that is loaded. Nothing
-        of that is portable.
+    blas : Blas
+        For what may reach BLAS: then its kernel and its number of threads count, of NumPy's or of every one that is
+        loaded. Nothing of that is portable.
     """
     if blas:
-        return _digest(_basic() + _kernels() + _products(), float_mode(), _blas.settings())
+        return _digest(_basic() + _kernels() + _products(), float_mode(), _blas.settings(blas))
     return _digest(_basic() if portable else _basic() + _kernels(), float_mode(), ())
 
 
@@ -117,35 +118,48 @@ class _Blas:
     """
 
     def __init__(self) -> None:
-        self._found: tuple[int, list[tuple[str, str, Any]]] = (0, [])
-        self._known: tuple[list[Any], tuple[Setting, ...]] = ([], ())
+        self._found: tuple[int, dict[Blas, list[tuple[str, str, Any]]]] = (0, {})
+        self._known: dict[Blas, tuple[list[Any], tuple[Setting, ...]]] = {}
 
-    def settings(self) -> tuple[Setting, ...]:
+    def settings(self, blas: Blas) -> tuple[Setting, ...]:
         """Return kind, kernel and threads of each; libraries with equal ones count once, whoever has loaded them."""
-        modules, found = self._found
+        modules, libraries = self._found
         if len(sys.modules) != modules:
-            modules = len(sys.modules)
-            found = [
-                (each.internal_api, str(getattr(each, "architecture", "")), each.get_num_threads)
-                for each in _libraries()
-                if each.user_api == "blas"
-            ]
-            self._found = modules, found
+            modules, loaded = len(sys.modules), [each for each in _libraries() if each.user_api == "blas"]
+            libraries = {
+                Blas.NONE: [],
+                Blas.ANY: [_setting(each) for each in loaded],
+                Blas.NUMPY: [_setting(each) for each in loaded if _is_numpys(each.filepath)],
+            }
+            self._found = modules, libraries
+        found = libraries[blas]
         asked: list[Any] = [found, *(count() for _, _, count in found)]
-        known, settings = self._known
+        known, settings = self._known.get(blas, ([], ()))
         if asked != known:
             of_each = zip(found, asked[1:], strict=True)
             settings = tuple(sorted({(kind, kernel, n) for (kind, kernel, _), n in of_each}))
-            self._known = asked, settings
+            self._known[blas] = asked, settings
         return settings
+
+
+def _setting(library: Any) -> tuple[str, str, Any]:
+    """Return kind and kernel of one, and what asks for its number of threads."""
+    return library.internal_api, str(getattr(library, "architecture", "")), library.get_num_threads
+
+
+def _is_numpys(path: str) -> bool:
+    """Whether a library is none that another package has brought: what lies among the system's NumPy may use."""
+    parts = Path(path).parts
+    places = [place for place, part in enumerate(parts[:-1]) if part in ("site-packages", "dist-packages")]
+    return not places or parts[places[-1] + 1] in ("numpy", "numpy.libs")
 
 
 _blas: Final = _Blas()
 
 
-def blas_settings() -> tuple[Setting, ...]:
-    """Return kind, kernel and number of threads of every BLAS that is loaded."""
-    return _blas.settings()
+def blas_settings(blas: Blas) -> tuple[Setting, ...]:
+    """Return kind, kernel and number of threads of NumPy's BLAS, or of every one that is loaded."""
+    return _blas.settings(blas)
 
 
 def set_blas_threads(settings: tuple[Setting, ...]) -> None:

@@ -20,6 +20,7 @@ from whiteboard.ops.fingerprint.walk import BUILT_IN, Terms
 from whiteboard.ops.gradients.rule import Forward, Vjp
 from whiteboard.ops.shapes import ShapeRule, counted
 from whiteboard.ops.spec import Exactness, Example, Kind, OpSpec
+from whiteboard.types import Blas
 
 Code: TypeAlias = tuple[Any, ...]
 F = TypeVar("F", bound=Forward)
@@ -62,9 +63,9 @@ class Entry:
         if self.seen is None or not (self.terms is OWN or self.seen.holds()):
             spec = self.spec
             seen = self._look(spec.rules)
-            blas = spec.exactness == "tolerance" if self.terms is OWN else seen.blas
+            blas = (Blas.NUMPY if spec.exactness == "tolerance" else Blas.NONE) if self.terms is OWN else seen.blas
             if self.identity is not None and spec.exactness == "portable":
-                blas = False  # nobody looked into the code: the user has spoken for it
+                blas = Blas.NONE  # nobody looked into the code: the user has spoken for it
             self.seen = None  # an interrupt between the two would leave a record that is not of what was seen
             holds = None if self.terms is OWN else partial(self._is_still, seen, spec.rules)
             self.spec = replace(spec, fingerprint=seen.digest, opaque=seen.opaque, blas=blas, holds=holds)

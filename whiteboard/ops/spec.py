@@ -12,7 +12,7 @@ import numpy as np
 from whiteboard.errors import ParamError
 from whiteboard.ops.fingerprint.encoding import is_mapping
 from whiteboard.ops.gradients.rule import Forward, Program, Rules, Settings, Vjp
-from whiteboard.types import Params, Shape, is_name
+from whiteboard.types import Blas, Params, Shape, is_name
 
 Kind: TypeAlias = Literal["elementwise", "scalar", "general"]
 Batch: TypeAlias = Literal["lead_axis", "loop"]
@@ -83,8 +83,8 @@ class OpSpec:
     exactness : {"portable", "exact", "tolerance"}
         ``exact``: a job's bits do not depend on its bin. ``portable``: nor on the machine, as it takes IEEE's basic
         operations (+ − · / √, comparisons) in a fixed order; so its packages are shared by machines of all kinds.
-    blas : bool
-        Whether it may reach BLAS: then its bits depend on BLAS's kernel and number of threads, whatever it promises.
+    blas : Blas
+        Whose BLAS it may reach: then its bits depend on that one's kernel and number of threads, whatever it promises.
     user : bool
         Whether it is a user's: then what it says of itself is tested where it is used.
     keep_sources : bool or None
@@ -129,7 +129,7 @@ class OpSpec:
     version: int = 1
     batch: Batch = "lead_axis"
     exactness: Exactness = "exact"
-    blas: bool = False
+    blas: Blas = Blas.NONE
     user: bool = False
     keep_sources: bool | None = None
     gradient: Gradient = "vjp"

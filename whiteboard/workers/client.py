@@ -241,7 +241,7 @@ class InWorkers:
             version=spec.version,
             fingerprint=spec.fingerprint,
             arithmetic=keys.Identity.of(spec, {}).arithmetic,
-            blas=arithmetic.blas_settings() if spec.blas else None,
+            blas=arithmetic.blas_settings(spec.blas) if spec.blas else None,
             params=task.params,
             shape=task.shape,
             n=len(rows),

@@ -57,11 +57,11 @@ def _differs(job: BinJob, spec: OpSpec) -> Refused | None:
         expected = job.fingerprint.hex() if job.fingerprint else "none"
         why = f"version {spec.version}, fingerprint {here}; expected version {job.version}, fingerprint {expected}"
         return Refused("code", f"it is other code there: {why}")
-    if job.own and job.blas not in (None, arithmetic.blas_settings()):
+    if job.own and job.blas not in (None, arithmetic.blas_settings(spec.blas)):
         arithmetic.set_blas_threads(job.blas)
     if keys.Identity.of(spec, {}).arithmetic == job.arithmetic:
         return None
-    blas = arithmetic.blas_settings()
+    blas = arithmetic.blas_settings(spec.blas)
     if job.blas is None or {each[:2] for each in blas} != {each[:2] for each in job.blas}:
         return Refused("arithmetic", f"numbers are rounded otherwise there: BLAS {blas}; expected {job.blas or 'any'}")
     threads, wanted = (sorted({each[2] for each in some}) for some in (blas, job.blas))

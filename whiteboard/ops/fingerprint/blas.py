@@ -1,4 +1,7 @@
-"""Which names of libraries may lead to BLAS, whose bits depend on its number of threads: all but those known not to."""
+"""Which names of libraries may lead to BLAS, whose bits depend on its number of threads: all but those known not to.
+
+Those of NumPy and of what is made of it lead to NumPy's, and those of others to one that they may have brought.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import sys
 from typing import Any, Final
 
 import numpy as np
+
+from whiteboard.types import Blas
 
 _NUMPY: Final = frozenset(
     (
@@ -29,28 +34,32 @@ _REACHING: Final = frozenset(("dot", "matmul", "imatmul", "vecdot", "matvec", "v
 _INDIRECT: Final = frozenset(("getattr", "methodcaller", "attrgetter", "eval", "exec", "__import__"))
 
 
-def named(dotted: str) -> bool:
-    """Whether a library's name may lead to BLAS."""
+def named(dotted: str) -> Blas:
+    """Return whose BLAS a library's name may lead to."""
     parts = dotted.split(".")
     if parts[0] in sys.stdlib_module_names:
-        return bool((_REACHING | _INDIRECT) & set(parts))
+        return _numpys(not (_REACHING | _INDIRECT).isdisjoint(parts))
     if parts[:2] == ["autograd", "numpy"]:
         parts = ["numpy", *parts[2:]]
         if len(parts) > 2 and parts[1] in ("numpy_wrapper", "numpy_boxes"):
             del parts[1]
     if parts[:2] in (["scipy", "special"], ["autograd", "builtins"], ["autograd", "extend"]):
-        return False
-    if parts[0] != "numpy" or len(parts) == 1:
-        return True
-    return parts[1] not in _NUMPY and not _is_plain(getattr(np, parts[1], None))
+        return Blas.NONE
+    if parts[0] not in ("numpy", "autograd") or parts[:2] == ["autograd", "scipy"]:
+        return Blas.ANY
+    return _numpys(len(parts) == 1 or (parts[1] not in _NUMPY and not _is_plain(getattr(np, parts[1], None))))
 
 
-def held(value: object) -> bool:
-    """Whether a value that a function names may lead to BLAS: a method of an array, or what calls one by its name."""
+def held(value: object) -> Blas:
+    """Return whose BLAS a value that a function names may lead to: an array's method, or what calls one by its name."""
     if isinstance(value, operator.methodcaller | operator.attrgetter):
-        return True
+        return Blas.NUMPY
     name = getattr(value, "__name__", None) if callable(value) else None
-    return isinstance(name, str) and name in _REACHING
+    return _numpys(isinstance(name, str) and name in _REACHING)
+
+
+def _numpys(reached: bool) -> Blas:
+    return Blas.NUMPY if reached else Blas.NONE
 
 
 def _is_plain(value: Any) -> bool:
@@ -58,9 +67,11 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, np.ufunc) and value.signature is None
 
 
-def written(node: ast.AST) -> bool:
-    """Whether a function's own text may reach BLAS: by ``@``, or by a method of an array."""
-    return any(
-        isinstance(each, ast.MatMult) or (isinstance(each, ast.Attribute) and each.attr in _REACHING)
-        for each in ast.walk(node)
+def written(node: ast.AST) -> Blas:
+    """Return whose BLAS a function's own text may reach: by ``@``, or by a method of an array."""
+    return _numpys(
+        any(
+            isinstance(each, ast.MatMult) or (isinstance(each, ast.Attribute) and each.attr in _REACHING)
+            for each in ast.walk(node)
+        )
     )

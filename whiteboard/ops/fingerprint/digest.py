@@ -16,6 +16,7 @@ from whiteboard.ops.fingerprint import arrays, classes, constants, functions, mo
 from whiteboard.ops.fingerprint.function_source import OpaqueError
 from whiteboard.ops.fingerprint.walk import Kind, Terms, Walk
 from whiteboard.ops.fingerprint.watch import Watch
+from whiteboard.types import Blas
 
 KINDS: Final[tuple[Kind, ...]] = (
     modules.write,
@@ -41,14 +42,14 @@ class Fingerprint:
         Why there is no digest.
     watch : Watch
         All that was followed on the way.
-    blas : bool
-        Whether anything on the way may reach BLAS.
+    blas : Blas
+        Whose BLAS anything on the way may reach; NumPy's, where nobody looked.
     """
 
     digest: bytes | None
     opaque: str
     watch: Watch
-    blas: bool = True
+    blas: Blas = Blas.NUMPY
 
     def holds(self) -> bool:
         """Whether everything that was followed still is what it was."""

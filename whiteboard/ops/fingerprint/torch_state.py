@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from whiteboard.ops.fingerprint.classes import write_class_of_module
 from whiteboard.ops.fingerprint.walk import Walk
+from whiteboard.types import Blas
 
 _HOOKS: Final = "hooks"
 _TABLES: Final = ("_parameters", "_buffers", "_modules")
@@ -139,7 +140,7 @@ def write(walk: Walk, value: Any, where: str, *_: object) -> bool:
     if is_tensor(value):
         _tensor(walk, value, where)
     elif is_module(value):
-        walk.blas = True
+        walk.blas = Blas.ANY
         if not walk.again(value):
             _torch_module(walk, value, where)
     elif is_word(value):

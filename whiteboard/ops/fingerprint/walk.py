@@ -18,6 +18,7 @@ from whiteboard.ops.fingerprint.libraries import Library, library_of_function
 from whiteboard.ops.fingerprint.purity import REMEDY, Verdict, verdict
 from whiteboard.ops.fingerprint.referenced_names import Chain
 from whiteboard.ops.fingerprint.watch import MISSING, Watch
+from whiteboard.types import Blas
 
 SCHEME = "whiteboard-op-2"
 """Names the encoding below; a change of it changes every fingerprint."""
@@ -77,7 +78,7 @@ class Walk:
         self.terms = terms
         self.hash = blake2b(digest_size=16)
         self.watch = Watch()
-        self.blas = False
+        self.blas = Blas.NONE
         self.place = ""
         """The file and line that the walk is at, for the reason of an opaque value."""
         self.made: list[int] = []
