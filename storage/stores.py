@@ -45,6 +45,8 @@ class Stores(Store):
     options : Options
     pid : int
         The process that opened it.
+    told : bool
+        Whether a close has raised: what it said is not said again at the end of the process.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Stores(Store):
         self.writers = writers
         self.options = options
         self.pid = os.getpid()
+        self.told = False
         _OPEN.add(self)
 
     def __str__(self) -> str:
@@ -163,6 +166,7 @@ class Stores(Store):
                 finally:
                     self.packages.close()
         except WhiteboardError:
+            self.told = True
             if self.database.closed:
                 _OPEN.discard(self)
             raise
@@ -176,6 +180,7 @@ _OPEN: weakref.WeakSet[Stores] = weakref.WeakSet()
 def _close_all() -> None:
     """Keep what this process put and never flushed; a store that was inherited is its parent's to close."""
     for stores in list(_OPEN):
+        told = stores.told  # by a close that raised what may be in the way still
         try:
             if stores.pid == os.getpid():
                 stores.close()
@@ -184,7 +189,8 @@ def _close_all() -> None:
         except StoreError as error:
             message = f"packages that were not flushed are lost: {error}"
             _log.warning(message)
-            warnings.warn(message, RuntimeWarning, stacklevel=1)
+            if not told:
+                warnings.warn(message, RuntimeWarning, stacklevel=1)
 
 
 def _close_all_of_a_worker(_: object = None) -> None:

@@ -115,7 +115,7 @@ def test_a_region_goes_with_its_last_room() -> None:
     assert region() is not None
     del arrays[:]
     assert region() is None
-    assert len(room._dead) == 3
+    assert len(room._dead) >= 2  # Python 3.13 does not tell of the last one, which goes with the region
     filled(100 * KB, 1)
     assert len(room._dead) <= 1
 

@@ -94,6 +94,12 @@ WHITEBOARD = (sys.executable, "-m", "whiteboard")
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with the folder of the tests on the path."""
+    """This process's environment, with the folder of the tests on the path, and no word on a fork beside threads."""
     root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root])),
+        "PYTHONWARNINGS": ",".join(
+            filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:This process:DeprecationWarning"])
+        ),
+    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import linecache
 import operator
 from collections.abc import Callable, Iterator
 from types import (
@@ -59,7 +58,7 @@ def _put_there(cls: type) -> Iterator[tuple[FunctionType, bool]]:
     """Yield the generated function that makes an object, and whether its defaults are others than its fields say."""
     name = "__new__" if _is_named_tuple(cls) else "__init__" if dataclasses.is_dataclass(cls) else ""
     (function, *_) = parts_of(vars(cls).get(name))
-    if isinstance(function, FunctionType) and function.__code__.co_filename.startswith("<"):
+    if isinstance(function, FunctionType) and _is_generated(function):
         found = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         yield function, len(found) != len(said := _defaults(cls)) or not all(map(operator.is_, found, said))
 
@@ -135,8 +134,16 @@ def parts_of(value: Any) -> tuple[Any, ...]:
 
 def _is_made(function: FunctionType, is_library: IsLibrary) -> bool:
     """Whether a function in a class was put there by `dataclass`, `enum` or the like."""
-    file = function.__code__.co_filename
-    return is_library(function) or (file.startswith("<") and not linecache.getlines(file, function.__globals__))
+    return is_library(function) or _is_generated(function)
+
+
+def _is_generated(function: FunctionType) -> bool:
+    """Whether `dataclass` or `namedtuple` has written it, as a text; a user's may be of a file "<string>" too."""
+    code = function.__code__
+    return code.co_filename == "<string>" and (
+        code.co_qualname.startswith("__create_fn__.")
+        or (code.co_name == "<lambda>" and str(function.__globals__.get("__name__")).startswith("namedtuple_"))
+    )
 
 
 def _is_enums_own(name: str, value: object) -> bool:
