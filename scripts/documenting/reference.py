@@ -79,6 +79,7 @@ def short(annotation: str) -> str:
     """Return an annotation as somebody would write it; one that is no expression stays as it is."""
     try:
         named = annotation.replace(repr(ArrayLike), "ArrayLike").replace(_ARRAY_LIKE, "ArrayLike")
+        named = named.replace("numpy._typing._array_like.ArrayLike", "ArrayLike")  # from Python 3.12 on it has a name
         tree = ast.parse(named, mode="eval")
     except SyntaxError:
         return annotation

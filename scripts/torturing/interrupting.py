@@ -34,7 +34,8 @@ def _reach(code: CodeType) -> tuple[frozenset[int], dict[int, int]]:
 class Interrupting:
     """A trace that raises an error at the n-th line that a signal can reach; n = 0 only counts them.
 
-    Lines are those of `only`, or else of all of whiteboard and of what it works with.
+    Lines are those of `only`, or else of all of whiteboard and of what it works with. From Python 3.12 on not all of a
+    function are told in its first run.
     """
 
     def __init__(self, at: int, error: type[BaseException], only: CodeType | None = None) -> None:

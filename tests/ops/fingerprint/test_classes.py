@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
 from textwrap import dedent
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -29,7 +32,7 @@ from typing import ClassVar
 class C:
 """
 TUPLE = """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 class C(NamedTuple):
 """
 ENUM = """
@@ -200,3 +203,31 @@ SAME = (
 def test_what_says_nothing_is_left_out(write: Write, edit: Edit) -> None:
     """Docstrings, annotations and comments of a class are not in a fingerprint."""
     assert of(write, edit, edit.old).digest == of(write, edit, edit.new).digest is not None
+
+
+MADE = {
+    "a dataclass": DATACLASS + "    w: float = 2.0\nMADE = C()",
+    "one with order and slots": DATACLASS.replace("True", "True, order=True, slots=True") + "    w: int\nMADE = C(2)",
+    "a named tuple": TUPLE + "    w: float\nMADE = C(2.0)",
+    "one without types": "from collections import namedtuple\nC = namedtuple('C', 'w', defaults=(1,))\nMADE = C(2)",
+}
+
+
+@pytest.mark.parametrize("text", MADE.values(), ids=MADE.keys())
+def test_generated_functions_are_none_of_the_users(write: Write, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where "<string>" has a source, as of a Python 3.13 that was begun with -c: pools begin their processes so."""
+    module = write(text, "made")
+    before = fingerprint([module.MADE], Terms("made"))
+    monkeypatch.setitem(linecache.cache, "<string>", (9, None, ["import os\n"], "<string>"))
+    after = fingerprint([module.MADE], Terms("made"))
+    assert (before.opaque, after.opaque) == ("", "")
+    assert before.digest == after.digest
+
+
+def test_a_method_without_a_source_is_no_generated_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a dataclass that was made by `exec`: nobody can say what its method does."""
+    monkeypatch.delitem(linecache.cache, "<string>", raising=False)
+    made: Any = ModuleType("made")
+    monkeypatch.setitem(sys.modules, "made", made)
+    exec(DATACLASS + "    w: float = 2.0\n    def twice(self):\n        return 2 * self.w", vars(made))
+    assert fingerprint([made.C()], Terms("made")).opaque == "function 'C.twice' has no source"
