@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from enum import IntFlag
+from enum import IntEnum
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -28,12 +28,12 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 """The dtypes that sources may have."""
 
 
-class Blas(IntFlag):
+class Blas(IntEnum):
     """Whose BLAS an op may reach: none, NumPy's, or that of any library that is loaded."""
 
     NONE = 0
     NUMPY = 1
-    ANY = 3
+    ANY = 2
 
 
 class ResultSink(Protocol):

@@ -251,6 +251,7 @@ def plain(x: Any) -> Any:
 FIXED = np.eye(3)
 FIXED.setflags(write=False)
 UNBOUND, MATMUL, BOUND = np.ndarray.dot, np.ndarray.__matmul__, FIXED.dot
+CHOICES = frozenset({np.dot, np.add})
 CALLER, PARTIAL = operator.methodcaller("dot", 2.0), functools.partial(np.dot, 2.0)
 
 REACHING: dict[str, Callable[[Any], Any]] = {
@@ -267,6 +268,7 @@ REACHING: dict[str, Callable[[Any], Any]] = {
     "bound": lambda x: BOUND(x),
     "methodcaller": lambda x: CALLER(x),
     "partial": lambda x: PARTIAL(x),
+    "one of a set": lambda x: [each(x, x) for each in CHOICES][0],  # noqa: RUF015
 }
 
 

@@ -76,6 +76,7 @@ def _frozenset(walk: Walk, value: frozenset[object], where: str) -> None:
         beside = walk.beside()
         beside.value(item, where)
         walk.watch.include(beside.watch)
+        walk.reaches(beside.blas)
         digests.append(beside.hash.digest())
     walk.put("frozenset", str(len(digests)), *sorted(digests))
 

@@ -53,7 +53,7 @@ def write(walk: Walk, function: Any, where: str, *_: object, first: str = "") ->
         walk.put("function", canonical(node))
         if not __debug__ and walk.terms.own != BUILT_IN and referenced_names.tells_debug(nodes):
             walk.put("python -O")  # leaves out its assertions, and what `if __debug__` begins
-        walk.blas |= blas.written(node)
+        walk.reaches(blas.written(node))
         walk.place = _place(function, node.lineno)
         _refuse_memory(walk, function, nodes, first)
         _imports(walk, function, nodes, uses)
@@ -165,7 +165,7 @@ def _builtin(walk: Walk, key: str, value: object, uses: list[Chain], where: str)
         walk.put("name", key)  # another function stands in the place of a builtin
         walk.value(value, where, key, uses)
         return
-    walk.blas |= blas.named(f"builtins.{key}")
+    walk.reaches(blas.named(f"builtins.{key}"))
     for chain in uses:
         walk.allow(verdict(".".join(("builtins", key, *chain)), walk.terms.trust), where, f"{key}()", key)
 

@@ -48,7 +48,7 @@ def write_attribute(walk: Walk, module: ModuleType, chain: Chain, where: str, na
         return
     if library is not None:
         dotted = ".".join((module.__name__, *chain))
-        walk.blas |= blas.named(dotted)
+        walk.reaches(blas.named(dotted))
         if not _is_distribution(dotted):
             walk.allow(verdict(dotted, walk.terms.trust), where, dotted, name or module.__name__)
     if not chain:

@@ -140,7 +140,7 @@ def write(walk: Walk, value: Any, where: str, *_: object) -> bool:
     if is_tensor(value):
         _tensor(walk, value, where)
     elif is_module(value):
-        walk.blas = Blas.ANY
+        walk.reaches(Blas.ANY)
         if not walk.again(value):
             _torch_module(walk, value, where)
     elif is_word(value):

@@ -104,6 +104,11 @@ class Walk:
         self._alive.append(item)
         return False
 
+    def reaches(self, blas: Blas) -> None:
+        """Hear whose BLAS something may reach that was met."""
+        if blas > self.blas:
+            self.blas = blas
+
     def refuse(self, reason: str) -> NoReturn:
         """Raise `OpaqueError` with a reason, and where the walk is."""
         refuse(f"{reason} ({self.place})" if self.place else reason)
@@ -118,7 +123,7 @@ class Walk:
     def library(self, where: str, dotted: str, library: Library, name: str) -> None:
         """Write a library's name, if it is known to be pure."""
         self.allow(verdict(dotted, self.terms.trust), where, dotted, name)
-        self.blas |= blas.named(dotted)
+        self.reaches(blas.named(dotted))
         version = "" if self.terms.own == BUILT_IN else " ".join(library)
         self.put("library", dotted, version)
 
@@ -152,7 +157,7 @@ class Walk:
         uses : iterable of Chain
             The attributes that are taken of it.
         """
-        self.blas |= blas.held(value)
+        self.reaches(blas.held(value))
         if value is MISSING:
             self.put("unbound")
             return
