@@ -106,3 +106,15 @@ def test_a_tolerance_op_may_differ_in_its_last_places(tmp_path: Path) -> None:
             for _ in range(2):
                 board.call_many("rough", many[: None if k == 2.0 or wrong == 0 else 300])
             assert board.stats()["wrong"] == wrong
+
+
+def test_a_check_of_what_is_in_memory_reads_no_disk(tmp_path: Path) -> None:
+    """A hit that is due to be checked is computed again as memory has it: the page on disk has other costs."""
+    wb.op("cheap", gradient="none", identity="cheap 1")(lambda x: x + 1.0)
+    many = np.random.default_rng(0).normal(size=(2000, 1))
+    with wb.open(tmp_path / "a.db") as board:
+        for x in many:
+            board.call("cheap", x)
+        board.flush()
+        assert {board.call("cheap", x).hit for x in many} == {"memory"}
+        assert board.stats()["checked"] >= 1

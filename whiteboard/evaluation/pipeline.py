@@ -140,10 +140,11 @@ class Pipeline:
         if job is not None:
             known, tokens, key = job
             since = self._ground.flights.landed
-            if (place := single.held(self._store, self.agreement, spec, key)) is not None:
-                self.counts.hit(place[0])
-                return *single.taken(*place), MEMORY
-            if not self.thrift.on:  # else a key may be more than the job is worth
+            if (place := self._store.find_one(key)) is not None:
+                if not spec.user or single.passes(self.agreement, spec, place[0]):
+                    self.counts.hit(place[0])
+                    return *single.taken(*place), MEMORY
+            elif not self.thrift.on:  # else a key may be more than the job is worth
                 looked = single.looked(self._ground, key, since)
                 if looked.found.pages and (hit := single.found(looked, self.agreement, known)) is not None:
                     self.counts.hit(hit[0], hit[2])

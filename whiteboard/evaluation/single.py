@@ -142,9 +142,12 @@ def _made(spec: OpSpec, params: Params | None, dtype: Any, shapes: Sequence[Shap
 def held(store: PackageStore, agreement: Agreement, spec: OpSpec, key: bytes) -> tuple[Page, int] | None:
     """Return the page and row in memory of a job, or None where there is none or it is due to be checked."""
     place = store.find_one(key)
-    if place is None or (spec.user and not agreement.passes(spec, place[0].cost_ns / place[0].n)):
-        return None
-    return place
+    return None if place is None or (spec.user and not passes(agreement, spec, place[0])) else place
+
+
+def passes(agreement: Agreement, spec: OpSpec, page: Page) -> bool:
+    """Whether no check of a hit of a user's op is due."""
+    return agreement.passes(spec, page.cost_ns / page.n)
 
 
 class Looked(NamedTuple):
@@ -169,7 +172,7 @@ def found(looked: Looked, agreement: Agreement, known: Known) -> tuple[Page, int
     page, hit = found.pages[number], found.tier.item()
     if hit == DISK and not known.form.fits(page):
         return None
-    if known.spec.user and not agreement.passes(known.spec, page.cost_ns / page.n):
+    if known.spec.user and not passes(agreement, known.spec, page):
         return None
     return page, found.slot.item(), hit
 
