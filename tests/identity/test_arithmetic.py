@@ -251,7 +251,7 @@ def plain(x: Any) -> Any:
 FIXED = np.eye(3)
 FIXED.setflags(write=False)
 UNBOUND, MATMUL, BOUND = np.ndarray.dot, np.ndarray.__matmul__, FIXED.dot
-CHOICES = frozenset({np.dot, np.add})
+CHOICES: frozenset[Any] = frozenset({np.dot, np.add})
 CALLER, PARTIAL = operator.methodcaller("dot", 2.0), functools.partial(np.dot, 2.0)
 
 REACHING: dict[str, Callable[[Any], Any]] = {
