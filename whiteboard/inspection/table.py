@@ -137,9 +137,8 @@ class Reading:
         left = self._limit
         for each in pages:
             self.pages += 1
-            if left == 0 and not any(
-                self._unknown()
-            ):  # else the pages that are left say whether there is such a column
+            # Where a column is not known yet, the pages that are left say whether there is one.
+            if left == 0 and not any(self._unknown()):
                 return
             rows = self._rows(each)
             self._known |= rows.columns.keys()
